@@ -1,0 +1,1 @@
+//! The models of the gpu process: VGA with Bochs VBE extensions.

@@ -1,0 +1,1 @@
+//! The models of the storage process: floppy controller, IDE, disk images.

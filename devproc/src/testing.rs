@@ -1,0 +1,313 @@
+//! A machine in one process, for unit tests of device models.
+//!
+//! [`TestHost`] implements [`Host`] over plain memory and records what a model did; [`Bench`]
+//! adds the bus: it finds the region of an access, splits wide accesses, answers mirrored reads
+//! from the mirror, fires timers as time is moved on, and maps "no answer" to all ones.
+
+use crate::device::{
+    Access, Device, IoError, MirrorSlot, Reads, Region, RegionId, ResetKind, Space, TimerId, Width,
+};
+use crate::host::{
+    A20Source, DmaChannel, DmaDirection, DmaError, DmaOutcome, Host, IntxPin, IrqLines, ResetRequest,
+};
+use crate::isa_dma;
+use ipc::time::VirtualTime;
+use std::collections::BTreeMap;
+
+/// Records what a model does to the machine.
+pub struct TestHost {
+    /// Virtual time; tests move it through [`Bench::advance`].
+    pub now: VirtualTime,
+    /// Armed timers.
+    pub timers: BTreeMap<TimerId, VirtualTime>,
+    /// Interrupt lines of the machine.
+    pub lines: IrqLines,
+    /// Levels of the model's PCI interrupt pins.
+    pub intx: [bool; 4],
+    /// Guest RAM.
+    pub ram: Vec<u8>,
+    /// ISA DMA channels.
+    pub channels: [DmaChannel; 8],
+    /// Device memory.
+    pub memory: Vec<u8>,
+    /// Current regions of the model.
+    pub regions: Vec<Region>,
+    /// The mirror page.
+    pub mirror: BTreeMap<MirrorSlot, u32>,
+    /// Values given to deferred accesses.
+    pub completed: Vec<u32>,
+    /// Inputs of the A20 gate, by [`A20Source`].
+    pub a20: [bool; 2],
+    /// Resets asked for.
+    pub resets: Vec<ResetRequest>,
+    /// Whether soft-off was asked for.
+    pub powered_off: bool,
+    /// Debug console text.
+    pub console: Vec<u8>,
+    /// Published interrupt vector.
+    pub intr: Option<u8>,
+    /// Shadow-RAM settings by base address: (length, read RAM, write RAM).
+    pub shadow: BTreeMap<u32, (u32, bool, bool)>,
+}
+
+impl TestHost {
+    /// A machine with 1 MiB of RAM and the regions and device memory of `device`.
+    pub fn new(device: &dyn Device) -> Self {
+        Self {
+            now: VirtualTime(0),
+            timers: BTreeMap::new(),
+            lines: IrqLines::default(),
+            intx: [false; 4],
+            ram: vec![0; 1 << 20],
+            channels: [DmaChannel::default(); 8],
+            memory: vec![0; device.device_memory_len() as usize],
+            regions: device.regions(),
+            mirror: BTreeMap::new(),
+            completed: Vec::new(),
+            a20: [false; 2],
+            resets: Vec::new(),
+            powered_off: false,
+            console: Vec::new(),
+            intr: None,
+            shadow: BTreeMap::new(),
+        }
+    }
+
+    /// Level of an ISA interrupt line.
+    pub fn irq(&self, irq: u8) -> bool {
+        self.lines.isa_levels & (1 << irq) != 0
+    }
+
+    fn ram_range(&self, address: u64, len: usize) -> Result<std::ops::Range<usize>, DmaError> {
+        let error = DmaError { address, len: len as u64 };
+        let start = usize::try_from(address).map_err(|_| error)?;
+        let end = start.checked_add(len).filter(|end| *end <= self.ram.len()).ok_or(error)?;
+        Ok(start..end)
+    }
+}
+
+impl Host for TestHost {
+    fn now(&self) -> VirtualTime {
+        self.now
+    }
+    fn arm_timer(&mut self, timer: TimerId, deadline: VirtualTime) {
+        self.timers.insert(timer, deadline);
+    }
+    fn cancel_timer(&mut self, timer: TimerId) {
+        self.timers.remove(&timer);
+    }
+    fn set_irq(&mut self, irq: u8, level: bool) {
+        let bit = 1 << irq;
+        if level && self.lines.isa_levels & bit == 0 {
+            let edges = &mut self.lines.isa_edges[irq as usize];
+            *edges = edges.wrapping_add(1);
+        }
+        self.lines.isa_levels = (self.lines.isa_levels & !bit) | if level { bit } else { 0 };
+    }
+    fn set_intx(&mut self, pin: IntxPin, level: bool) {
+        self.intx[pin as usize] = level;
+    }
+    fn dma_read(&mut self, address: u64, buffer: &mut [u8]) -> Result<(), DmaError> {
+        let range = self.ram_range(address, buffer.len())?;
+        buffer.copy_from_slice(&self.ram[range]);
+        Ok(())
+    }
+    fn dma_write(&mut self, address: u64, data: &[u8]) -> Result<(), DmaError> {
+        let range = self.ram_range(address, data.len())?;
+        self.ram[range].copy_from_slice(data);
+        Ok(())
+    }
+    fn isa_dma(&mut self, channel: u8, direction: DmaDirection, buffer: &mut [u8]) -> DmaOutcome {
+        isa_dma::transfer(self, channel, direction, buffer)
+    }
+    fn set_dreq(&mut self, channel: u8, level: bool) {
+        self.channels[channel as usize].request = level;
+    }
+    fn device_memory(&mut self) -> &mut [u8] {
+        &mut self.memory
+    }
+    fn update_region(&mut self, region: Region) {
+        match self.regions.iter_mut().find(|r| r.id == region.id) {
+            Some(slot) => *slot = region,
+            None => panic!("model updated undeclared region {:?} ({})", region.id, region.name),
+        }
+    }
+    fn publish_mirror(&mut self, slot: MirrorSlot, value: u32) {
+        self.mirror.insert(slot, value);
+    }
+    fn complete_deferred(&mut self, value: u32) {
+        self.completed.push(value);
+    }
+    fn set_a20(&mut self, source: A20Source, enabled: bool) {
+        self.a20[source as usize] = enabled;
+    }
+    fn request_reset(&mut self, reset: ResetRequest) {
+        self.resets.push(reset);
+    }
+    fn power_off(&mut self) {
+        self.powered_off = true;
+    }
+    fn debug_text(&mut self, byte: u8) {
+        self.console.push(byte);
+    }
+    fn irq_lines(&self) -> IrqLines {
+        self.lines
+    }
+    fn set_interrupt_request(&mut self, vector: Option<u8>) {
+        self.intr = vector;
+    }
+    fn dma_channel(&self, channel: u8) -> DmaChannel {
+        self.channels[channel as usize]
+    }
+    fn set_dma_channel(&mut self, channel: u8, state: DmaChannel) {
+        self.channels[channel as usize] = state;
+    }
+    fn set_shadow_ram(&mut self, base: u32, len: u32, read_ram: bool, write_ram: bool) {
+        self.shadow.insert(base, (len, read_ram, write_ram));
+    }
+    fn region(&self, id: RegionId) -> Option<Region> {
+        self.regions.iter().copied().find(|r| r.id == id)
+    }
+}
+
+/// A model on a bus of its own.
+pub struct Bench<D: Device> {
+    /// The model.
+    pub device: D,
+    /// The machine around it.
+    pub host: TestHost,
+}
+
+impl<D: Device> Bench<D> {
+    /// Attaches `device` and resets it as at power-on.
+    pub fn new(device: D) -> Self {
+        let mut host = TestHost::new(&device);
+        let mut device = device;
+        device.attach(&mut host);
+        device.reset(ResetKind::PowerOn, &mut host);
+        Self { device, host }
+    }
+
+    fn find(&self, space: Space, address: u64) -> Option<Region> {
+        let hit = |r: &&Region| r.enabled && r.space == space && (r.base..r.base + r.len).contains(&address);
+        self.host.regions.iter().find(hit).copied()
+    }
+
+    fn read(&mut self, space: Space, address: u64, width: Width) -> u32 {
+        let Some(region) = self.find(space, address) else { return width.mask() };
+        if width > region.width || address + u64::from(width.bytes()) > region.base + region.len {
+            let half = if width == Width::Dword { Width::Word } else { Width::Byte };
+            let low = self.read(space, address, half);
+            let high = self.read(space, address + u64::from(half.bytes()), half);
+            return low | high << (8 * half.bytes());
+        }
+        let at = Access { region: region.id, address, offset: address - region.base, width };
+        if let Reads::Mirrored { first } = region.reads {
+            let mut value = 0;
+            for i in 0..width.bytes() {
+                let slot = MirrorSlot(first.0 + at.offset as u16 + i as u16);
+                value |= (self.host.mirror.get(&slot).copied().unwrap_or(0) & 0xff) << (8 * i);
+            }
+            return value;
+        }
+        match self.device.read(at, &mut self.host) {
+            Ok(value) => value & width.mask(),
+            Err(_) => width.mask(),
+        }
+    }
+
+    fn write(&mut self, space: Space, address: u64, width: Width, value: u32) -> Result<(), IoError> {
+        let region = self.find(space, address).ok_or(IoError::NoResponse)?;
+        if width > region.width || address + u64::from(width.bytes()) > region.base + region.len {
+            let half = if width == Width::Dword { Width::Word } else { Width::Byte };
+            self.write(space, address, half, value & half.mask())?;
+            let high = address + u64::from(half.bytes());
+            return self.write(space, high, half, value >> (8 * half.bytes()) & half.mask());
+        }
+        let at = Access { region: region.id, address, offset: address - region.base, width };
+        self.device.write(at, value & width.mask(), &mut self.host)
+    }
+
+    /// IN AL, port.
+    pub fn inb(&mut self, port: u16) -> u8 {
+        self.read(Space::Port, port.into(), Width::Byte) as u8
+    }
+    /// IN AX, port.
+    pub fn inw(&mut self, port: u16) -> u16 {
+        self.read(Space::Port, port.into(), Width::Word) as u16
+    }
+    /// IN EAX, port.
+    pub fn inl(&mut self, port: u16) -> u32 {
+        self.read(Space::Port, port.into(), Width::Dword)
+    }
+    /// OUT port, AL. Errors are ignored, as a PC does; see [`Bench::try_outb`].
+    pub fn outb(&mut self, port: u16, value: u8) {
+        let _ = self.write(Space::Port, port.into(), Width::Byte, value.into());
+    }
+    /// OUT port, AL, with the model's answer.
+    ///
+    /// # Errors
+    /// What the model answered, or [`IoError::NoResponse`] where nothing decodes.
+    pub fn try_outb(&mut self, port: u16, value: u8) -> Result<(), IoError> {
+        self.write(Space::Port, port.into(), Width::Byte, value.into())
+    }
+    /// OUT port, AX.
+    pub fn outw(&mut self, port: u16, value: u16) {
+        let _ = self.write(Space::Port, port.into(), Width::Word, value.into());
+    }
+    /// OUT port, EAX.
+    pub fn outl(&mut self, port: u16, value: u32) {
+        let _ = self.write(Space::Port, port.into(), Width::Dword, value);
+    }
+    /// Reads physical memory that the model answers for.
+    pub fn mem_read(&mut self, address: u64, width: Width) -> u32 {
+        self.read(Space::Memory, address, width)
+    }
+    /// Writes physical memory that the model answers for.
+    pub fn mem_write(&mut self, address: u64, width: Width, value: u32) {
+        let _ = self.write(Space::Memory, address, width, value);
+    }
+    /// Reads the model's configuration space.
+    pub fn config_read(&mut self, register: u8, width: Width) -> u32 {
+        self.device.config_read(register, width, &mut self.host)
+    }
+    /// Writes the model's configuration space.
+    pub fn config_write(&mut self, register: u8, width: Width, value: u32) {
+        self.device.config_write(register, width, value, &mut self.host);
+    }
+
+    /// Moves time on by `nanos`, firing the timers that fall due, in order and at their deadlines.
+    pub fn advance(&mut self, nanos: u64) {
+        let end = self.host.now.after(nanos);
+        while let Some((&timer, &deadline)) = self.host.timers.iter().min_by_key(|(_, deadline)| **deadline) {
+            if deadline > end {
+                break;
+            }
+            self.host.timers.remove(&timer);
+            self.host.now = self.host.now.max(deadline);
+            self.device.timer(timer, deadline, &mut self.host);
+        }
+        self.host.now = end;
+    }
+
+    /// Tells a model that watches lines that some changed.
+    pub fn lines_changed(&mut self) {
+        self.device.lines_changed(&mut self.host);
+    }
+
+    /// Saves the state, loads it into `fresh`, and goes on with that: what a restart does.
+    ///
+    /// # Panics
+    /// When the fresh model refuses the state or saves it differently.
+    pub fn restart(&mut self, fresh: D) {
+        let mut state = Vec::new();
+        self.device.save(&mut state);
+        let mut fresh = fresh;
+        fresh.load(self.device.state_version(), &state).expect("a fresh model must take its own state");
+        fresh.attach(&mut self.host);
+        let mut again = Vec::new();
+        fresh.save(&mut again);
+        assert_eq!(state, again, "state changed by save and load");
+        self.device = fresh;
+    }
+}

@@ -1,0 +1,6 @@
+//! The VMM process of a VMSim virtual PC: CPU, memory, bus and monitor.
+//!
+//! It executes guest code and routes accesses. It must not know what any device does: devices
+//! are ranges that other processes answer for.
+
+pub mod cpu;
