@@ -1,0 +1,259 @@
+//! The control socket: how tools and processes started by hand talk to a VM's supervisor.
+//!
+//! One request and one reply per message, each a length (u32, little endian) and a postcard
+//! value. The first message of a connection is the sender's protocol version.
+
+use crate::input::HostEvent;
+use crate::message::PROTOCOL_VERSION;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use std::io::{self, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::Duration;
+use thiserror::Error;
+
+/// Longest message, bytes: protects the receiver.
+pub const MAX_MESSAGE: u32 = 1 << 20;
+
+/// What a process is in its VM.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Role {
+    /// Runs the CPU.
+    Vmm,
+    /// Runs device models: the name of the device process, such as `gpu`.
+    Device(String),
+    /// Shows the picture.
+    Display,
+}
+
+impl std::fmt::Display for Role {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Role::Vmm => f.write_str("vmm"),
+            Role::Device(name) => f.write_str(name),
+            Role::Display => f.write_str("display"),
+        }
+    }
+}
+
+/// What a client may ask.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Request {
+    /// Take this process as part of the VM. The supervisor connects to the one-shot ipc-channel
+    /// server `server` and sends a [`crate::setup::Setup`].
+    Attach {
+        /// What it wants to be.
+        role: Role,
+        /// Its process ID.
+        pid: u32,
+        /// Name of its one-shot server.
+        server: String,
+        /// Version of its build, for messages.
+        build: String,
+    },
+    /// What runs, and how.
+    Status,
+    /// Key and mouse events, in order.
+    Input(Vec<HostEvent>),
+    /// Stop guest and time.
+    Pause,
+    /// Go on.
+    Resume,
+    /// Reset button.
+    Reset,
+    /// End the VM.
+    Stop,
+    /// Switch the log of every access on or off.
+    LogAccesses(bool),
+    /// Start a display of this kind (`window`), if none runs.
+    OpenDisplay(String),
+}
+
+/// What the supervisor answers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Reply {
+    /// Done.
+    Ok,
+    /// Not done; one line that says why and what to do.
+    Refused(String),
+    /// To [`Request::Status`].
+    Status(VmStatus),
+}
+
+/// State of a VM for people.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VmStatus {
+    /// Its name.
+    pub name: String,
+    /// `running`, `paused`, `halted`, `waiting for gpu`...
+    pub state: String,
+    /// Virtual time, ns.
+    pub virtual_nanos: u64,
+    /// Guest instructions retired.
+    pub instructions: u64,
+    /// Guest CS:EIP where the vCPU last was.
+    pub cs_eip: (u16, u32),
+    /// Guest RAM, bytes.
+    pub ram_bytes: u64,
+    /// Its processes.
+    pub processes: Vec<ProcessStatus>,
+}
+
+/// State of one process of a VM.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProcessStatus {
+    /// `vmm`, `gpu`...
+    pub name: String,
+    /// Process ID; 0 when there is none.
+    pub pid: u32,
+    /// `ready`, `restarting`...
+    pub state: String,
+    /// Times it was started again.
+    pub restarts: u32,
+    /// Models inside.
+    pub models: Vec<String>,
+}
+
+/// Why a VM could not be talked to.
+#[derive(Debug, Error)]
+pub enum ControlError {
+    /// Nobody listens.
+    #[error("No VM answers at {path} ({source}): 'vmsim ps' lists those that run")]
+    Connect {
+        /// The socket.
+        path: String,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The connection broke.
+    #[error("The VM's supervisor went away: {0}")]
+    Broken(#[from] io::Error),
+    /// The peer speaks another version.
+    #[error(
+        "Protocol versions differ: this program speaks {ours}, the VM speaks {theirs}; use the same build for both"
+    )]
+    Version {
+        /// Our version.
+        ours: u32,
+        /// Theirs.
+        theirs: u32,
+    },
+    /// Too long or not decodable.
+    #[error("Malformed control message")]
+    Malformed,
+    /// The supervisor said no.
+    #[error("{0}")]
+    Refused(String),
+}
+
+/// Sends one value.
+///
+/// # Errors
+/// [`ControlError::Broken`].
+pub fn send<T: Serialize>(stream: &mut UnixStream, value: &T) -> Result<(), ControlError> {
+    let data = postcard::to_stdvec(value).map_err(|_| ControlError::Malformed)?;
+    let mut message = (data.len() as u32).to_le_bytes().to_vec();
+    message.extend(data);
+    stream.write_all(&message)?;
+    Ok(())
+}
+
+/// Receives one value.
+///
+/// # Errors
+/// [`ControlError::Broken`] at the end of the stream, [`ControlError::Malformed`].
+pub fn receive<T: DeserializeOwned>(stream: &mut UnixStream) -> Result<T, ControlError> {
+    let mut len = [0; 4];
+    stream.read_exact(&mut len)?;
+    let len = u32::from_le_bytes(len);
+    if len > MAX_MESSAGE {
+        return Err(ControlError::Malformed);
+    }
+    let mut data = vec![0; len as usize];
+    stream.read_exact(&mut data)?;
+    postcard::from_bytes(&data).map_err(|_| ControlError::Malformed)
+}
+
+/// Both ends send their version first and read the other's.
+///
+/// # Errors
+/// [`ControlError::Version`] names both.
+pub fn exchange_versions(stream: &mut UnixStream) -> Result<(), ControlError> {
+    stream.write_all(&PROTOCOL_VERSION.to_le_bytes())?;
+    let mut theirs = [0; 4];
+    stream.read_exact(&mut theirs)?;
+    let theirs = u32::from_le_bytes(theirs);
+    if theirs == PROTOCOL_VERSION {
+        Ok(())
+    } else {
+        Err(ControlError::Version { ours: PROTOCOL_VERSION, theirs })
+    }
+}
+
+/// A client's connection to a supervisor.
+pub struct Control {
+    stream: UnixStream,
+}
+
+impl Control {
+    /// Connects to the control socket at `path`.
+    ///
+    /// # Errors
+    /// [`ControlError`].
+    pub fn connect(path: &Path) -> Result<Self, ControlError> {
+        let mut stream = UnixStream::connect(path)
+            .map_err(|source| ControlError::Connect { path: path.display().to_string(), source })?;
+        stream.set_read_timeout(Some(Duration::from_secs(30)))?;
+        exchange_versions(&mut stream)?;
+        Ok(Self { stream })
+    }
+
+    /// Asks and waits for the answer.
+    ///
+    /// # Errors
+    /// [`ControlError`]; a refusal is [`ControlError::Refused`].
+    pub fn ask(&mut self, request: &Request) -> Result<Reply, ControlError> {
+        send(&mut self.stream, request)?;
+        match receive(&mut self.stream)? {
+            Reply::Refused(why) => Err(ControlError::Refused(why)),
+            reply => Ok(reply),
+        }
+    }
+
+    /// Asks for the VM's state.
+    ///
+    /// # Errors
+    /// [`ControlError`].
+    pub fn status(&mut self) -> Result<VmStatus, ControlError> {
+        match self.ask(&Request::Status)? {
+            Reply::Status(status) => Ok(status),
+            _ => Err(ControlError::Malformed),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_cross_a_socket_and_nonsense_is_refused() {
+        let (mut a, mut b) = UnixStream::pair().unwrap();
+        send(&mut a, &Request::Attach { role: Role::Vmm, pid: 1, server: "s".into(), build: "b".into() })
+            .unwrap();
+        assert!(matches!(receive::<Request>(&mut b).unwrap(), Request::Attach { pid: 1, .. }));
+        a.write_all(&u32::MAX.to_le_bytes()).unwrap();
+        assert!(matches!(receive::<Request>(&mut b), Err(ControlError::Malformed)));
+        a.write_all(&[1, 0, 0, 0, 0xff]).unwrap();
+        assert!(matches!(receive::<Request>(&mut b), Err(ControlError::Malformed)));
+    }
+
+    #[test]
+    fn a_version_mismatch_names_both() {
+        let (mut a, mut b) = UnixStream::pair().unwrap();
+        b.write_all(&99u32.to_le_bytes()).unwrap();
+        let error = exchange_versions(&mut a).unwrap_err().to_string();
+        assert!(error.contains("99") && error.contains(&PROTOCOL_VERSION.to_string()), "{error}");
+    }
+}

@@ -1,0 +1,257 @@
+//! Lock-free single-producer single-consumer ring of fixed-size messages in shared memory.
+//!
+//! The algorithm is the classic bounded SPSC queue with free-running indices (Lamport 1983;
+//! acquire/release form as in Le, Guatto, Cohen, Pop, "Correct and Efficient Bounded FIFO
+//! Queues", 2013). Slots are arrays of atomics, so that even a hostile peer that writes while
+//! we read causes wrong values, which the decoder checks, never undefined behaviour.
+//!
+//! The consumer *peeks*, works, and only then *advances*: a consumer process that dies in
+//! between leaves the message in the ring for its successor.
+
+use crate::message::MESSAGE_WORDS;
+use crate::sync::{AtomicU64, Ordering};
+use thiserror::Error;
+
+/// A value alone on its cache line pair, so that both ends do not fight over it.
+#[repr(C, align(128))]
+pub struct Padded<T>(pub T);
+
+#[repr(C, align(64))]
+struct Slot {
+    words: [AtomicU64; MESSAGE_WORDS],
+}
+
+/// The shared part of a ring with `N` slots (a power of two).
+#[repr(C)]
+pub struct Ring<const N: usize> {
+    /// Messages produced so far. Written by the producer only.
+    tail: Padded<AtomicU64>,
+    /// Messages consumed so far. Written by the consumer only.
+    head: Padded<AtomicU64>,
+    slots: [Slot; N],
+}
+
+/// Why a message could not be put or taken.
+#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
+pub enum RingError {
+    /// The consumer is behind by the whole ring.
+    #[error("Ring is full")]
+    Full,
+    /// The peer's index is impossible.
+    #[error("Ring indices are corrupt: head {head}, tail {tail}")]
+    Corrupt {
+        /// Messages consumed.
+        head: u64,
+        /// Messages produced.
+        tail: u64,
+    },
+}
+
+impl<const N: usize> Ring<N> {
+    const MASK: u64 = {
+        assert!(N.is_power_of_two(), "ring sizes are powers of two");
+        N as u64 - 1
+    };
+
+    /// Messages that wait.
+    ///
+    /// # Errors
+    /// [`RingError::Corrupt`].
+    #[inline]
+    pub fn len(&self) -> Result<u64, RingError> {
+        // SYNC POINT head: pairs with the Release store in `advance`.
+        let head = self.head.0.load(Ordering::Acquire);
+        // SYNC POINT tail: pairs with the Release store in `push`.
+        let tail = self.tail.0.load(Ordering::Acquire);
+        let len = tail.wrapping_sub(head);
+        if len > N as u64 { Err(RingError::Corrupt { head, tail }) } else { Ok(len) }
+    }
+
+    /// Whether the consumer has dealt with everything produced. True for corrupt indices too:
+    /// nothing more can be waited for.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        !matches!(self.len(), Ok(len) if len > 0)
+    }
+
+    /// Messages produced so far.
+    pub fn produced(&self) -> u64 {
+        self.tail.0.load(Ordering::Relaxed)
+    }
+
+    /// Appends a message. Must only be called by the one producer.
+    ///
+    /// # Errors
+    /// [`RingError::Full`] or [`RingError::Corrupt`]; nothing was written.
+    #[inline]
+    pub fn push(&self, words: [u64; MESSAGE_WORDS]) -> Result<(), RingError> {
+        let tail = self.tail.0.load(Ordering::Relaxed);
+        // SYNC POINT head: pairs with the Release store in `advance`: the consumer has finished
+        // reading the slot that is overwritten here.
+        let head = self.head.0.load(Ordering::Acquire);
+        match tail.wrapping_sub(head) {
+            len if len < N as u64 => {}
+            len if len == N as u64 => return Err(RingError::Full),
+            _ => return Err(RingError::Corrupt { head, tail }),
+        }
+        let slot = &self.slots[(tail & Self::MASK) as usize];
+        for (cell, word) in slot.words.iter().zip(words) {
+            cell.store(word, Ordering::Relaxed);
+        }
+        // SYNC POINT tail: publishes the words above to `peek`.
+        self.tail.0.store(tail.wrapping_add(1), Ordering::Release);
+        Ok(())
+    }
+
+    /// The oldest message, left in place. Must only be called by the one consumer.
+    ///
+    /// # Errors
+    /// [`RingError::Corrupt`].
+    #[inline]
+    pub fn peek(&self) -> Result<Option<[u64; MESSAGE_WORDS]>, RingError> {
+        let head = self.head.0.load(Ordering::Relaxed);
+        // SYNC POINT tail: pairs with the Release store in `push`.
+        let tail = self.tail.0.load(Ordering::Acquire);
+        match tail.wrapping_sub(head) {
+            0 => return Ok(None),
+            len if len > N as u64 => return Err(RingError::Corrupt { head, tail }),
+            _ => {}
+        }
+        let slot = &self.slots[(head & Self::MASK) as usize];
+        Ok(Some(std::array::from_fn(|i| slot.words[i].load(Ordering::Relaxed))))
+    }
+
+    /// Drops the oldest message: it has been dealt with. Must only be called by the one
+    /// consumer, after a successful [`Ring::peek`].
+    #[inline]
+    pub fn advance(&self) {
+        let head = self.head.0.load(Ordering::Relaxed);
+        // SYNC POINT head: everything done for the message happens before the producer sees
+        // the slot free (and, for drain waits, before it sees the ring empty).
+        self.head.0.store(head.wrapping_add(1), Ordering::Release);
+    }
+
+    /// Forgets all messages. Only while no peer uses the ring.
+    pub fn clear(&self) {
+        self.head.0.store(self.tail.0.load(Ordering::Acquire), Ordering::Release);
+    }
+}
+
+#[cfg(any(test, loom))]
+impl<const N: usize> Default for Ring<N> {
+    fn default() -> Self {
+        Self {
+            tail: Padded(AtomicU64::new(0)),
+            head: Padded(AtomicU64::new(0)),
+            slots: std::array::from_fn(|_| Slot { words: std::array::from_fn(|_| AtomicU64::new(0)) }),
+        }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::VecDeque;
+
+    fn message(n: u64) -> [u64; MESSAGE_WORDS] {
+        std::array::from_fn(|i| n * 10 + i as u64)
+    }
+
+    proptest! {
+        #[test]
+        fn behaves_like_a_bounded_queue(steps in prop::collection::vec(any::<bool>(), 0..400)) {
+            let ring = Ring::<8>::default();
+            let mut model = VecDeque::new();
+            for (n, push) in steps.into_iter().enumerate() {
+                if push {
+                    let result = ring.push(message(n as u64));
+                    prop_assert_eq!(result.is_ok(), model.len() < 8);
+                    if result.is_ok() {
+                        model.push_back(message(n as u64));
+                    }
+                } else {
+                    prop_assert_eq!(ring.peek().unwrap(), model.front().copied());
+                    prop_assert_eq!(ring.peek().unwrap(), model.front().copied());
+                    if model.pop_front().is_some() {
+                        ring.advance();
+                    }
+                }
+                prop_assert_eq!(ring.len().unwrap(), model.len() as u64);
+            }
+        }
+
+        #[test]
+        fn impossible_indices_are_reported_not_followed(head: u64, tail: u64) {
+            let ring = Ring::<8>::default();
+            ring.head.0.store(head, Ordering::Relaxed);
+            ring.tail.0.store(tail, Ordering::Relaxed);
+            let corrupt = tail.wrapping_sub(head) > 8;
+            prop_assert_eq!(ring.peek().is_err(), corrupt);
+            prop_assert_eq!(ring.len().is_err(), corrupt);
+        }
+    }
+
+    #[test]
+    fn two_threads_pass_a_million_messages_in_order() {
+        let ring = Ring::<64>::default();
+        const COUNT: u64 = 1_000_000;
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for n in 0..COUNT {
+                    while ring.push(message(n)).is_err() {
+                        std::thread::yield_now();
+                    }
+                }
+            });
+            for n in 0..COUNT {
+                let got = loop {
+                    match ring.peek().unwrap() {
+                        Some(words) => break words,
+                        None => std::thread::yield_now(),
+                    }
+                };
+                assert_eq!(got, message(n));
+                ring.advance();
+            }
+        });
+    }
+}
+
+#[cfg(all(test, loom))]
+mod model {
+    use super::*;
+    use loom::sync::Arc;
+
+    #[test]
+    fn every_interleaving_delivers_whole_messages_in_order() {
+        loom::model(|| {
+            let ring = Arc::new(Ring::<2>::default());
+            let producer = {
+                let ring = ring.clone();
+                loom::thread::spawn(move || {
+                    let mut n = 1;
+                    while n <= 3 {
+                        match ring.push([n; MESSAGE_WORDS]) {
+                            Ok(()) => n += 1,
+                            Err(RingError::Full) => loom::thread::yield_now(),
+                            Err(error) => panic!("{error}"),
+                        }
+                    }
+                })
+            };
+            let mut expected = 1;
+            while expected <= 3 {
+                match ring.peek().unwrap() {
+                    Some(words) => {
+                        assert_eq!(words, [expected; MESSAGE_WORDS]);
+                        ring.advance();
+                        expected += 1;
+                    }
+                    None => loom::thread::yield_now(),
+                }
+            }
+            producer.join().unwrap();
+        });
+    }
+}

@@ -1,0 +1,104 @@
+//! The handshake: how a process becomes part of a VM, and what it is told.
+//!
+//! A process connects to the control socket and asks to attach, naming an ipc-channel one-shot
+//! server of its own; the supervisor answers over that channel with a [`Setup`]. The same
+//! path serves processes that the supervisor spawned and those started by hand. The channel
+//! stays open: when it breaks, the supervisor is gone and the process ends.
+
+use crate::control::{Control, ControlError, Request, Role};
+use crate::machine::MachineConfig;
+use crate::runtime_dir::{RuntimeDir, RuntimeDirError, VmDir};
+use crate::segment::SegmentNames;
+use ipc_channel::ipc::{IpcOneShotServer, IpcReceiver, IpcSender};
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+/// What the supervisor tells an attached process.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Setup {
+    /// [`crate::message::PROTOCOL_VERSION`] of the supervisor.
+    pub version: u32,
+    /// The machine.
+    pub config: MachineConfig,
+    /// The process's slot on the board.
+    pub slot: u32,
+    /// The device processes of this VM: slot and name.
+    pub devices: Vec<(u32, String)>,
+    /// Later commands; broken when the supervisor is gone.
+    pub commands: IpcReceiver<Command>,
+    /// Whether the process goes on from committed states (after a crash) or starts afresh.
+    pub resume: bool,
+}
+
+/// What the supervisor tells a process later.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Command {
+    /// End, in order.
+    Shutdown,
+}
+
+/// Why a process could not attach.
+#[derive(Debug, Error)]
+pub enum AttachError {
+    /// No such VM, or it refused.
+    #[error(transparent)]
+    Control(#[from] ControlError),
+    /// The runtime directory is unusable.
+    #[error(transparent)]
+    Directory(#[from] RuntimeDirError),
+    /// The channel broke.
+    #[error("Handshake with the supervisor failed: {0}")]
+    Channel(String),
+}
+
+/// A process's membership in a VM.
+pub struct Attachment {
+    /// What the supervisor said.
+    pub setup: Setup,
+    /// Names of the VM's segments.
+    pub names: SegmentNames,
+    /// The VM's directory.
+    pub dir: VmDir,
+}
+
+/// Attaches the calling process to the VM `vm` as `role`.
+///
+/// # Errors
+/// [`AttachError`].
+pub fn attach(vm: &str, role: Role, build: &str) -> Result<Attachment, AttachError> {
+    let dir = RuntimeDir::open()?.vm(vm)?;
+    let channel = |error: &dyn std::fmt::Display| AttachError::Channel(error.to_string());
+    let (server, name) = IpcOneShotServer::<Setup>::new().map_err(|e| channel(&e))?;
+    let mut control = Control::connect(&dir.socket())?;
+    control.ask(&Request::Attach { role, pid: std::process::id(), server: name, build: build.into() })?;
+    let (_, setup) = server.accept().map_err(|e| channel(&e))?;
+    Ok(Attachment { setup, names: SegmentNames::new(vm), dir })
+}
+
+/// The supervisor's end of an attached process's channel.
+pub struct Lifeline {
+    commands: IpcSender<Command>,
+}
+
+impl Lifeline {
+    /// Tells the process; false when it is gone.
+    pub fn send(&self, command: Command) -> bool {
+        self.commands.send(command).is_ok()
+    }
+}
+
+/// Supervisor: answers an attach request by sending `setup` (with `commands` filled in here) to
+/// the process's one-shot server.
+///
+/// # Errors
+/// [`AttachError::Channel`].
+pub fn accept(
+    server: String,
+    setup: impl FnOnce(IpcReceiver<Command>) -> Setup,
+) -> Result<Lifeline, AttachError> {
+    let channel = |error: &dyn std::fmt::Display| AttachError::Channel(error.to_string());
+    let (commands, receiver) = ipc_channel::ipc::channel().map_err(|e| channel(&e))?;
+    let to_process = IpcSender::<Setup>::connect(server).map_err(|e| channel(&e))?;
+    to_process.send(setup(receiver)).map_err(|e| channel(&e))?;
+    Ok(Lifeline { commands })
+}
