@@ -404,6 +404,11 @@ pub trait Device: Send {
     /// in [`Device::attach`].
     fn reset(&mut self, kind: ResetKind, host: &mut dyn Host);
 
+    /// Whether the model drives a monitor, so that [`Device::render`] is worth calling.
+    fn has_picture(&self) -> bool {
+        false
+    }
+
     /// Draws what the monitor shows into `frame`, if anything may have changed since the last
     /// call; returns whether it drew. `force` draws in any case. Called at most 60 times a
     /// second, only for models with a picture.

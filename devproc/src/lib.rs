@@ -11,5 +11,6 @@ pub mod host;
 pub mod isa_dma;
 pub mod keyboard;
 pub mod pci;
+pub mod process;
 pub mod storage;
 pub mod testing;

@@ -121,6 +121,16 @@ impl<const N: usize> Ring<N> {
         Ok(Some(std::array::from_fn(|i| slot.words[i].load(Ordering::Relaxed))))
     }
 
+    /// The newest message, if it was not consumed yet. For a producer that takes over from a dead one.
+    pub fn peek_last(&self) -> Option<[u64; MESSAGE_WORDS]> {
+        if self.is_empty() {
+            return None;
+        }
+        let last = self.tail.0.load(Ordering::Acquire).wrapping_sub(1);
+        let slot = &self.slots[(last & Self::MASK) as usize];
+        Some(std::array::from_fn(|i| slot.words[i].load(Ordering::Relaxed)))
+    }
+
     /// Drops the oldest message: it has been dealt with. Must only be called by the one
     /// consumer, after a successful [`Ring::peek`].
     #[inline]

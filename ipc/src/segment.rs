@@ -162,6 +162,12 @@ impl Segment {
         }
     }
 
+    /// Leaves the name in place when this creator drops the segment: it belongs to the VM, whose
+    /// end removes it ([`SegmentNames::remove_all`]).
+    pub fn keep_name(&mut self) {
+        self.memory.set_owner(false);
+    }
+
     /// Bytes mapped.
     pub fn len(&self) -> u64 {
         self.memory.len() as u64

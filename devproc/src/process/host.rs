@@ -1,0 +1,153 @@
+//! [`Host`] over shared memory: what a model sees during one call.
+//!
+//! Reads look at the board and at effects of the same call; writes are held back as
+//! [`Effect`]s. Guest RAM and device memory are written at once: they outlive the process, and
+//! repeating such a write from the same state writes the same.
+
+use super::effects::{Effect, unpack_channel};
+use super::machine::Shared;
+use crate::device::{MirrorSlot, Region, RegionId, TimerId};
+use crate::host::{
+    A20Source, DmaChannel, DmaDirection, DmaError, DmaOutcome, Host, IntxPin, IrqLines, ResetRequest,
+};
+use crate::isa_dma;
+use ipc::time::VirtualTime;
+
+const PAGE: u64 = 4096;
+
+/// The machine as one model sees it during one call.
+pub struct ModelHost<'a> {
+    /// What all models of the process share.
+    pub shared: &'a mut Shared,
+    /// The model's number in its process.
+    pub model: usize,
+    /// Virtual time of the call.
+    pub now: VirtualTime,
+}
+
+impl ModelHost<'_> {
+    fn push(&mut self, effect: Effect) {
+        self.shared.effects.push(effect);
+    }
+}
+
+impl Host for ModelHost<'_> {
+    fn now(&self) -> VirtualTime {
+        self.now
+    }
+
+    fn arm_timer(&mut self, timer: TimerId, deadline: VirtualTime) {
+        self.shared.timers.arm(self.model, timer, deadline);
+    }
+
+    fn cancel_timer(&mut self, timer: TimerId) {
+        self.shared.timers.cancel(self.model, timer);
+    }
+
+    fn set_irq(&mut self, irq: u8, level: bool) {
+        self.push(Effect::Irq(irq, level));
+    }
+
+    fn set_intx(&mut self, pin: IntxPin, level: bool) {
+        self.push(Effect::Intx(pin, level));
+    }
+
+    fn dma_read(&mut self, address: u64, buffer: &mut [u8]) -> Result<(), DmaError> {
+        let error = DmaError { address, len: buffer.len() as u64 };
+        self.shared.ram.read(address, buffer).then_some(()).ok_or(error)
+    }
+
+    fn dma_write(&mut self, address: u64, data: &[u8]) -> Result<(), DmaError> {
+        if !self.shared.ram.write(address, data) {
+            return Err(DmaError { address, len: data.len() as u64 });
+        }
+        // The bytes are in RAM before the marks are read (SYNC POINT code, `Board::set_code`).
+        std::sync::atomic::fence(std::sync::atomic::Ordering::SeqCst);
+        let end = address + data.len() as u64;
+        let mut page = address & !(PAGE - 1);
+        while page < end {
+            if self.shared.board().holds_code(page) {
+                let from = address.max(page);
+                let to = end.min(page + PAGE);
+                self.push(Effect::CodeWritten(from, to - from));
+            }
+            page += PAGE;
+        }
+        Ok(())
+    }
+
+    fn isa_dma(&mut self, channel: u8, direction: DmaDirection, buffer: &mut [u8]) -> DmaOutcome {
+        isa_dma::transfer(self, channel, direction, buffer)
+    }
+
+    fn set_dreq(&mut self, channel: u8, level: bool) {
+        self.push(Effect::Dreq(channel, level));
+    }
+
+    fn device_memory(&mut self) -> &mut [u8] {
+        self.shared.device_memory(self.model)
+    }
+
+    fn update_region(&mut self, region: Region) {
+        if self.shared.replace_region(self.model, region) {
+            self.push(Effect::Regions);
+        }
+    }
+
+    fn publish_mirror(&mut self, slot: MirrorSlot, value: u32) {
+        self.push(Effect::Mirror(slot, value));
+    }
+
+    fn complete_deferred(&mut self, value: u32) {
+        self.push(Effect::Deferred(value));
+    }
+
+    fn set_a20(&mut self, source: A20Source, enabled: bool) {
+        self.push(Effect::A20(source, enabled));
+    }
+
+    fn request_reset(&mut self, reset: ResetRequest) {
+        self.push(Effect::Reset(reset));
+    }
+
+    fn power_off(&mut self) {
+        self.push(Effect::PowerOff);
+    }
+
+    fn debug_text(&mut self, byte: u8) {
+        self.push(Effect::DebugText(byte));
+    }
+
+    fn irq_lines(&self) -> IrqLines {
+        let lines = &self.shared.board().lines;
+        let (isa_levels, pirq_levels) = lines.levels();
+        IrqLines { isa_levels, isa_edges: lines.edges(), pirq_levels }
+    }
+
+    fn set_interrupt_request(&mut self, vector: Option<u8>) {
+        self.push(Effect::Interrupt(vector));
+    }
+
+    fn dma_channel(&self, channel: u8) -> DmaChannel {
+        let mine = self.shared.effects.iter().rev().find_map(|effect| match effect {
+            Effect::Dma(number, state) if *number == channel => Some(*state),
+            _ => None,
+        });
+        mine.unwrap_or_else(|| {
+            let (words, request) = self.shared.board().dma_channel(channel);
+            unpack_channel(words, request)
+        })
+    }
+
+    fn set_dma_channel(&mut self, channel: u8, state: DmaChannel) {
+        self.push(Effect::Dma(channel, state));
+    }
+
+    fn set_shadow_ram(&mut self, base: u32, len: u32, read_ram: bool, write_ram: bool) {
+        self.push(Effect::Shadow { base, len, read: read_ram, write: write_ram });
+    }
+
+    fn region(&self, id: RegionId) -> Option<Region> {
+        self.shared.region(self.model, id)
+    }
+}

@@ -1,0 +1,340 @@
+//! The parts of a device process: models, timers, regions, and the shared memory of the VM.
+
+use super::commit::Committer;
+use super::effects::Effect;
+use super::picture::Painter;
+use super::{BuildContext, Builder, ProcessError};
+use crate::device::{Device, Reads, Region, RegionId, Space, TimerId, Writes};
+use ipc::board::{BOARD_MAGIC, Board, ProcessState};
+use ipc::link::{Link, LinkLayout, MAX_MODELS, MAX_REGIONS, MIRROR_CELLS, ModelInfo};
+use ipc::region::{RegionInfo, WritePolicy};
+use ipc::segment::{Segment, SegmentError, SegmentNames};
+use ipc::setup::Setup;
+use ipc::sync::Ordering;
+use ipc::time::VirtualTime;
+
+const PAGE: u64 = 4096;
+
+/// Deadlines of all models. There are few: a scan is quicker than a heap.
+#[derive(Debug, Default)]
+pub struct Timers {
+    armed: Vec<(VirtualTime, usize, TimerId)>,
+}
+
+impl Timers {
+    /// Arms or re-arms a model's timer.
+    pub fn arm(&mut self, model: usize, timer: TimerId, deadline: VirtualTime) {
+        self.cancel(model, timer);
+        self.armed.push((deadline, model, timer));
+    }
+
+    /// Forgets a model's timer.
+    pub fn cancel(&mut self, model: usize, timer: TimerId) {
+        self.armed.retain(|(_, m, t)| (*m, *t) != (model, timer));
+    }
+
+    /// The earliest deadline.
+    pub fn next(&self) -> Option<VirtualTime> {
+        self.armed.iter().map(|(deadline, ..)| *deadline).min()
+    }
+
+    /// Takes the earliest timer that is due at `now`.
+    pub fn take_due(&mut self, now: VirtualTime) -> Option<(VirtualTime, usize, TimerId)> {
+        let index = (0..self.armed.len()).min_by_key(|i| self.armed[*i])?;
+        (self.armed[index].0 <= now).then(|| self.armed.swap_remove(index))
+    }
+}
+
+/// What all models of the process share, and what a model can reach through its host.
+pub struct Shared {
+    /// Slot of this process on the board.
+    pub slot: usize,
+    board: Segment,
+    /// The link to the VMM.
+    pub link: Link,
+    /// Guest RAM.
+    pub ram: Segment,
+    memory: Option<Segment>,
+    /// Offset and length of each model's device memory.
+    memory_of: Vec<(u64, u64)>,
+    /// Regions of each model, as they decode now.
+    regions: Vec<Vec<Region>>,
+    /// First mirror cell of each model.
+    mirror_of: Vec<u16>,
+    /// Armed timers.
+    pub timers: Timers,
+    /// Effects of the call in progress.
+    pub effects: Vec<Effect>,
+    /// ISA lines and PIRQs that each model holds: bits 0-15 and 16-19.
+    pub held_lines: Vec<u32>,
+    /// PCI device number of each model.
+    pub pci_device: Vec<u8>,
+    /// Model that an access was deferred by, with the request's sequence number.
+    pub deferred: Option<u64>,
+    /// Debug console.
+    pub console: Option<std::fs::File>,
+}
+
+impl Shared {
+    /// The board.
+    #[inline]
+    pub fn board(&self) -> &Board {
+        self.board.view().unwrap_or_else(|_| unreachable!("checked when it was opened"))
+    }
+
+    /// The link's layout.
+    #[inline]
+    pub fn layout(&self) -> &LinkLayout {
+        self.link.layout()
+    }
+
+    /// Device memory of a model.
+    #[expect(unsafe_code)] // A slice over memory that the guest writes too: see SAFETY.
+    pub fn device_memory(&mut self, model: usize) -> &mut [u8] {
+        let (offset, len) = self.memory_of[model];
+        match &self.memory {
+            Some(segment) if len > 0 => {
+                // SAFETY: the range lies in the mapping (sized from the same numbers in `open`);
+                // `&mut self` keeps this process from making a second slice. The guest's stores
+                // come from another process: models treat the bytes as data that may change at
+                // any time (as a real adapter's memory does) and derive no index from them unchecked.
+                unsafe { std::slice::from_raw_parts_mut(segment.as_ptr().add(offset as usize), len as usize) }
+            }
+            _ => &mut [],
+        }
+    }
+
+    /// A region of a model.
+    pub fn region(&self, model: usize, id: RegionId) -> Option<Region> {
+        self.regions[model].iter().copied().find(|r| r.id == id)
+    }
+
+    /// The first mirror cell of a model.
+    pub fn mirror_base(&self, model: usize) -> usize {
+        self.mirror_of[model].into()
+    }
+
+    /// Takes a changed region; false when nothing changed or the model never declared it.
+    pub fn replace_region(&mut self, model: usize, region: Region) -> bool {
+        match self.regions[model].iter_mut().find(|r| r.id == region.id) {
+            Some(old) if *old != region => {
+                *old = region;
+                true
+            }
+            Some(_) => false,
+            None => {
+                tracing::error!("Model changed a region that it never declared: {}", region.name);
+                false
+            }
+        }
+    }
+
+    /// Publishes the region table.
+    pub fn publish_regions(&self) {
+        let words: Vec<_> = self
+            .regions
+            .iter()
+            .enumerate()
+            .flat_map(|(model, regions)| regions.iter().map(move |r| (model, r)))
+            .map(|(model, region)| {
+                region_info(model, region, self.memory_of[model].0, self.mirror_of[model]).encode()
+            })
+            .collect();
+        self.layout().set_regions(&words);
+    }
+}
+
+fn region_info(model: usize, region: &Region, memory: u64, mirror: u16) -> RegionInfo {
+    RegionInfo {
+        model: model as u8,
+        region: region.id.0,
+        is_memory: region.space == Space::Memory,
+        width: region.width,
+        writes: match region.writes {
+            Writes::Sync => WritePolicy::Sync,
+            Writes::Posted => WritePolicy::Posted,
+            Writes::PostedLocal => WritePolicy::PostedLocal,
+        },
+        enabled: region.enabled,
+        mirror: match region.reads {
+            Reads::Trap => None,
+            Reads::Mirrored { first } => Some(mirror + first.0),
+        },
+        backing: region.backing.map(|b| (memory + b.offset, b.writable)),
+        base: region.base,
+        len: region.len,
+        name: region.name.into(),
+    }
+}
+
+/// A device process: its models and all that serves them.
+pub struct DeviceProcess {
+    /// The models, in the order of their numbers.
+    pub models: Vec<Box<dyn Device>>,
+    /// What they share.
+    pub shared: Shared,
+    /// Commits states.
+    pub committer: Committer,
+    /// Publishes pictures.
+    pub painter: Option<Painter>,
+    /// Numbers of the models that watch lines.
+    pub watchers: Vec<usize>,
+    /// Line changes seen.
+    pub lines_seen: u32,
+}
+
+impl DeviceProcess {
+    /// Opens the VM's shared memory, builds the models and starts or resumes them.
+    ///
+    /// # Errors
+    /// [`ProcessError`].
+    pub fn open(
+        names: &SegmentNames,
+        device: &str,
+        setup: &Setup,
+        build: Builder,
+    ) -> Result<Self, ProcessError> {
+        let slot = setup.slot as usize;
+        let board_segment = Segment::open(&names.board())?;
+        let board: &Board = board_segment.view()?;
+        if board.magic.load(Ordering::Acquire) != BOARD_MAGIC || board.process(slot).is_none() {
+            let reason = format!("slot {slot} is not one of a VMSim board");
+            return Err(SegmentError::Os { name: names.board(), reason }.into());
+        }
+        let start_unix_seconds = board.start_unix_seconds.load(Ordering::Relaxed);
+        let context = BuildContext { config: &setup.config, start_unix_seconds };
+        let models =
+            build(&context).map_err(|reason| ProcessError::Build { device: device.into(), reason })?;
+        let link = Link::open(&names.link(slot))?;
+        let (memory_of, memory_bytes) = lay_out_memory(&models);
+        let memory = open_device_memory(names, slot, memory_bytes)?;
+        link.layout().device_memory_bytes.store(memory_bytes, Ordering::Release);
+        let mirror_of = lay_out_mirrors(&models);
+        let regions: Vec<_> = models.iter().map(|m| m.regions()).collect();
+        check_limits(device, &models, &regions)?;
+        let console = setup.config.debug_console.as_ref().and_then(|path| open_console(path));
+        let watchers: Vec<_> = (0..models.len()).filter(|i| models[*i].watches_lines()).collect();
+        if !watchers.is_empty() {
+            board.lines.watch(slot);
+        }
+        let painter = match models.iter().position(|m| m.has_picture()) {
+            Some(model) => Some(Painter::open(names, model)?),
+            None => None,
+        };
+        let shared = Shared {
+            slot,
+            ram: Segment::open(&names.ram())?,
+            board: board_segment,
+            link,
+            memory,
+            memory_of,
+            regions,
+            mirror_of,
+            timers: Timers::default(),
+            effects: Vec::with_capacity(64),
+            held_lines: vec![0; models.len()],
+            pci_device: models.iter().map(|m| m.pci_address().map_or(0, |a| a.device)).collect(),
+            deferred: None,
+            console,
+        };
+        let infos: Vec<_> = models
+            .iter()
+            .map(|m| ModelInfo {
+                name: m.name().into(),
+                pci: m.pci_address().map(|a| (a.bus, a.device, a.function)),
+            })
+            .collect();
+        shared.layout().set_models(&infos);
+        let mut process =
+            Self { models, shared, committer: Committer::default(), painter, watchers, lines_seen: 0 };
+        process.start(setup.resume);
+        let cell = &process.shared.board().processes[slot];
+        cell.state.store(ProcessState::Ready as u32, Ordering::Release);
+        process.shared.board().processes[ipc::board::VMM_SLOT].doorbell.ring();
+        tracing::info!("Serves {}", infos.iter().map(|i| i.name.as_str()).collect::<Vec<_>>().join(", "));
+        Ok(process)
+    }
+}
+
+fn lay_out_memory(models: &[Box<dyn Device>]) -> (Vec<(u64, u64)>, u64) {
+    let mut end = 0;
+    let places = models
+        .iter()
+        .map(|model| {
+            let place = (end, model.device_memory_len());
+            end += model.device_memory_len().next_multiple_of(PAGE);
+            place
+        })
+        .collect();
+    (places, end)
+}
+
+/// The first start creates the segment; successors find it with its content.
+fn open_device_memory(
+    names: &SegmentNames,
+    slot: usize,
+    bytes: u64,
+) -> Result<Option<Segment>, ProcessError> {
+    if bytes == 0 {
+        return Ok(None);
+    }
+    let name = names.device_memory(slot);
+    let segment = match Segment::open(&name) {
+        Ok(segment) => segment,
+        Err(_) => {
+            // It belongs to the VM, not to this process: it stays when the process dies.
+            let mut created = Segment::create_sparse(&name, bytes)?;
+            created.keep_name();
+            created
+        }
+    };
+    if segment.len() < bytes {
+        return Err(SegmentError::TooSmall { name, found: segment.len(), needed: bytes }.into());
+    }
+    Ok(Some(segment))
+}
+
+fn lay_out_mirrors(models: &[Box<dyn Device>]) -> Vec<u16> {
+    let mut next = 0;
+    models
+        .iter()
+        .map(|model| {
+            let first = next;
+            let cells = model.regions().into_iter().filter_map(|region| match region.reads {
+                Reads::Mirrored { first } => Some(u64::from(first.0) + region.len),
+                Reads::Trap => None,
+            });
+            next += cells.max().unwrap_or(0) as u16;
+            first
+        })
+        .collect()
+}
+
+fn check_limits(
+    device: &str,
+    models: &[Box<dyn Device>],
+    regions: &[Vec<Region>],
+) -> Result<(), ProcessError> {
+    let limit = |what: String| Err(ProcessError::Limits { device: device.into(), what });
+    if models.len() > MAX_MODELS {
+        return limit(format!("has {} models; a link carries {MAX_MODELS}", models.len()));
+    }
+    let count: usize = regions.iter().map(Vec::len).sum();
+    if count > MAX_REGIONS {
+        return limit(format!("has {count} regions; a link carries {MAX_REGIONS}"));
+    }
+    if usize::from(lay_out_mirrors(models).last().copied().unwrap_or(0)) > MIRROR_CELLS {
+        return limit(format!("mirrors more than {MIRROR_CELLS} registers"));
+    }
+    Ok(())
+}
+
+fn open_console(path: &std::path::Path) -> Option<std::fs::File> {
+    match std::fs::OpenOptions::new().create(true).append(true).open(path) {
+        Ok(file) => Some(file),
+        Err(error) => {
+            tracing::error!("Debug console {}: {error}; its text is dropped", path.display());
+            None
+        }
+    }
+}

@@ -1,0 +1,87 @@
+//! Publishes what the graphics model shows, often enough and no more.
+//!
+//! The guest may write video memory without anybody noticing (it is mapped directly), so the
+//! model is asked again and again whether its picture changed: 60 times a second while guest
+//! code runs, rarely while the vCPU is halted (cursors still blink).
+
+use super::machine::DeviceProcess;
+use super::{ProcessError, host::ModelHost};
+use crate::device::Frame;
+use ipc::board::{Board, VcpuState};
+use ipc::clock::host_nanos;
+use ipc::screen::{Screen, TextView};
+use ipc::segment::SegmentNames;
+use ipc::sync::Ordering;
+use std::time::Duration;
+
+const BUSY_INTERVAL: u64 = 1_000_000_000 / 60;
+const IDLE_INTERVAL: u64 = 1_000_000_000 / 8;
+
+/// Publishes one model's picture.
+pub struct Painter {
+    screen: Screen,
+    model: usize,
+    frame: Frame,
+    last: u64,
+    last_activity: u32,
+    published: bool,
+}
+
+impl Painter {
+    /// Opens the screen for model number `model`.
+    ///
+    /// # Errors
+    /// [`ProcessError::Segment`].
+    pub fn open(names: &SegmentNames, model: usize) -> Result<Self, ProcessError> {
+        Ok(Self {
+            screen: Screen::open(&names.screen())?,
+            model,
+            frame: Frame::default(),
+            last: 0,
+            last_activity: 0,
+            published: false,
+        })
+    }
+
+    fn interval(&self, board: &Board) -> u64 {
+        let halted = board.vcpu.state.load(Ordering::Relaxed) != VcpuState::Running as u32;
+        let quiet = board.vcpu.activity.load(Ordering::Relaxed) == self.last_activity;
+        if halted && quiet { IDLE_INTERVAL } else { BUSY_INTERVAL }
+    }
+
+    /// How long nothing needs to be looked at.
+    pub fn next_look(&self, board: &Board) -> Duration {
+        Duration::from_nanos((self.last + self.interval(board)).saturating_sub(host_nanos()).max(1))
+    }
+}
+
+impl DeviceProcess {
+    /// Asks the model for a new picture when it is time to.
+    pub(super) fn paint_if_due(&mut self) {
+        let Self { painter: Some(painter), models, shared, .. } = self else { return };
+        let host_now = host_nanos();
+        if host_now < painter.last + painter.interval(shared.board()) {
+            return;
+        }
+        painter.last = host_now;
+        painter.last_activity = shared.board().vcpu.activity.load(Ordering::Relaxed);
+        let now = shared.board().clock.now();
+        let mut host = ModelHost { shared, model: painter.model, now };
+        if !models[painter.model].render(&mut painter.frame, !painter.published, &mut host) {
+            return;
+        }
+        // Drawing must not act on the machine.
+        shared.effects.clear();
+        let frame = &painter.frame;
+        let text = frame.text.as_ref().map(|t| TextView {
+            columns: t.columns,
+            rows: t.rows,
+            cells: &t.cells,
+            cursor: t.cursor,
+        });
+        painter.published = painter.screen.publish(frame.width, frame.height, &frame.pixels, text);
+        if !painter.published {
+            tracing::error!("A picture of {} x {} cannot be shown", frame.width, frame.height);
+        }
+    }
+}

@@ -1,0 +1,274 @@
+//! The main loop of a device process.
+
+use super::ProcessError;
+use super::host::ModelHost;
+use super::machine::DeviceProcess;
+use crate::device::{Access, IoError, RegionId, ResetKind};
+use ipc::doorbell::Patience;
+use ipc::link::{PAYLOAD_BYTES, Payload, decode_event};
+use ipc::message::{Kind, Message, Status};
+use ipc::sync::Ordering;
+use ipc::time::VirtualTime;
+use std::time::Duration;
+
+/// Longest sleep: a process that was told nothing still looks around this often.
+const LONGEST_SLEEP: Duration = Duration::from_millis(500);
+
+impl DeviceProcess {
+    /// Serves until the process ends.
+    ///
+    /// # Errors
+    /// [`ProcessError::Protocol`] when the request ring is corrupt.
+    pub fn serve(&mut self) -> Result<(), ProcessError> {
+        let mut buffer = vec![0; PAYLOAD_BYTES];
+        let mut patience = Patience::for_work();
+        loop {
+            let mut worked = self.serve_requests(&mut buffer)?;
+            worked |= self.serve_timers();
+            worked |= self.serve_events();
+            if self.shared.board().lines.generation() != self.lines_seen && !self.watchers.is_empty() {
+                let now = self.shared.board().clock.now();
+                self.follow_lines(now);
+                worked = true;
+            }
+            self.paint_if_due();
+            if worked {
+                let cell = &self.shared.board().processes[self.shared.slot];
+                cell.heartbeat.fetch_add(1, Ordering::Relaxed);
+                continue;
+            }
+            let timer = self.shared.timers.next();
+            if !patience.look(|| self.has_work(timer)) {
+                self.sleep(timer);
+                // The CPUs that the process may use can change while it runs; this is off the hot path.
+                patience = Patience::for_work();
+            }
+        }
+    }
+
+    /// Whether anything is to be done. Looked at while spinning: cheap.
+    fn has_work(&self, timer: Option<VirtualTime>) -> bool {
+        let layout = self.shared.layout();
+        !layout.requests.is_empty()
+            || !layout.events.is_empty()
+            || (!self.watchers.is_empty() && self.shared.board().lines.generation() != self.lines_seen)
+            || timer.is_some_and(|deadline| self.shared.board().clock.now() >= deadline)
+    }
+
+    fn sleep(&self, timer: Option<VirtualTime>) {
+        let board = self.shared.board();
+        let mut timeout = LONGEST_SLEEP;
+        if let Some(deadline) = timer
+            && !board.clock.is_frozen()
+        {
+            timeout = timeout.min(Duration::from_nanos(deadline - board.clock.now()));
+        }
+        if let Some(painter) = &self.painter {
+            timeout = timeout.min(painter.next_look(board));
+        }
+        let cell = &board.processes[self.shared.slot];
+        cell.doorbell.sleep(Some(timeout), || self.has_work(timer));
+    }
+
+    fn serve_timers(&mut self) -> bool {
+        let mut worked = false;
+        if self.shared.timers.next().is_none() {
+            return false;
+        }
+        let now = self.shared.board().clock.now();
+        while let Some((deadline, number, timer)) = self.shared.timers.take_due(now) {
+            ipc::logging::set_context(now, (0, 0));
+            self.call(number, now, |model, host| model.timer(timer, deadline, host));
+            self.follow_lines(now);
+            worked = true;
+        }
+        worked
+    }
+
+    fn serve_events(&mut self) -> bool {
+        let mut worked = false;
+        while let Ok(Some(words)) = self.shared.layout().events.peek() {
+            let now = self.shared.board().clock.now();
+            if let Some(event) = decode_event(words) {
+                for number in 0..self.models.len() {
+                    self.call(number, now, |model, host| model.host_event(&event, host));
+                }
+                self.follow_lines(now);
+            }
+            // After the commit: an event may be repeated by a crash in between, never lost.
+            self.shared.layout().events.advance();
+            worked = true;
+        }
+        worked
+    }
+
+    fn serve_requests(&mut self, buffer: &mut [u8]) -> Result<bool, ProcessError> {
+        let mut worked = false;
+        loop {
+            let words = match self.shared.layout().requests.peek() {
+                Ok(Some(words)) => words,
+                Ok(None) => return Ok(worked),
+                Err(error) => return Err(ProcessError::Protocol(error.to_string())),
+            };
+            worked = true;
+            let Some(request) = Message::decode(words) else {
+                tracing::error!("Dropped a request that no VMM sends: {words:x?}");
+                self.shared.layout().requests.advance();
+                continue;
+            };
+            // Timers that were due before the access come first: the model sees one order of time.
+            if self.shared.timers.next().is_some_and(|deadline| deadline <= request.time) {
+                self.serve_timers();
+            }
+            self.serve_request(&request, buffer);
+            self.shared.layout().requests.advance();
+        }
+    }
+
+    fn serve_request(&mut self, request: &Message, buffer: &mut [u8]) {
+        ipc::logging::set_context(request.time, request.guest);
+        let now = request.time;
+        if request.kind == Kind::Reset {
+            let kind = if request.value == 0 { ResetKind::PowerOn } else { ResetKind::Hard };
+            for number in 0..self.models.len() {
+                self.call(number, now, |model, host| model.reset(kind, host));
+            }
+            self.follow_lines(now);
+            self.send(&Message { sequence: request.sequence, time: now, ..Message::new(Kind::Reply) });
+            return;
+        }
+        let number = usize::from(request.model);
+        let mut reply = Message { sequence: request.sequence, time: now, ..Message::new(Kind::Reply) };
+        let mut deferred = false;
+        if number < self.models.len() {
+            let Self { models, shared, committer, .. } = self;
+            let model = models[number].as_mut();
+            let answer = access(model, &mut ModelHost { shared, model: number, now }, request, buffer);
+            let cell = &shared.layout().models[number];
+            cell.accesses.fetch_add(1, Ordering::Relaxed);
+            match answer {
+                Ok(value) => reply.value = value.into(),
+                Err(IoError::Deferred) => deferred = true,
+                Err(error) => {
+                    cell.errors.fetch_add(1, Ordering::Relaxed);
+                    reply.status = status_of(error);
+                }
+            }
+            if request.kind == Kind::ReadBurst && reply.status == Status::Done {
+                reply.payload = request.payload;
+                let len = request.payload.1 as usize;
+                if !shared.layout().write_payload(Payload::In, &buffer[..len.min(PAYLOAD_BYTES)]) {
+                    reply.status = Status::InvalidWidth;
+                }
+            }
+            if shared.board().log_accesses.load(Ordering::Relaxed) != 0 {
+                log_access(model.name(), request, &reply);
+            }
+            if deferred {
+                shared.deferred = Some(request.sequence);
+            }
+            let answered = (request.expects_reply() && !deferred).then_some(&reply);
+            committer.commit(number, model, request.sequence, answered, shared);
+            if request.kind == Kind::InterruptAcknowledge {
+                shared.board().intr.acknowledge_arrived();
+            }
+            self.apply_effects(number, now);
+            self.follow_lines(now);
+        } else {
+            reply.status = Status::NoResponse;
+        }
+        if request.expects_reply() && !deferred {
+            self.send(&reply);
+        }
+    }
+
+    /// Sends to the VMM; waits while the ring is full (the VMM takes messages while it waits too).
+    pub(super) fn send(&self, message: &Message) {
+        let layout = self.shared.layout();
+        while let Err(error) = layout.replies.push(message.encode()) {
+            if !matches!(error, ipc::ring::RingError::Full) {
+                tracing::error!("Reply lost: {error}");
+                return;
+            }
+            self.shared.board().call_vcpu(ipc::board::attention::CODE_WRITTEN);
+            std::thread::yield_now();
+        }
+        self.shared.board().processes[ipc::board::VMM_SLOT].doorbell.ring();
+    }
+}
+
+fn access(
+    model: &mut dyn crate::device::Device,
+    host: &mut ModelHost<'_>,
+    request: &Message,
+    buffer: &mut [u8],
+) -> Result<u32, IoError> {
+    let region = RegionId(request.region);
+    let base = host.shared.region(host.model, region).map_or(0, |r| r.base);
+    let at = Access {
+        region,
+        address: request.address,
+        offset: request.address.wrapping_sub(base),
+        width: request.width,
+    };
+    let len = (request.payload.1 as usize).min(PAYLOAD_BYTES);
+    match request.kind {
+        Kind::Read => model.read(at, host).map(|value| value & request.width.mask()),
+        Kind::Write => model.write(at, request.value as u32, host).map(|()| 0),
+        Kind::ReadBurst => model.read_burst(at, &mut buffer[..len], host).map(|()| 0),
+        Kind::WriteBurst => {
+            if !host.shared.layout().read_payload(Payload::Out, &mut buffer[..len]) {
+                return Err(IoError::InvalidWidth);
+            }
+            model.write_burst(at, &buffer[..len], host).map(|()| 0)
+        }
+        Kind::ConfigRead => Ok(model.config_read(request.address as u8, request.width, host)),
+        Kind::ConfigWrite => {
+            model.config_write(request.address as u8, request.width, request.value as u32, host);
+            Ok(0)
+        }
+        Kind::InterruptAcknowledge => {
+            model.interrupt_acknowledged(request.value as u8, host);
+            Ok(0)
+        }
+        Kind::Reset | Kind::Reply | Kind::CodeWritten => Err(IoError::InvalidRegister),
+    }
+}
+
+fn status_of(error: IoError) -> Status {
+    match error {
+        IoError::InvalidRegister => Status::InvalidRegister,
+        IoError::InvalidWidth => Status::InvalidWidth,
+        IoError::NoResponse | IoError::Deferred => Status::NoResponse,
+    }
+}
+
+fn log_access(model: &str, request: &Message, reply: &Message) {
+    let digits = 2 * request.width.bytes() as usize;
+    let Message { address, value, .. } = *request;
+    match request.kind {
+        Kind::Read | Kind::ConfigRead => {
+            tracing::info!(
+                "{model} {:?} {address:04x} -> {:0digits$x} {:?}",
+                request.kind,
+                reply.value,
+                reply.status
+            );
+        }
+        Kind::Write | Kind::ConfigWrite => {
+            tracing::info!(
+                "{model} {:?} {address:04x} <- {value:0digits$x} {:?}",
+                request.kind,
+                reply.status
+            );
+        }
+        _ => {
+            tracing::info!(
+                "{model} {:?} {address:04x} {} bytes {:?}",
+                request.kind,
+                request.payload.1,
+                reply.status
+            );
+        }
+    }
+}
