@@ -12,5 +12,6 @@ pub mod isa_dma;
 pub mod keyboard;
 pub mod pci;
 pub mod process;
+pub mod standard;
 pub mod storage;
 pub mod testing;

@@ -496,22 +496,21 @@ impl InterruptRequest {
                 return false;
             }
             let generation = (old >> 32).wrapping_add(1) << 32;
-            let new = match request {
-                Some(vector) => {
-                    generation
-                        | INTR_PENDING
-                        | u64::from(vector)
-                        | u64::from(model) << 16
-                        | u64::from(process) << 24
-                }
-                None => generation,
-            };
+            let source = u64::from(model) << 16 | u64::from(process) << 24;
+            let pending = request.map_or(0, |vector| INTR_PENDING | u64::from(vector));
+            let new = generation | source | pending;
             // SYNC POINT intr: pairs with the CPU's Acquire in `take`.
             match self.word.compare_exchange_weak(old, new, Ordering::AcqRel, Ordering::Relaxed) {
                 Ok(_) => return request.is_some(),
                 Err(found) => old = found,
             }
         }
+    }
+
+    /// Device process that published last.
+    #[inline]
+    pub fn process(&self) -> usize {
+        (self.word.load(Ordering::Acquire) >> 24) as usize & 0xff
     }
 
     /// Whether a request is pending.

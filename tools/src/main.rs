@@ -1,1 +1,7 @@
-fn main() {}
+//! The program `vmsim`. Everything is in the library, so that tests can be the same program.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    tools::main()
+}

@@ -3,4 +3,5 @@
 //! It executes guest code and routes accesses. It must not know what any device does: devices
 //! are ranges that other processes answer for.
 
+pub mod bus;
 pub mod cpu;

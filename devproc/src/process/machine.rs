@@ -12,6 +12,8 @@ use ipc::segment::{Segment, SegmentError, SegmentNames};
 use ipc::setup::Setup;
 use ipc::sync::Ordering;
 use ipc::time::VirtualTime;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 const PAGE: u64 = 4096;
 
@@ -49,7 +51,7 @@ impl Timers {
 pub struct Shared {
     /// Slot of this process on the board.
     pub slot: usize,
-    board: Segment,
+    board: Arc<Segment>,
     /// The link to the VMM.
     pub link: Link,
     /// Guest RAM.
@@ -181,9 +183,39 @@ pub struct DeviceProcess {
     pub watchers: Vec<usize>,
     /// Line changes seen.
     pub lines_seen: u32,
+    /// Raised when the process is to end.
+    pub stop: StopFlag,
+}
+
+/// Tells the main loop to end once nothing is left to do.
+#[derive(Clone)]
+pub struct StopFlag {
+    raised: Arc<AtomicBool>,
+    board: Arc<Segment>,
+    slot: usize,
+}
+
+impl StopFlag {
+    /// Tells it, and wakes it.
+    pub fn raise(&self) {
+        self.raised.store(true, Ordering::Release);
+        if let Ok(board) = self.board.view::<Board>() {
+            board.processes[self.slot].doorbell.ring();
+        }
+    }
+
+    /// Whether it was told.
+    pub fn is_raised(&self) -> bool {
+        self.raised.load(Ordering::Acquire)
+    }
 }
 
 impl DeviceProcess {
+    /// The flag that ends [`DeviceProcess::serve`].
+    pub fn stop_flag(&self) -> StopFlag {
+        self.stop.clone()
+    }
+
     /// Opens the VM's shared memory, builds the models and starts or resumes them.
     ///
     /// # Errors
@@ -195,7 +227,7 @@ impl DeviceProcess {
         build: Builder,
     ) -> Result<Self, ProcessError> {
         let slot = setup.slot as usize;
-        let board_segment = Segment::open(&names.board())?;
+        let board_segment = Arc::new(Segment::open(&names.board())?);
         let board: &Board = board_segment.view()?;
         if board.magic.load(Ordering::Acquire) != BOARD_MAGIC || board.process(slot).is_none() {
             let reason = format!("slot {slot} is not one of a VMSim board");
@@ -221,10 +253,11 @@ impl DeviceProcess {
             Some(model) => Some(Painter::open(names, model)?),
             None => None,
         };
+        let stop = StopFlag { raised: Arc::default(), board: board_segment.clone(), slot };
         let shared = Shared {
             slot,
             ram: Segment::open(&names.ram())?,
-            board: board_segment,
+            board: board_segment.clone(),
             link,
             memory,
             memory_of,

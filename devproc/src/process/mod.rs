@@ -79,14 +79,17 @@ fn serve_attached(attachment: Attachment, device: &str, build: Builder) -> Resul
         eprintln!("{device}: no log: {error}");
     }
     let mut process = DeviceProcess::open(&names, device, &setup, build)?;
-    let watcher = names.clone();
-    // The channel breaks when the supervisor is gone: then nothing must stay behind.
+    let stop = process.stop_flag();
+    let commands = setup.commands;
     std::thread::spawn(move || {
-        let commanded = setup.commands.recv().is_ok();
-        if !commanded {
-            watcher.remove_all();
-            dir.remove();
+        if commands.recv().is_ok() {
+            // The main loop finishes what was posted, then ends.
+            stop.raise();
+            return;
         }
+        // The channel broke: the supervisor is gone, and nothing must stay behind.
+        names.remove_all();
+        dir.remove();
         std::process::exit(0);
     });
     process.serve()

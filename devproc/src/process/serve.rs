@@ -37,6 +37,9 @@ impl DeviceProcess {
                 cell.heartbeat.fetch_add(1, Ordering::Relaxed);
                 continue;
             }
+            if self.stop.is_raised() {
+                return Ok(());
+            }
             let timer = self.shared.timers.next();
             if !patience.look(|| self.has_work(timer)) {
                 self.sleep(timer);
@@ -49,7 +52,8 @@ impl DeviceProcess {
     /// Whether anything is to be done. Looked at while spinning: cheap.
     fn has_work(&self, timer: Option<VirtualTime>) -> bool {
         let layout = self.shared.layout();
-        !layout.requests.is_empty()
+        self.stop.is_raised()
+            || !layout.requests.is_empty()
             || !layout.events.is_empty()
             || (!self.watchers.is_empty() && self.shared.board().lines.generation() != self.lines_seen)
             || timer.is_some_and(|deadline| self.shared.board().clock.now() >= deadline)
@@ -107,7 +111,13 @@ impl DeviceProcess {
         loop {
             let words = match self.shared.layout().requests.peek() {
                 Ok(Some(words)) => words,
-                Ok(None) => return Ok(worked),
+                Ok(None) => {
+                    if worked {
+                        // The VMM may wait for posted writes to have been handled.
+                        self.shared.board().processes[ipc::board::VMM_SLOT].doorbell.ring();
+                    }
+                    return Ok(worked);
+                }
                 Err(error) => return Err(ProcessError::Protocol(error.to_string())),
             };
             worked = true;

@@ -1,0 +1,256 @@
+//! The command line.
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
+
+/// A virtual PC whose devices are processes: plug in the model of a device that has no silicon
+/// yet, run its real driver in a real guest, debug and replace the model while the guest lives.
+///
+/// Without a command, a demo guest runs: 'vmsim run'.
+#[derive(Debug, Parser)]
+#[command(name = "vmsim", version, max_term_width = 100)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+}
+
+/// Commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Start a virtual PC
+    #[command(after_help = RUN_HELP)]
+    Run(Box<RunArgs>),
+    /// List the running VMs, their processes and states
+    Ps,
+    /// Show or save what is on a VM's screen
+    Screen(ScreenArgs),
+    /// Type text on a VM's keyboard (US layout; \n, \t, \e and \\ are understood)
+    Type {
+        /// The text.
+        text: String,
+        /// Which VM.
+        #[command(flatten)]
+        vm: VmArg,
+    },
+    /// Press keys together, such as 'ctrl-alt-del', 'f1' or 'shift-tab'
+    Key {
+        /// Keys, joined by '-'.
+        #[arg(required = true)]
+        keys: Vec<String>,
+        /// Which VM.
+        #[command(flatten)]
+        vm: VmArg,
+    },
+    /// Wait until text is on the screen; exit code 1 when it does not come in time
+    Wait {
+        /// The text to wait for.
+        #[arg(long)]
+        text: String,
+        /// Seconds to wait at most.
+        #[arg(long, default_value_t = 30.0)]
+        timeout: f64,
+        /// Which VM.
+        #[command(flatten)]
+        vm: VmArg,
+    },
+    /// Stop guest and guest time
+    Pause(VmArg),
+    /// Let a paused VM go on
+    Resume(VmArg),
+    /// Press the reset button
+    Reset(VmArg),
+    /// End a VM
+    Stop(VmArg),
+    /// Open a display for a running VM (closing it leaves the guest alone)
+    Display {
+        /// What kind.
+        #[arg(long, value_enum, default_value_t = DisplayKind::Auto)]
+        display: DisplayKind,
+        /// Which VM.
+        #[command(flatten)]
+        vm: VmArg,
+    },
+    /// Show what the devices of a VM are doing, with virtual time and the guest's CS:EIP
+    Log(LogArgs),
+    /// Make and look at disk images
+    #[command(subcommand)]
+    Image(ImageCommand),
+    /// Find the firmware, fetching it if needed, and print where it is
+    Firmware,
+    /// Measure, from the guest's side, what port accesses to device processes cost
+    Bench {
+        /// Run all processes on one CPU.
+        #[arg(long)]
+        one_cpu: bool,
+    },
+    /// Run as one of the processes of a VM (started by the supervisor)
+    #[command(hide = true)]
+    Role(RoleArgs),
+}
+
+const RUN_HELP: &str = "\
+Examples:
+  vmsim run                                  the demo guest
+  vmsim run --floppy freedos.img             boot a floppy
+  vmsim run --disk hd.img --boot c --ram 128M
+  vmsim run machine.toml                     a machine described in a file (see docs/machine-file.md)
+  vmsim run --floppy dos.img --display none --detach --name dos
+  vmsim wait --text 'A:\\>' && vmsim type 'dir\\n' && vmsim screen --text";
+
+/// Arguments of `vmsim run`.
+#[derive(Clone, Debug, Default, Args)]
+pub struct RunArgs {
+    /// Machine description; options on the command line go before it
+    pub machine: Option<PathBuf>,
+    /// Name of the VM [default: from the machine file, else 'vm']
+    #[arg(long)]
+    pub name: Option<String>,
+    /// Guest RAM, such as 64M
+    #[arg(long)]
+    pub ram: Option<String>,
+    /// Floppy image; the first is drive A, the second drive B
+    #[arg(long, value_name = "IMG")]
+    pub floppy: Vec<PathBuf>,
+    /// Hard disk image; up to four
+    #[arg(long, value_name = "IMG")]
+    pub disk: Vec<PathBuf>,
+    /// Refuse writes to all images given on the command line
+    #[arg(long)]
+    pub read_only: bool,
+    /// Boot from the floppy (a) or the hard disk (c) first
+    #[arg(long, value_enum)]
+    pub boot: Option<Boot>,
+    /// What shows the picture
+    #[arg(long, value_enum)]
+    pub display: Option<DisplayKind>,
+    /// File for text from the guest's debug ports (E9h, 402h); '-' is standard output
+    #[arg(long, value_name = "FILE")]
+    pub debug_console: Option<PathBuf>,
+    /// File for the output of serial port COM1
+    #[arg(long, value_name = "FILE")]
+    pub serial: Option<PathBuf>,
+    /// System firmware instead of SeaBIOS
+    #[arg(long, value_name = "FILE")]
+    pub firmware: Option<PathBuf>,
+    /// Run the built-in demo on the built-in firmware, which needs nothing else on the machine
+    #[arg(long)]
+    pub demo: bool,
+    /// Another executable for a device process: DEVICE=PATH, such as gpu=target/release/my-gpu
+    #[arg(long, value_name = "DEVICE=PATH")]
+    pub device: Vec<String>,
+    /// Return once the guest runs, and leave it running
+    #[arg(long)]
+    pub detach: bool,
+    /// This process is the supervisor that --detach left running.
+    #[arg(long, hide = true)]
+    pub detached_supervisor: bool,
+}
+
+/// Where to boot from first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Boot {
+    /// Floppy drive A.
+    A,
+    /// The first hard disk.
+    C,
+}
+
+/// What shows the picture.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum DisplayKind {
+    /// A window where there is a display server, else the terminal
+    Auto,
+    /// A window
+    Window,
+    /// This terminal
+    Terminal,
+    /// Nothing; see 'vmsim screen'
+    None,
+}
+
+/// Which VM a command is for.
+#[derive(Clone, Debug, Args)]
+pub struct VmArg {
+    /// Name of the VM [default: the only one that runs]
+    #[arg(long = "vm", value_name = "NAME")]
+    pub name: Option<String>,
+}
+
+/// Arguments of `vmsim screen`.
+#[derive(Debug, Args)]
+#[group(id = "how", required = true, multiple = true)]
+pub struct ScreenArgs {
+    /// Print the characters on the screen
+    #[arg(long, group = "how")]
+    pub text: bool,
+    /// Save the picture as a PNG file
+    #[arg(long, value_name = "FILE", group = "how")]
+    pub png: Option<PathBuf>,
+    /// Which VM.
+    #[arg(long = "vm", value_name = "NAME")]
+    pub vm: Option<String>,
+}
+
+/// Arguments of `vmsim log`.
+#[derive(Debug, Args)]
+pub struct LogArgs {
+    /// Go on printing as lines are written
+    #[arg(long, short)]
+    pub follow: bool,
+    /// Only this process (vmm, chipset, storage, keyboard, gpu...) or model (pic, fdc...)
+    #[arg(long)]
+    pub device: Option<String>,
+    /// Switch logging of every access on or off
+    #[arg(long, value_parser = clap::builder::BoolishValueParser::new(), value_name = "on|off")]
+    pub accesses: Option<bool>,
+    /// Which VM.
+    #[command(flatten)]
+    pub vm: VmArg,
+}
+
+/// `vmsim image`.
+#[derive(Debug, Subcommand)]
+pub enum ImageCommand {
+    /// Make an image
+    Create {
+        /// File to make; it must not exist.
+        path: PathBuf,
+        /// Size: 160K 180K 320K 360K 720K 1.2M 1.44M 2.88M make floppies, others (64M, 2G) hard disks
+        #[arg(long)]
+        size: String,
+        /// Put an empty FAT file system on it (floppies)
+        #[arg(long)]
+        fat: bool,
+        /// Volume label of the FAT file system
+        #[arg(long)]
+        label: Option<String>,
+    },
+    /// Say what an image is
+    Info {
+        /// The image.
+        path: PathBuf,
+    },
+    /// Write a bootable memtest86+ floppy (fetches the distribution's package)
+    Memtest {
+        /// File to make.
+        path: PathBuf,
+    },
+    /// Write the built-in demo floppy
+    Demo {
+        /// File to make.
+        path: PathBuf,
+    },
+}
+
+/// Arguments of the hidden `vmsim role`.
+#[derive(Debug, Args)]
+pub struct RoleArgs {
+    /// `vmm`, `device` or `display`.
+    pub role: String,
+    /// Name of the device process, or kind of the display.
+    pub device: Option<String>,
+    /// The VM to attach to.
+    #[arg(long)]
+    pub attach: String,
+}

@@ -1,0 +1,114 @@
+//! The commands of the program, one function or module each.
+
+mod image;
+mod input;
+mod log;
+mod run;
+mod screen;
+
+use crate::cli::{Cli, Command, DisplayKind, RunArgs};
+use crate::client;
+use anyhow::Result;
+use ipc::control::Request;
+use ipc::runtime_dir::RuntimeDir;
+use std::process::ExitCode;
+
+/// Runs what the command line asks for.
+pub fn dispatch(cli: Cli) -> Result<ExitCode> {
+    let ask = |vm: Option<&str>, request: Request| -> Result<()> {
+        client::connect(vm)?.0.ask(&request)?;
+        Ok(())
+    };
+    match cli.command.unwrap_or_else(|| Command::Run(Box::new(RunArgs::default()))) {
+        Command::Run(args) => return run::run(&args),
+        Command::Ps => ps()?,
+        Command::Screen(args) => screen::screen(&args)?,
+        Command::Type { text, vm } => input::type_text(&text, vm.name.as_deref())?,
+        Command::Key { keys, vm } => input::press(&keys, vm.name.as_deref())?,
+        Command::Wait { text, timeout, vm } => return screen::wait(&text, timeout, vm.name.as_deref()),
+        Command::Pause(vm) => ask(vm.name.as_deref(), Request::Pause)?,
+        Command::Resume(vm) => ask(vm.name.as_deref(), Request::Resume)?,
+        Command::Reset(vm) => ask(vm.name.as_deref(), Request::Reset)?,
+        Command::Stop(vm) => stop(vm.name.as_deref())?,
+        Command::Display { display, vm } => open_display(display, vm.name.as_deref())?,
+        Command::Log(args) => log::log(&args)?,
+        Command::Image(command) => image::image(&command)?,
+        Command::Firmware => firmware()?,
+        Command::Bench { one_cpu } => crate::bench::run(one_cpu)?,
+        Command::Role(args) => crate::roles::run(&args)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn stop(name: Option<&str>) -> Result<()> {
+    let (mut control, vm) = client::connect(name)?;
+    control.ask(&Request::Stop)?;
+    // Images are complete and memory is free once the place is gone.
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(5);
+    while vm.is_running() && std::time::Instant::now() < deadline {
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    Ok(())
+}
+
+fn ps() -> Result<()> {
+    let dir = RuntimeDir::open()?;
+    let running = client::running(&dir);
+    if running.is_empty() {
+        println!("No VM is running.");
+    }
+    for vm in running {
+        let status = match client::connect(Some(vm.name())) {
+            Ok((mut control, _)) => control.status()?,
+            Err(error) => {
+                println!("{}: {error:#}", vm.name());
+                continue;
+            }
+        };
+        println!(
+            "{}: {}, {} MiB RAM, virtual time {:.3} s, {} instructions, last at {:04x}:{:08x}",
+            status.name,
+            status.state,
+            status.ram_bytes >> 20,
+            status.virtual_nanos as f64 / 1e9,
+            status.instructions,
+            status.cs_eip.0,
+            status.cs_eip.1
+        );
+        println!("  {:12} {:>8}  {:11} {:>8}  MODELS", "PROCESS", "PID", "STATE", "RESTARTS");
+        for process in status.processes {
+            let pid = if process.pid == 0 { "-".into() } else { process.pid.to_string() };
+            println!(
+                "  {:12} {pid:>8}  {:11} {:>8}  {}",
+                process.name,
+                process.state,
+                process.restarts,
+                process.models.join(" ")
+            );
+        }
+    }
+    Ok(())
+}
+
+fn open_display(kind: DisplayKind, name: Option<&str>) -> Result<()> {
+    let kind = match kind {
+        DisplayKind::Auto => crate::display_role::best_kind(),
+        DisplayKind::Terminal => "terminal",
+        DisplayKind::Window => "window",
+        DisplayKind::None => return Ok(()),
+    };
+    if kind == "terminal" {
+        // This terminal, not the supervisor's.
+        return crate::display_role::run(client::find(name)?.name(), kind);
+    }
+    client::connect(name)?.0.ask(&Request::OpenDisplay(kind.into()))?;
+    Ok(())
+}
+
+fn firmware() -> Result<()> {
+    let found = images::firmware::find_or_fetch(&crate::progress::bar())?;
+    println!("BIOS     {}", found.bios.display());
+    println!("VGA ROM  {}", found.vga_rom.display());
+    println!("from     {}", found.source);
+    Ok(())
+}

@@ -1,0 +1,88 @@
+//! `vmsim run`.
+
+use crate::cli::{DisplayKind, RunArgs};
+use crate::config;
+use crate::supervisor::{Ending, Supervisor};
+use anyhow::{Context, Result, bail};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::process::CommandExt;
+use std::process::{Command, ExitCode, Stdio};
+
+/// What the detached supervisor says on standard output once the guest runs.
+const READY: &str = "ready";
+
+/// Runs a VM in the foreground, or starts one that stays.
+pub fn run(args: &RunArgs) -> Result<ExitCode> {
+    let mut plan = config::plan(args)?;
+    if args.detach && !args.detached_supervisor {
+        let name = plan.config.name.clone();
+        drop(plan);
+        return detach(&name);
+    }
+    if args.detached_supervisor && matches!(plan.display, DisplayKind::Terminal) {
+        bail!("--detach leaves no terminal to show the screen in: use --display none or window");
+    }
+    if args.detached_supervisor
+        && plan.display == DisplayKind::Auto
+        && crate::display_role::best_kind() == "terminal"
+    {
+        plan.display = DisplayKind::None;
+    }
+    let log = ipc::runtime_dir::RuntimeDir::open()?.vm(&plan.config.name)?;
+    let mut supervisor = Supervisor::start(plan)?;
+    // After the place was taken: an earlier VM's log is not appended to.
+    ipc::logging::to_file(&log.log("supervisor"), "supervisor").context("Supervisor's log")?;
+    if args.detached_supervisor {
+        let mut out = std::io::stdout();
+        writeln!(out, "{READY}").and_then(|()| out.flush()).context("Reporting to the starting process")?;
+    }
+    match supervisor.run()? {
+        Ending::PoweredOff => tracing::info!("The guest switched the machine off"),
+        Ending::Stopped => tracing::info!("Stopped"),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Starts this program again as a supervisor in a session of its own, and waits until its guest
+/// runs or it says why not.
+fn detach(name: &str) -> Result<ExitCode> {
+    let mut command = Command::new(crate::roles::own_executable());
+    command
+        .args(std::env::args_os().skip(1))
+        .arg("--detached-supervisor")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    new_session(&mut command);
+    let mut child = command.spawn().context("Cannot start the supervisor")?;
+    let mut line = String::new();
+    if let Some(out) = child.stdout.take() {
+        // An empty line is the end of a supervisor that failed.
+        BufReader::new(out).read_line(&mut line).context("Waiting for the supervisor")?;
+    }
+    if line.trim() == READY {
+        println!("{name}");
+        return Ok(ExitCode::SUCCESS);
+    }
+    let status = child.wait().context("Waiting for the supervisor")?;
+    let mut said = String::new();
+    if let Some(mut stderr) = child.stderr.take() {
+        stderr.read_to_string(&mut said).context("Reading what the supervisor said")?;
+    }
+    eprint!("{said}");
+    if said.trim().is_empty() {
+        bail!("The supervisor ended: {status}");
+    }
+    Ok(ExitCode::FAILURE)
+}
+
+#[expect(unsafe_code)] // `pre_exec`: one system call between fork and exec.
+fn new_session(command: &mut Command) {
+    // SAFETY: setsid is async-signal-safe, and the closure captures nothing.
+    unsafe {
+        command.pre_exec(|| {
+            rustix::process::setsid()?;
+            Ok(())
+        });
+    }
+}

@@ -1,0 +1,297 @@
+//! From command line and machine file to the checked description of a machine.
+
+use crate::cli::{Boot, DisplayKind, RunArgs};
+use crate::machine_file::{Drive, MachineFile};
+use crate::roles::{self, Executable};
+use anyhow::{Context, Result, bail, ensure};
+use clap::ValueEnum;
+use ipc::board::MAX_RAM;
+use ipc::machine::{BootDevice, DriveConfig, Geometry, MachineConfig, SerialBackend};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+const DEFAULT_RAM: u64 = 64 << 20;
+const MIB: u64 = 1 << 20;
+const SECTOR: u64 = 512;
+/// Image sizes (KiB) that a PC floppy drive takes.
+const FLOPPY_KIB: [u64; 8] = [160, 180, 320, 360, 720, 1200, 1440, 2880];
+
+/// A machine ready to be started.
+#[derive(Debug)]
+pub struct Plan {
+    /// What every process is told.
+    pub config: MachineConfig,
+    /// What shows the picture.
+    pub display: DisplayKind,
+    /// Device processes and their executables, by name.
+    pub devices: Vec<(String, Executable)>,
+    /// Files made for this run, removed when it ends.
+    pub temporary: Option<tempfile::TempDir>,
+}
+
+/// Parses a size such as `64M`, `1.44M`, `360K` or `2G` (powers of 1024; 1.44M is 1440 KiB).
+pub fn parse_size(text: &str) -> Result<u64> {
+    let (number, unit) = match text.trim().char_indices().last() {
+        Some((at, 'k' | 'K')) => (&text.trim()[..at], 1024),
+        Some((at, 'm' | 'M')) => (&text.trim()[..at], MIB),
+        Some((at, 'g' | 'G')) => (&text.trim()[..at], 1024 * MIB),
+        _ => (text.trim(), 1),
+    };
+    let bad = || format!("'{text}' is not a size: write it like 64M, 720K or 2G");
+    if unit == MIB && ["1.2", "1.44", "2.88"].contains(&number) {
+        let thousandths: u64 = number.replace('.', "").parse().with_context(bad)?;
+        return Ok(thousandths * if number == "1.2" { 102_400 } else { 10_240 });
+    }
+    let number: u64 = number.parse().with_context(bad)?;
+    number.checked_mul(unit).with_context(bad)
+}
+
+/// Checks everything that can be checked before anything is started.
+pub fn plan(args: &RunArgs) -> Result<Plan> {
+    let file = match &args.machine {
+        Some(path) => MachineFile::read(path)?,
+        None => MachineFile::default(),
+    };
+    let ram_text = args.ram.as_ref().or(file.ram.as_ref());
+    let ram_bytes = ram_text.map_or(Ok(DEFAULT_RAM), |text| parse_size(text))?;
+    ensure!(
+        ram_bytes.is_multiple_of(MIB) && (MIB..=MAX_RAM).contains(&ram_bytes),
+        "Guest RAM of {ram_bytes} bytes: give whole MiB from 1M to {}M",
+        MAX_RAM / MIB
+    );
+    let mut devices: BTreeMap<String, Executable> =
+        roles::STANDARD_DEVICES.iter().map(|name| (name.to_string(), Executable::Own)).collect();
+    for (name, device) in &file.device {
+        devices.insert(name.clone(), executable(&device.exe)?);
+    }
+    for option in &args.device {
+        let (name, path) = option.split_once('=').with_context(|| {
+            format!("--device {option}: write DEVICE=PATH, such as gpu=target/release/my-gpu")
+        })?;
+        devices.insert(name.into(), executable(Path::new(path))?);
+    }
+    for name in devices.keys() {
+        let good = name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_');
+        ensure!(
+            good && !["vmm", "display"].contains(&name.as_str()),
+            "'{name}' cannot name a device process"
+        );
+    }
+    ensure!(devices.len() <= ipc::board::MAX_DEVICES, "At most {} device processes", ipc::board::MAX_DEVICES);
+
+    let given = |path: &PathBuf| Drive { path: path.clone(), read_only: args.read_only, geometry: None };
+    let mut floppies: Vec<Drive> =
+        if args.floppy.is_empty() { file.floppy.clone() } else { args.floppy.iter().map(given).collect() };
+    let disks: Vec<Drive> =
+        if args.disk.is_empty() { file.disk.clone() } else { args.disk.iter().map(given).collect() };
+    ensure!(floppies.len() <= 2, "A PC has two floppy drives; {} images were given", floppies.len());
+    ensure!(disks.len() <= 4, "A PC has four IDE drives; {} images were given", disks.len());
+    let mut temporary = None;
+    let nothing_to_boot = floppies.is_empty() && disks.is_empty();
+    let firmware_given = args.firmware.clone().or(file.firmware.clone());
+    let (firmware, video_rom) =
+        if args.demo || (nothing_to_boot && args.machine.is_none() && firmware_given.is_none()) {
+            let dir = tempfile::Builder::new().prefix("vmsim-demo-").tempdir()?;
+            let rom = dir.path().join("demo.rom");
+            std::fs::write(&rom, images::demo::demo_rom())?;
+            if nothing_to_boot {
+                let path = dir.path().join("demo.img");
+                std::fs::write(&path, images::demo::demo_floppy())?;
+                floppies.push(Drive { path, read_only: false, geometry: None });
+            }
+            temporary = Some(dir);
+            (rom, None)
+        } else {
+            firmware(firmware_given, file.video_rom.clone())?
+        };
+
+    let mut config = MachineConfig {
+        name: args.name.clone().or(file.name.clone()).unwrap_or_else(|| "vm".into()),
+        ram_bytes,
+        firmware: absolute(&firmware)?,
+        video_rom: video_rom.as_deref().map(absolute).transpose()?,
+        floppies: [None, None],
+        disks: [None, None, None, None],
+        boot_order: boot_order(args, &file, floppies.is_empty())?,
+        cmos: file.cmos.as_deref().map(absolute).transpose()?,
+        debug_console: console(args.debug_console.as_ref().or(file.debug_console.as_ref()))?,
+        serial: [serial(args.serial.as_ref().or(file.serial1.as_ref()))?, serial(file.serial2.as_ref())?],
+    };
+    for (slot, drive) in config.floppies.iter_mut().zip(&floppies) {
+        *slot = Some(floppy(drive)?);
+    }
+    for (slot, drive) in config.disks.iter_mut().zip(&disks) {
+        *slot = Some(disk(drive)?);
+    }
+    let display = match (args.display, &file.display) {
+        (Some(kind), _) => kind,
+        (None, Some(text)) => DisplayKind::from_str(text, true)
+            .map_err(|_| anyhow::anyhow!("display = \"{text}\": use auto, window, terminal or none"))?,
+        (None, None) => DisplayKind::Auto,
+    };
+    Ok(Plan { config, display, devices: devices.into_iter().collect(), temporary })
+}
+
+fn executable(path: &Path) -> Result<Executable> {
+    use std::os::unix::fs::PermissionsExt;
+    let meta = std::fs::metadata(path).with_context(|| format!("Device executable {}", path.display()))?;
+    ensure!(
+        meta.is_file() && meta.permissions().mode() & 0o111 != 0,
+        "Device executable {} cannot be run: is it built, and is it the program itself?",
+        path.display()
+    );
+    Ok(Executable::Other(absolute(path)?))
+}
+
+fn firmware(given: Option<PathBuf>, video_rom: Option<PathBuf>) -> Result<(PathBuf, Option<PathBuf>)> {
+    if let Some(path) = given {
+        let len = std::fs::metadata(&path).with_context(|| format!("Firmware {}", path.display()))?.len();
+        ensure!(
+            len.is_power_of_two() && (64 << 10..=1 << 20).contains(&len),
+            "Firmware {} has {len} bytes; a system ROM has 64K, 128K, 256K, 512K or 1M",
+            path.display()
+        );
+        return Ok((path, video_rom));
+    }
+    let found = images::firmware::find_or_fetch(&crate::progress::bar())?;
+    Ok((found.bios, Some(video_rom.unwrap_or(found.vga_rom))))
+}
+
+fn absolute(path: &Path) -> Result<PathBuf> {
+    std::path::absolute(path).with_context(|| format!("Path {}", path.display()))
+}
+
+fn boot_order(args: &RunArgs, file: &MachineFile, no_floppy: bool) -> Result<Vec<BootDevice>> {
+    let mut order = Vec::new();
+    match (args.boot, &file.boot) {
+        (Some(Boot::A), _) => order.push(BootDevice::Floppy),
+        (Some(Boot::C), _) => order.push(BootDevice::Disk),
+        (None, Some(values)) => {
+            for value in values.values() {
+                order.push(match value.as_str() {
+                    "a" => BootDevice::Floppy,
+                    "c" => BootDevice::Disk,
+                    other => bail!("boot = \"{other}\": use \"a\" (floppy) or \"c\" (hard disk)"),
+                });
+            }
+        }
+        (None, None) if no_floppy => order.push(BootDevice::Disk),
+        (None, None) => order.push(BootDevice::Floppy),
+    }
+    for other in [BootDevice::Floppy, BootDevice::Disk] {
+        if !order.contains(&other) {
+            order.push(other);
+        }
+    }
+    Ok(order)
+}
+
+fn drive_file(drive: &Drive, what: &str) -> Result<(DriveConfig, u64)> {
+    let path = absolute(&drive.path)?;
+    let meta = std::fs::metadata(&path)
+        .with_context(|| format!("{what} image {}: give the path of an image file", path.display()))?;
+    ensure!(meta.is_file(), "{what} image {} is not a file", path.display());
+    if !drive.read_only {
+        std::fs::OpenOptions::new()
+            .write(true)
+            .open(&path)
+            .with_context(|| format!("{what} image {} cannot be written; add --read-only", path.display()))?;
+    }
+    let geometry = drive.geometry.map(|[cylinders, heads, sectors]| -> Result<Geometry> {
+        ensure!(
+            cylinders >= 1 && (1..=16).contains(&heads) && (1..=63).contains(&sectors),
+            "{what} image {}: geometry is [cylinders, heads 1-16, sectors 1-63]",
+            path.display()
+        );
+        Ok(Geometry { cylinders, heads: heads as u8, sectors: sectors as u8 })
+    });
+    Ok((DriveConfig { path, read_only: drive.read_only, geometry: geometry.transpose()? }, meta.len()))
+}
+
+fn floppy(drive: &Drive) -> Result<DriveConfig> {
+    let (config, len) = drive_file(drive, "Floppy")?;
+    ensure!(
+        FLOPPY_KIB.contains(&(len / 1024)) && len.is_multiple_of(1024),
+        "Floppy image {} has {len} bytes, which is no floppy size (160K 180K 320K 360K 720K 1.2M 1.44M 2.88M); \
+         is it truncated, or a hard disk image (--disk)?",
+        config.path.display()
+    );
+    Ok(config)
+}
+
+fn disk(drive: &Drive) -> Result<DriveConfig> {
+    let (config, len) = drive_file(drive, "Disk")?;
+    ensure!(
+        len > 0 && len.is_multiple_of(SECTOR),
+        "Disk image {} has {len} bytes, which is not a whole number of 512-byte sectors; is it truncated?",
+        config.path.display()
+    );
+    Ok(config)
+}
+
+fn console(path: Option<&PathBuf>) -> Result<Option<PathBuf>> {
+    match path {
+        None => Ok(None),
+        // The chipset process writes to the supervisor's own standard output.
+        Some(path) if path.as_os_str() == "-" => {
+            Ok(Some(PathBuf::from(format!("/proc/{}/fd/1", std::process::id()))))
+        }
+        Some(path) => {
+            writable(path, "Debug console")?;
+            Ok(Some(absolute(path)?))
+        }
+    }
+}
+
+fn serial(path: Option<&PathBuf>) -> Result<SerialBackend> {
+    match path {
+        None => Ok(SerialBackend::Unconnected),
+        Some(path) => {
+            writable(path, "Serial output")?;
+            Ok(SerialBackend::File(absolute(path)?))
+        }
+    }
+}
+
+fn writable(path: &Path, what: &str) -> Result<()> {
+    std::fs::OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(path)
+        .with_context(|| format!("{what} file {} cannot be written", path.display()))?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_what_people_mean_by_them() {
+        for (text, bytes) in [
+            ("64M", 64 << 20),
+            ("1.44M", 1_474_560),
+            ("1.2M", 1_228_800),
+            ("2.88M", 2_949_120),
+            ("360k", 368_640),
+            ("512", 512),
+        ] {
+            assert_eq!(parse_size(text).unwrap(), bytes, "{text}");
+        }
+        for bad in ["", "M", "x", "-1", "1.5M", "99999999999G"] {
+            assert!(parse_size(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn bad_images_are_refused_in_one_line_that_says_what_to_do() {
+        let dir = tempfile::tempdir().unwrap();
+        let drive = |path: PathBuf| Drive { path, read_only: false, geometry: None };
+        let missing = floppy(&drive(dir.path().join("none.img"))).unwrap_err();
+        assert!(format!("{missing:#}").contains("none.img"));
+        let short = dir.path().join("short.img");
+        std::fs::write(&short, vec![0; 1000]).unwrap();
+        assert!(floppy(&drive(short.clone())).unwrap_err().to_string().contains("truncated"));
+        assert!(disk(&drive(short)).unwrap_err().to_string().contains("truncated"));
+    }
+}

@@ -1,0 +1,135 @@
+//! The machine file: TOML that describes a virtual PC. Unknown keys are errors.
+
+use anyhow::{Context, Result};
+use serde::Deserialize;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// A machine file, as written.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MachineFile {
+    /// Name of the VM.
+    pub name: Option<String>,
+    /// Guest RAM, such as "64M".
+    pub ram: Option<String>,
+    /// Boot order: "a", "c" or both.
+    pub boot: Option<OneOrMany>,
+    /// What shows the picture: auto, window, terminal, none.
+    pub display: Option<String>,
+    /// System firmware.
+    pub firmware: Option<PathBuf>,
+    /// Option ROM of the graphics adapter.
+    pub video_rom: Option<PathBuf>,
+    /// File that keeps the CMOS RAM.
+    pub cmos: Option<PathBuf>,
+    /// File for debug port text.
+    pub debug_console: Option<PathBuf>,
+    /// File for the output of COM1.
+    pub serial1: Option<PathBuf>,
+    /// File for the output of COM2.
+    pub serial2: Option<PathBuf>,
+    /// Floppy drives, A first.
+    #[serde(default)]
+    pub floppy: Vec<Drive>,
+    /// Hard disks: primary master, primary slave, secondary master, secondary slave.
+    #[serde(default)]
+    pub disk: Vec<Drive>,
+    /// Device processes that are not the built-in ones.
+    #[serde(default)]
+    pub device: BTreeMap<String, DeviceProcess>,
+}
+
+/// One value or a list.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(untagged)]
+pub enum OneOrMany {
+    /// One.
+    One(String),
+    /// Several.
+    Many(Vec<String>),
+}
+
+impl OneOrMany {
+    /// All of them.
+    pub fn values(&self) -> &[String] {
+        match self {
+            Self::One(value) => std::slice::from_ref(value),
+            Self::Many(values) => values,
+        }
+    }
+}
+
+/// `[[floppy]]` or `[[disk]]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Drive {
+    /// Image file.
+    pub path: PathBuf,
+    /// Refuse writes.
+    #[serde(default)]
+    pub read_only: bool,
+    /// Cylinders, heads, sectors per track.
+    pub geometry: Option<[u16; 3]>,
+}
+
+/// `[device.NAME]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DeviceProcess {
+    /// Executable to run, as `EXE NAME --attach VM`.
+    pub exe: PathBuf,
+}
+
+impl MachineFile {
+    /// Reads a machine file. Paths in it are relative to the file.
+    pub fn read(path: &Path) -> Result<Self> {
+        let text = std::fs::read_to_string(path)
+            .with_context(|| format!("Cannot read machine file {}", path.display()))?;
+        let mut file: Self = toml::from_str(&text).map_err(|error| {
+            let line = error.span().map_or(1, |span| text[..span.start].lines().count().max(1));
+            anyhow::anyhow!("{}, line {line}: {}", path.display(), error.message())
+        })?;
+        let base = path.parent().unwrap_or(Path::new("."));
+        let fix = |p: &mut PathBuf| *p = base.join(&*p);
+        let optional = [
+            &mut file.firmware,
+            &mut file.video_rom,
+            &mut file.cmos,
+            &mut file.debug_console,
+            &mut file.serial1,
+            &mut file.serial2,
+        ];
+        optional.into_iter().flatten().filter(|p| p.as_os_str() != "-").for_each(fix);
+        file.floppy.iter_mut().chain(&mut file.disk).map(|d| &mut d.path).for_each(fix);
+        file.device.values_mut().map(|d| &mut d.exe).for_each(fix);
+        Ok(file)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Result<MachineFile> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("machine.toml");
+        std::fs::write(&path, text).unwrap();
+        MachineFile::read(&path)
+    }
+
+    #[test]
+    fn an_unknown_key_is_named_with_its_line() {
+        let error = read("ram = \"64M\"\nramm = \"1M\"\n").unwrap_err().to_string();
+        assert!(error.contains("line 2") && error.contains("ramm"), "{error}");
+    }
+
+    #[test]
+    fn paths_are_relative_to_the_file() {
+        let file =
+            read("[[floppy]]\npath = \"dos.img\"\nread_only = true\n[device.gpu]\nexe = \"/bin/gpu\"\n")
+                .unwrap();
+        assert!(file.floppy[0].path.is_absolute() && file.floppy[0].read_only);
+        assert_eq!(file.device["gpu"].exe, PathBuf::from("/bin/gpu"));
+    }
+}

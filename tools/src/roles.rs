@@ -1,0 +1,70 @@
+//! How every process of a VM is found and started.
+//!
+//! The program itself has every role: `vmsim role vmm --attach VM` and so on, run from the same
+//! file as the supervisor (`/proc/self/exe`), wherever that is: in a build tree, installed, or
+//! already replaced on disk by a newer build. A device process may instead be any executable,
+//! which is run as `EXE DEVICE --attach VM`; with `devproc::main` that is all it has to know.
+
+use crate::cli::RoleArgs;
+use anyhow::{Result, bail};
+use std::path::PathBuf;
+use std::process::Command;
+
+/// Device processes of the standard PC, in the order of their slots.
+pub const STANDARD_DEVICES: &[&str] = &["chipset", "gpu", "keyboard", "storage"];
+
+/// What runs a device process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Executable {
+    /// This program.
+    Own,
+    /// Another one.
+    Other(PathBuf),
+}
+
+/// The program file of this process, even when it was replaced on disk meanwhile.
+pub fn own_executable() -> PathBuf {
+    let link = PathBuf::from("/proc/self/exe");
+    if link.exists() { link } else { std::env::current_exe().unwrap_or_else(|_| "vmsim".into()) }
+}
+
+/// The command that runs the VMM of `vm`.
+pub fn vmm_command(vm: &str) -> Command {
+    let mut command = Command::new(own_executable());
+    command.args(["role", "vmm", "--attach", vm]);
+    command
+}
+
+/// The command that runs device process `device` of `vm`.
+pub fn device_command(vm: &str, device: &str, executable: &Executable) -> Command {
+    match executable {
+        Executable::Own => {
+            let mut command = Command::new(own_executable());
+            command.args(["role", "device", device, "--attach", vm]);
+            command
+        }
+        Executable::Other(path) => {
+            let mut command = Command::new(path);
+            command.args([device, "--attach", vm]);
+            command
+        }
+    }
+}
+
+/// The command that runs a display of `kind` for `vm`.
+pub fn display_command(vm: &str, kind: &str) -> Command {
+    let mut command = Command::new(own_executable());
+    command.args(["role", "display", kind, "--attach", vm]);
+    command
+}
+
+/// Runs as the process that the arguments name.
+pub fn run(args: &RoleArgs) -> Result<()> {
+    match (args.role.as_str(), args.device.as_deref()) {
+        ("vmm", None) => vmm::process::run(&args.attach)?,
+        ("device", Some(device)) => devproc::standard::run(&args.attach, device)?,
+        ("display", Some(kind)) => crate::display_role::run(&args.attach, kind)?,
+        _ => bail!("No such role: {} {}", args.role, args.device.as_deref().unwrap_or("")),
+    }
+    Ok(())
+}

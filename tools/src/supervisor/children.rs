@@ -1,0 +1,108 @@
+//! Starting a process and learning of its end.
+
+#![expect(unsafe_code)] // `pre_exec`: between fork and exec, only system calls.
+
+use super::Event;
+use crossbeam::channel::Sender;
+use ipc::control::Role;
+use std::fs::OpenOptions;
+use std::io;
+use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::Path;
+use std::process::{Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// A running child.
+pub struct Child {
+    /// Process ID.
+    pub pid: u32,
+    /// Tells this run of the process from earlier ones.
+    pub generation: u64,
+}
+
+/// How a child ended.
+pub struct ChildExit {
+    /// Index of the process.
+    pub process: usize,
+    /// Which run of it.
+    pub generation: u64,
+    /// Its status.
+    pub status: ExitStatus,
+}
+
+impl ChildExit {
+    /// One line that says how it ended: the last thing it said, or its signal or exit code.
+    pub fn why(&self, stderr: &Path) -> String {
+        let said = std::fs::read_to_string(stderr).unwrap_or_default();
+        let last = said.lines().rev().find(|line| !line.trim().is_empty());
+        match (self.status.signal(), last) {
+            (Some(signal), _) => format!("killed by signal {signal}"),
+            (None, Some(line)) if !self.status.success() => line.trim().into(),
+            _ => self.status.to_string(),
+        }
+    }
+
+    /// Whether it ended by itself with an error, as opposed to being killed or crashing.
+    pub fn was_refused(&self) -> bool {
+        self.status.code() == Some(1)
+    }
+}
+
+static GENERATION: AtomicU64 = AtomicU64::new(1);
+
+impl Child {
+    /// Starts `command` as process number `process`. Its end arrives as [`Event::Exit`].
+    pub fn spawn(
+        mut command: Command,
+        process: usize,
+        role: &Role,
+        terminal: bool,
+        stderr: &Path,
+        events: Sender<Event>,
+    ) -> io::Result<Self> {
+        let log = OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(stderr)?;
+        if terminal {
+            command.stdin(Stdio::inherit()).stdout(Stdio::inherit());
+        } else {
+            command.stdin(Stdio::null()).stdout(log.try_clone()?);
+        }
+        command.stderr(log);
+        // The VMM outlives a killed supervisor for a moment: it removes what would be left behind.
+        let dies_with_parent = *role != Role::Vmm;
+        let own_group = !terminal;
+        // SAFETY: the closure runs between fork and exec and makes only async-signal-safe system
+        // calls; it captures two bools by value.
+        unsafe {
+            command.pre_exec(move || {
+                if own_group {
+                    // Ctrl-C in the terminal is for the supervisor alone.
+                    rustix::process::setpgid(None, None)?;
+                }
+                if dies_with_parent {
+                    let signal = Some(rustix::process::Signal::KILL);
+                    rustix::process::set_parent_process_death_signal(signal)?;
+                }
+                Ok(())
+            });
+        }
+        let mut child = command.spawn()?;
+        let generation = GENERATION.fetch_add(1, Ordering::Relaxed);
+        let pid = child.id();
+        std::thread::spawn(move || {
+            if let Ok(status) = child.wait() {
+                // The supervisor may be gone by now.
+                let _ = events.send(Event::Exit(ChildExit { process, generation, status }));
+            }
+        });
+        Ok(Self { pid, generation })
+    }
+
+    /// Kills it.
+    pub fn kill(&self) {
+        if let Some(pid) = rustix::process::Pid::from_raw(self.pid as i32) {
+            // It may have ended by itself just now.
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+        }
+    }
+}

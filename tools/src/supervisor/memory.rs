@@ -1,0 +1,67 @@
+//! The shared memory of a VM, from the supervisor's side.
+
+use crate::roles::Executable;
+use ipc::board::{Board, ProcessState};
+use ipc::input::HostEvent;
+use ipc::link::{Link, encode_event};
+use ipc::machine::MachineConfig;
+use ipc::screen::Screen;
+use ipc::segment::{Segment, SegmentError, SegmentNames};
+use ipc::sync::Ordering;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// All segments of a VM. Dropping it removes them.
+pub struct VmMemory {
+    names: SegmentNames,
+    board: Segment,
+    links: Vec<Link>,
+    // Held for their names, which go when these are dropped.
+    _ram: Segment,
+    _screen: Screen,
+}
+
+impl VmMemory {
+    /// Creates the segments. On error nothing is left behind.
+    pub fn create(config: &MachineConfig, devices: &[(String, Executable)]) -> Result<Self, SegmentError> {
+        let names = SegmentNames::new(&config.name);
+        let board = Segment::create(&names.board(), size_of::<Board>() as u64)?;
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
+        board.view::<Board>()?.initialise(config.ram_bytes, now);
+        let ram = Segment::create(&names.ram(), config.ram_bytes)?;
+        let screen = Screen::create(&names.screen())?;
+        let links =
+            (0..devices.len()).map(|slot| Link::create(&names.link(slot))).collect::<Result<_, _>>()?;
+        Ok(Self { names, board, links, _ram: ram, _screen: screen })
+    }
+
+    /// The board.
+    pub fn board(&self) -> &Board {
+        self.board.view().unwrap_or_else(|_| unreachable!("created with its size"))
+    }
+
+    /// State of a process slot.
+    pub fn process_state(&self, slot: usize) -> ProcessState {
+        let state = self.board().process(slot).map_or(0, |cell| cell.state.load(Ordering::Acquire));
+        ProcessState::from_wire(state)
+    }
+
+    /// Names of the models of a device process.
+    pub fn models(&self, slot: usize) -> Vec<String> {
+        self.links
+            .get(slot)
+            .map_or_else(Vec::new, |link| link.layout().model_infos().into_iter().map(|m| m.name).collect())
+    }
+
+    /// Sends an event to a device process. False when its ring is full.
+    pub fn send_event(&self, slot: usize, event: &HostEvent) -> bool {
+        let Some(link) = self.links.get(slot) else { return false };
+        let sent = link.layout().events.push(encode_event(event)).is_ok();
+        self.board().processes[slot].doorbell.ring();
+        sent
+    }
+
+    /// Removes every segment of the VM, also those that its processes made.
+    pub fn remove(&self) {
+        self.names.remove_all();
+    }
+}

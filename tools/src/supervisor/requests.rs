@@ -1,0 +1,225 @@
+//! Answers to what clients ask of a VM.
+
+use super::{DISPLAY, Managed, Supervisor};
+use crate::roles::Executable;
+use ipc::board::{MAX_DEVICES, ProcessState, RunState, VMM_SLOT, VcpuState};
+use ipc::clock::Freeze;
+use ipc::control::{ProcessStatus, Reply, Request, Role, VmStatus};
+use ipc::message::PROTOCOL_VERSION;
+use ipc::setup::Setup;
+use ipc::sync::Ordering;
+use std::time::Instant;
+
+/// `Board::request_reset`: the whole machine.
+const RESET_MACHINE: u32 = 2;
+
+impl Supervisor {
+    /// Answers everything but [`Request::Stop`], which the main loop handles.
+    pub(super) fn answer(&mut self, request: Request) -> Reply {
+        match request {
+            Request::Attach { role, pid, server, build } => self.attach(&role, pid, server, build),
+            Request::Status => Reply::Status(self.status()),
+            Request::Input(events) => self.input(&events),
+            Request::Pause => {
+                let board = self.memory.board();
+                board.clock.freeze(Freeze::Paused);
+                board.set_run_state(RunState::Paused);
+                Reply::Ok
+            }
+            Request::Resume => {
+                let board = self.memory.board();
+                board.set_run_state(RunState::Running);
+                board.clock.thaw(Freeze::Paused);
+                for cell in &board.processes {
+                    // Timers go on: sleepers must compute their next deadline again.
+                    cell.doorbell.ring();
+                }
+                Reply::Ok
+            }
+            Request::Reset => {
+                self.memory.board().request_reset(RESET_MACHINE);
+                Reply::Ok
+            }
+            Request::LogAccesses(on) => {
+                self.memory.board().log_accesses.store(u32::from(on), Ordering::Relaxed);
+                Reply::Ok
+            }
+            Request::OpenDisplay(kind) => self.open_display(&kind),
+            Request::Stop => Reply::Refused("The VM has not started yet".into()),
+        }
+    }
+
+    fn attach(&mut self, role: &Role, pid: u32, server: String, build: String) -> Reply {
+        let index = match role {
+            Role::Vmm => VMM_SLOT,
+            Role::Display => DISPLAY,
+            Role::Device(name) => match self.devices.iter().find(|(_, n)| n == name) {
+                Some((slot, _)) => *slot as usize,
+                None => {
+                    let known: Vec<_> = self.devices.iter().map(|(_, n)| n.as_str()).collect();
+                    return Reply::Refused(format!(
+                        "This VM has no device process '{name}'; it has {}",
+                        known.join(", ")
+                    ));
+                }
+            },
+        };
+        // A display may be opened by hand any time; it is not kept in a slot of the board.
+        if index == DISPLAY && self.processes[DISPLAY].is_none() {
+            self.processes[DISPLAY] = Some(Managed::new(Role::Display, Executable::Own));
+        }
+        let config = self.config.clone();
+        let devices = self.devices.clone();
+        let Some(managed) = &mut self.processes[index] else {
+            return Reply::Refused(format!("This VM has no {role}"));
+        };
+        if let Some(child) = &managed.child
+            && child.pid != pid
+        {
+            return Reply::Refused(format!(
+                "The VM's {role} runs already as process {}; end that one first",
+                child.pid
+            ));
+        }
+        let resume = managed.attached_before;
+        let sent = ipc::setup::accept(server, |commands| Setup {
+            version: PROTOCOL_VERSION,
+            config,
+            slot: index as u32,
+            devices,
+            commands,
+            resume,
+        });
+        match sent {
+            Ok(lifeline) => {
+                managed.lifeline = Some(lifeline);
+                managed.pid = pid;
+                managed.build = build;
+                managed.attached_before = true;
+                if index == DISPLAY {
+                    self.memory.board().displays.store(1, Ordering::Release);
+                } else {
+                    self.memory.board().processes[index].pid.store(pid, Ordering::Relaxed);
+                }
+                Reply::Ok
+            }
+            Err(error) => Reply::Refused(error.to_string()),
+        }
+    }
+
+    fn input(&self, events: &[ipc::input::HostEvent]) -> Reply {
+        let Some((slot, _)) = self.devices.iter().find(|(_, name)| name == "keyboard") else {
+            return Reply::Refused("This VM has no keyboard process".into());
+        };
+        for event in events {
+            if !self.memory.send_event(*slot as usize, event) {
+                return Reply::Refused("The keyboard process does not take input fast enough".into());
+            }
+        }
+        Reply::Ok
+    }
+
+    fn open_display(&mut self, kind: &str) -> Reply {
+        if self.processes[DISPLAY].as_ref().is_some_and(|p| p.child.is_some() || p.lifeline.is_some()) {
+            return Reply::Refused("The VM has a display already".into());
+        }
+        self.display_kind = Some(if kind == "terminal" { "terminal" } else { "window" });
+        self.processes[DISPLAY] = Some(Managed::new(Role::Display, Executable::Own));
+        match self.spawn(DISPLAY) {
+            Ok(()) => Reply::Ok,
+            Err(error) => Reply::Refused(format!("{error:#}")),
+        }
+    }
+
+    fn status(&self) -> VmStatus {
+        let board = self.memory.board();
+        let cs_eip = board.vcpu.cs_eip.load(Ordering::Relaxed);
+        let mut processes = vec![ProcessStatus {
+            name: "supervisor".into(),
+            pid: std::process::id(),
+            state: "ready".into(),
+            ..ProcessStatus::default()
+        }];
+        for (index, managed) in self.processes.iter().enumerate() {
+            let Some(managed) = managed else { continue };
+            let restarts = board.process(index).map_or(0, |cell| cell.restarts.load(Ordering::Relaxed));
+            processes.push(ProcessStatus {
+                name: managed.role.to_string(),
+                pid: managed.pid,
+                state: self.process_state(index, managed),
+                restarts: if index == DISPLAY { managed.deaths.len() as u32 } else { restarts },
+                models: if index < MAX_DEVICES { self.memory.models(index) } else { Vec::new() },
+            });
+        }
+        VmStatus {
+            name: self.config.name.clone(),
+            state: self.vm_state(),
+            virtual_nanos: board.clock.now().0,
+            instructions: board.vcpu.instructions.load(Ordering::Relaxed),
+            cs_eip: ((cs_eip >> 32) as u16, cs_eip as u32),
+            ram_bytes: self.config.ram_bytes,
+            processes,
+        }
+    }
+
+    fn process_state(&self, index: usize, managed: &Managed) -> String {
+        let stopped = std::fs::read_to_string(format!("/proc/{}/stat", managed.pid))
+            .ok()
+            .and_then(|stat| stat.rsplit_once(')').and_then(|(_, rest)| rest.trim().chars().next()));
+        let state = match stopped {
+            Some('T') => "stopped",
+            Some('t') => "traced",
+            _ if index == DISPLAY => {
+                if managed.lifeline.is_some() {
+                    "ready"
+                } else {
+                    "starting"
+                }
+            }
+            _ => match self.memory.process_state(index) {
+                ProcessState::Absent => "absent",
+                ProcessState::Starting => "starting",
+                ProcessState::Ready => "ready",
+                ProcessState::Restarting => "restarting",
+                ProcessState::Offline => "offline",
+            },
+        };
+        state.into()
+    }
+
+    fn vm_state(&self) -> String {
+        let board = self.memory.board();
+        match board.run_state() {
+            RunState::Starting => return "starting".into(),
+            RunState::Paused => return "paused".into(),
+            RunState::Stopping => return "stopping".into(),
+            RunState::Running => {}
+        }
+        match VcpuState::from_wire(board.vcpu.state.load(Ordering::Relaxed)) {
+            VcpuState::WaitsForDevice => {
+                let slot = board.vcpu.waits_for.load(Ordering::Relaxed).wrapping_sub(1);
+                let since = board.vcpu.waits_since.load(Ordering::Relaxed);
+                let millis = ipc::clock::host_nanos().saturating_sub(since) / 1_000_000;
+                match self.devices.iter().find(|(s, _)| *s == slot) {
+                    Some((_, name)) if millis > 100 => format!("waits for {name} since {millis} ms"),
+                    _ => "running".into(),
+                }
+            }
+            VcpuState::Halted => "idle".into(),
+            VcpuState::Shutdown => "shut down".into(),
+            VcpuState::Off => "off".into(),
+            VcpuState::Running | VcpuState::Paused => "running".into(),
+        }
+    }
+
+    /// Looks at progress from time to time, for the log.
+    pub(super) fn sample(&mut self) {
+        let now = Instant::now();
+        let instructions = self.memory.board().vcpu.instructions.load(Ordering::Relaxed);
+        if now - self.last_sample.0 >= std::time::Duration::from_secs(60) {
+            let done = instructions.saturating_sub(self.last_sample.1);
+            tracing::debug!("{done} guest instructions in the last minute");
+            self.last_sample = (now, instructions);
+        }
+    }
+}

@@ -1,0 +1,281 @@
+//! The VMM's end of the link to one device process: posting, calling, waiting.
+//!
+//! Nothing that comes back is trusted: replies that nobody asked for are dropped, regions are
+//! checked, a device that does not answer only makes the guest wait, or read all ones once
+//! the supervisor has given it up.
+
+use ipc::board::{Board, ProcessState, RunState, VMM_SLOT, VcpuState};
+use ipc::clock::{Freeze, host_nanos};
+use ipc::doorbell::Patience;
+use ipc::link::{Link, ModelInfo, Payload};
+use ipc::message::{Kind, Message, Status};
+use ipc::region::RegionInfo;
+use ipc::ring::RingError;
+use ipc::segment::{Segment, SegmentNames};
+use ipc::sync::Ordering;
+use std::collections::VecDeque;
+use std::time::Duration;
+
+/// After this long without an answer, guest time stands still until the answer comes: a device
+/// that is stopped or being restarted must not make guest time-outs expire. Host ns.
+const FREEZE_AFTER: u64 = 5_000_000;
+/// How often a long wait looks at the run state.
+const LOOK_AROUND: Duration = Duration::from_millis(50);
+
+/// The link to one device process.
+pub struct DeviceLink {
+    link: Link,
+    name: String,
+    slot: usize,
+    memory_name: String,
+    memory: Option<Segment>,
+    sequence: u64,
+    map_seen: u64,
+    regions: Vec<RegionInfo>,
+    models: Vec<ModelInfo>,
+    patience: Patience,
+}
+
+impl DeviceLink {
+    /// Opens the link to the device process `name` in `slot`.
+    ///
+    /// # Errors
+    /// [`ipc::segment::SegmentError`].
+    pub fn open(names: &SegmentNames, slot: usize, name: &str) -> Result<Self, ipc::segment::SegmentError> {
+        Ok(Self {
+            link: Link::open(&names.link(slot))?,
+            name: name.into(),
+            slot,
+            memory_name: names.device_memory(slot),
+            memory: None,
+            sequence: 0,
+            map_seen: u64::MAX,
+            regions: Vec::new(),
+            models: Vec::new(),
+            patience: Patience::for_reply(),
+        })
+    }
+
+    /// Slot of the process on the board.
+    pub fn slot(&self) -> usize {
+        self.slot
+    }
+
+    /// Name of the device process.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its regions, as last read.
+    pub fn regions(&self) -> &[RegionInfo] {
+        &self.regions
+    }
+
+    /// Its models, as last read.
+    pub fn models(&self) -> &[ModelInfo] {
+        &self.models
+    }
+
+    /// Its device memory.
+    pub fn memory(&self) -> Option<&Segment> {
+        self.memory.as_ref()
+    }
+
+    /// Whether the process published a region table that was not read yet.
+    #[inline]
+    pub fn map_changed(&self) -> bool {
+        self.link.layout().region_generation() != self.map_seen
+    }
+
+    /// Reads the region table. Regions that make no sense are left out, with an error in the log.
+    pub fn read_map(&mut self) {
+        let layout = self.link.layout();
+        // Odd while the process writes it; a process that died in the middle leaves it odd until
+        // its successor publishes anew, and the map seen last stays in force.
+        let Some((generation, words)) = layout.regions() else { return };
+        if generation == self.map_seen {
+            return;
+        }
+        self.map_seen = generation;
+        self.models = layout.model_infos();
+        let bytes = layout.device_memory_bytes.load(Ordering::Acquire);
+        if self.memory.is_none() && bytes > 0 {
+            match Segment::open(&self.memory_name) {
+                Ok(segment) => self.memory = Some(segment),
+                Err(error) => tracing::error!("Device memory of {}: {error}", self.name),
+            }
+        }
+        // Only what is really mapped counts, whatever the process says.
+        let mapped = self.memory.as_ref().map_or(0, Segment::len).min(bytes);
+        let (good, bad): (Vec<_>, Vec<_>) =
+            words.into_iter().map(|words| RegionInfo::decode(words, mapped)).partition(Result::is_ok);
+        for error in bad.into_iter().filter_map(Result::err) {
+            tracing::error!("{} published {error}", self.name);
+        }
+        self.regions = good.into_iter().flatten().collect();
+    }
+
+    /// A mirror cell.
+    #[inline]
+    pub fn mirror(&self, cell: usize) -> u32 {
+        self.link.layout().mirror(cell)
+    }
+
+    /// Whether posted writes are still on their way.
+    #[inline]
+    pub fn has_pending(&self) -> bool {
+        !self.link.layout().requests.is_empty()
+    }
+
+    /// Whether the published interrupt request came from this process.
+    pub fn is_interrupt_controller(&self, board: &Board) -> bool {
+        board.intr.process() == self.slot
+    }
+
+    /// Copies the payload of a burst read.
+    pub fn take_payload(&self, data: &mut [u8]) -> bool {
+        self.link.layout().read_payload(Payload::In, data)
+    }
+
+    /// Provides the payload of a burst write. The ring must be empty of earlier bursts, which it
+    /// is: bursts are always waited for.
+    pub fn put_payload(&self, data: &[u8]) -> bool {
+        self.link.layout().write_payload(Payload::Out, data)
+    }
+
+    /// Takes events without waiting.
+    pub fn take_events(&mut self, written_code: &mut VecDeque<(u64, u64)>) {
+        self.take_replies(u64::MAX, written_code);
+    }
+
+    /// Sends a message that is not waited for.
+    pub fn post(&mut self, board: &Board, message: Message, written_code: &mut VecDeque<(u64, u64)>) {
+        self.push(board, message, written_code);
+    }
+
+    /// Sends a message and waits for its answer.
+    pub fn call(
+        &mut self,
+        board: &Board,
+        message: Message,
+        written_code: &mut VecDeque<(u64, u64)>,
+    ) -> Message {
+        let sequence = self.push(board, message, written_code);
+        let mut answer = None;
+        self.wait(board, |link| {
+            answer = link.take_replies(sequence, written_code);
+            answer.is_some()
+        });
+        answer.unwrap_or(Message { status: Status::NoResponse, ..Message::new(Kind::Reply) })
+    }
+
+    /// Waits until everything posted has been handled.
+    pub fn drain(&mut self, board: &Board, written_code: &mut VecDeque<(u64, u64)>) {
+        self.wait(board, |link| {
+            if link.has_pending() {
+                // The process may itself wait for room in the reply ring.
+                link.take_replies(u64::MAX, written_code);
+            }
+            !link.has_pending()
+        });
+    }
+
+    fn push(&mut self, board: &Board, mut message: Message, written_code: &mut VecDeque<(u64, u64)>) -> u64 {
+        self.sequence = self.link.layout().requests.produced() + 1;
+        message.sequence = self.sequence;
+        let words = message.encode();
+        match self.link.layout().requests.push(words) {
+            Ok(()) => {}
+            Err(RingError::Full) => {
+                let mut sent = false;
+                self.wait(board, |link| {
+                    link.take_replies(u64::MAX, written_code);
+                    sent = sent || link.link.layout().requests.push(words).is_ok();
+                    sent
+                });
+            }
+            Err(error) => tracing::error!("Ring to {}: {error}; the access is lost", self.name),
+        }
+        board.processes[self.slot].doorbell.ring();
+        self.sequence
+    }
+
+    /// Takes what is in the reply ring; returns the reply to `sequence` when it is among it.
+    fn take_replies(&mut self, sequence: u64, written_code: &mut VecDeque<(u64, u64)>) -> Option<Message> {
+        let replies = &self.link.layout().replies;
+        loop {
+            let words = match replies.peek() {
+                Ok(Some(words)) => words,
+                Ok(None) => return None,
+                Err(error) => {
+                    tracing::error!("Ring from {}: {error}; emptied", self.name);
+                    replies.clear();
+                    return None;
+                }
+            };
+            replies.advance();
+            match Message::decode(words) {
+                Some(message) if message.kind == Kind::CodeWritten => {
+                    written_code.push_back((message.address, message.value));
+                }
+                Some(message) if message.kind == Kind::Reply && message.sequence == sequence => {
+                    return Some(message);
+                }
+                // A second reply to something that a predecessor had answered already.
+                Some(message) if message.kind == Kind::Reply && message.sequence <= self.sequence => {}
+                _ => tracing::error!("{} sent what no device process sends: {words:x?}", self.name),
+            }
+        }
+    }
+
+    /// Waits until `done`; gives up when the VM ends or the device was taken off the bus.
+    fn wait(&mut self, board: &Board, mut done: impl FnMut(&mut Self) -> bool) {
+        let patience = self.patience;
+        if patience.look(|| done(self)) {
+            return;
+        }
+        self.wait_long(board, done);
+    }
+
+    #[cold]
+    fn wait_long(&mut self, board: &Board, mut done: impl FnMut(&mut Self) -> bool) {
+        let started = host_nanos();
+        let vcpu = &board.vcpu;
+        let state_before = vcpu.state.swap(VcpuState::WaitsForDevice as u32, Ordering::Relaxed);
+        vcpu.waits_since.store(started, Ordering::Relaxed);
+        vcpu.waits_for.store(self.slot as u32 + 1, Ordering::Release);
+        let mut frozen = false;
+        let mut finished = false;
+        while !finished {
+            let gone = || {
+                ProcessState::from_wire(board.processes[self.slot].state.load(Ordering::Acquire))
+                    == ProcessState::Offline
+            };
+            if board.run_state() == RunState::Stopping || gone() {
+                // Nobody will handle what is in the ring.
+                self.link.layout().requests.clear();
+                break;
+            }
+            let waited = host_nanos() - started;
+            if !frozen && waited >= FREEZE_AFTER {
+                board.clock.freeze(Freeze::DeviceWait);
+                frozen = true;
+            }
+            let limit = if frozen { LOOK_AROUND } else { Duration::from_nanos(FREEZE_AFTER - waited) };
+            board.processes[VMM_SLOT].doorbell.sleep(Some(limit), || {
+                finished = finished || done(self);
+                finished
+            });
+            finished = finished || done(self);
+        }
+        if frozen {
+            board.clock.thaw(Freeze::DeviceWait);
+            let waited = (host_nanos() - started) / 1_000_000;
+            tracing::warn!("Waited {waited} ms for {}; guest time stood still", self.name);
+        }
+        vcpu.waits_for.store(0, Ordering::Relaxed);
+        vcpu.state.store(state_before, Ordering::Relaxed);
+        // The CPUs that this process may use can change while it runs; this is off the hot path.
+        self.patience = Patience::for_reply();
+    }
+}

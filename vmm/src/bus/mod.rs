@@ -1,0 +1,460 @@
+//! The machine's bus: routes the CPU's accesses to RAM, to memory that devices share, and to
+//! device processes.
+//!
+//! It knows ranges and policies, not devices. The one thing it decodes itself is PCI
+//! configuration mechanism #1, because only the bus knows every function (`pci`).
+//!
+//! Order: accesses of one device stay in order in its ring. An access to one device waits
+//! until posted writes to another have been handled ([`MachineBus::fence`]), so the guest can
+//! never observe that they ran behind.
+
+mod link;
+mod map;
+mod pci;
+
+pub use link::DeviceLink;
+use map::MemoryMap;
+use pci::ConfigMechanism;
+
+use crate::cpu::bus::{Bus, PageGrant};
+use ipc::board::{Board, attention};
+use ipc::message::{FLAG_POSTED, Kind, Message, Status};
+use ipc::region::{RegionInfo, WritePolicy};
+use ipc::segment::Segment;
+use ipc::time::VirtualTime;
+use ipc::width::Width;
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+/// A region of one of the links.
+#[derive(Clone, Debug)]
+pub struct BusRegion {
+    /// Index of the link.
+    pub link: usize,
+    /// The region.
+    pub info: RegionInfo,
+}
+
+/// The bus of one VM.
+pub struct MachineBus {
+    board: Arc<Segment>,
+    links: Vec<DeviceLink>,
+    map: MemoryMap,
+    pci: ConfigMechanism,
+    /// Link with posted writes that other links' accesses must wait for.
+    posted: Option<usize>,
+    /// Bits of the attention word that end a run of guest code now.
+    attention_mask: u32,
+    generation: u64,
+    board_map_seen: u32,
+    written_code: VecDeque<(u64, u64)>,
+    /// CS and EIP of the access in progress, for traces; set by the monitor.
+    guest: (u16, u32),
+}
+
+impl MachineBus {
+    /// A bus with the given RAM and links.
+    pub fn new(board: Arc<Segment>, ram: Segment, links: Vec<DeviceLink>) -> Self {
+        let mut bus = Self {
+            map: MemoryMap::new(ram),
+            board,
+            links,
+            pci: ConfigMechanism::default(),
+            posted: None,
+            attention_mask: u32::MAX,
+            generation: 1,
+            board_map_seen: 0,
+            written_code: VecDeque::new(),
+            guest: (0, 0),
+        };
+        bus.rebuild();
+        bus
+    }
+
+    /// The board.
+    #[inline]
+    pub fn board(&self) -> &Board {
+        self.board.view().unwrap_or_else(|_| unreachable!("checked when it was opened"))
+    }
+
+    /// Whether a pending interrupt should end a run of guest code: not while IF is clear.
+    #[inline]
+    pub fn set_interrupts_enabled(&mut self, enabled: bool) {
+        self.attention_mask = if enabled { u32::MAX } else { !attention::INTR };
+    }
+
+    /// Where the guest is, for traces.
+    #[inline]
+    pub fn set_guest_position(&mut self, cs: u16, eip: u32) {
+        self.guest = (cs, eip);
+    }
+
+    /// Resets every device process and the bus's own state.
+    pub fn reset(&mut self) {
+        self.board().reset_a20();
+        self.pci = ConfigMechanism::default();
+        for index in 0..self.links.len() {
+            let request = Message { value: 1, ..Message::new(Kind::Reset) };
+            self.call(index, request);
+        }
+        self.posted = None;
+        self.rebuild();
+    }
+
+    /// Takes over what devices and chipset changed of the memory map, if anything.
+    pub fn refresh_map(&mut self) {
+        let moved = self.board().map_generation() != self.board_map_seen
+            || self.links.iter().any(DeviceLink::map_changed);
+        if moved {
+            self.rebuild();
+        }
+    }
+
+    fn rebuild(&mut self) {
+        // A map is only taken while its device has handled all that was posted: a later posted
+        // write may change it again.
+        for index in 0..self.links.len() {
+            if self.links[index].map_changed() {
+                self.drain(index);
+            }
+        }
+        self.board_map_seen = self.board().map_generation();
+        let mut regions = Vec::new();
+        self.pci.clear();
+        for (index, link) in self.links.iter_mut().enumerate() {
+            link.read_map();
+            regions.extend(link.regions().iter().map(|info| BusRegion { link: index, info: info.clone() }));
+            for (model, info) in link.models().iter().enumerate() {
+                if let Some(address) = info.pci {
+                    self.pci.register(address, index, model as u8);
+                }
+            }
+        }
+        self.map.set_regions(regions);
+        self.generation += 1;
+    }
+
+    /// Waits until `index` has handled everything posted to it.
+    fn drain(&mut self, index: usize) {
+        if self.posted == Some(index) {
+            self.posted = None;
+        }
+        let board = self.board.clone();
+        let board: &Board = board.view().unwrap_or_else(|_| unreachable!("checked when it was opened"));
+        self.links[index].drain(board, &mut self.written_code);
+    }
+
+    /// Waits for posted writes of other links than `index`.
+    #[inline]
+    fn fence(&mut self, index: usize) {
+        if let Some(other) = self.posted
+            && other != index
+        {
+            self.drain(other);
+        }
+    }
+
+    fn call(&mut self, index: usize, mut message: Message) -> Message {
+        self.fence(index);
+        message.guest = self.guest;
+        let board = self.board.clone();
+        let board: &Board = board.view().unwrap_or_else(|_| unreachable!("checked when it was opened"));
+        message.time = board.clock.now();
+        let reply = self.links[index].call(board, message, &mut self.written_code);
+        if self.posted == Some(index) {
+            self.posted = None;
+        }
+        if self.links[index].map_changed() || board.map_generation() != self.board_map_seen {
+            self.rebuild();
+        }
+        reply
+    }
+
+    fn post(&mut self, index: usize, mut message: Message, local: bool) {
+        self.fence(index);
+        message.guest = self.guest;
+        message.flags |= FLAG_POSTED;
+        let board = self.board.clone();
+        let board: &Board = board.view().unwrap_or_else(|_| unreachable!("checked when it was opened"));
+        message.time = board.clock.now();
+        self.links[index].post(board, message, &mut self.written_code);
+        if !local {
+            self.posted = Some(index);
+        }
+    }
+
+    fn request(region: &BusRegion, kind: Kind, width: Width, address: u64) -> Message {
+        Message { model: region.info.model, region: region.info.region, width, address, ..Message::new(kind) }
+    }
+
+    fn read_region(&mut self, slot: usize, address: u64, width: Width) -> u32 {
+        let region = self.map.region(slot);
+        if splits(&region.info, address, width) {
+            let half = half(width);
+            let memory = region.info.is_memory;
+            let low = self.read_space(memory, address, half);
+            let high = self.read_space(memory, address + u64::from(half.bytes()), half);
+            return low | high << (8 * half.bytes());
+        }
+        let link = region.link;
+        if let Some(first) = region.info.mirror {
+            let first = usize::from(first) + (address - region.info.base) as usize;
+            self.fence(link);
+            if self.links[link].has_pending() {
+                self.drain(link);
+            }
+            let byte = |i: u32| (self.links[link].mirror(first + i as usize) & 0xff) << (8 * i);
+            return (0..width.bytes()).fold(0, |value, i| value | byte(i));
+        }
+        let message = Self::request(region, Kind::Read, width, address);
+        let reply = self.call(link, message);
+        if reply.status == Status::Done { reply.value as u32 & width.mask() } else { width.mask() }
+    }
+
+    fn write_region(&mut self, slot: usize, address: u64, width: Width, value: u32) {
+        let region = self.map.region(slot);
+        if splits(&region.info, address, width) {
+            let half = half(width);
+            let memory = region.info.is_memory;
+            self.write_space(memory, address, half, value & half.mask());
+            let high = address + u64::from(half.bytes());
+            self.write_space(memory, high, half, value >> (8 * half.bytes()) & half.mask());
+            return;
+        }
+        let (link, writes) = (region.link, region.info.writes);
+        let mut message = Self::request(region, Kind::Write, width, address);
+        message.value = (value & width.mask()).into();
+        match writes {
+            WritePolicy::Sync => {
+                self.call(link, message);
+            }
+            WritePolicy::Posted => self.post(link, message, false),
+            WritePolicy::PostedLocal => self.post(link, message, true),
+        }
+    }
+
+    fn read_space(&mut self, memory: bool, address: u64, width: Width) -> u32 {
+        if memory { self.read_memory(address, width) } else { self.read_port(address as u16, width) }
+    }
+
+    fn write_space(&mut self, memory: bool, address: u64, width: Width, value: u32) {
+        if memory {
+            self.write_memory(address, width, value);
+        } else {
+            self.write_port(address as u16, width, value);
+        }
+    }
+
+    fn config_read(&mut self, port: u16, width: Width) -> u32 {
+        let Some(target) = self.pci.target(port) else { return width.mask() };
+        let message = Message {
+            model: target.model,
+            width,
+            address: target.register.into(),
+            ..Message::new(Kind::ConfigRead)
+        };
+        let reply = self.call(target.link, message);
+        if reply.status == Status::Done { reply.value as u32 & width.mask() } else { width.mask() }
+    }
+
+    fn config_write(&mut self, port: u16, width: Width, value: u32) {
+        let Some(target) = self.pci.target(port) else { return };
+        let message = Message {
+            model: target.model,
+            width,
+            address: target.register.into(),
+            value: value.into(),
+            ..Message::new(Kind::ConfigWrite)
+        };
+        self.call(target.link, message);
+    }
+
+    /// The region that takes a burst at `port`, when one message can carry it.
+    fn burst_region(&self, port: u16, width: Width) -> Option<usize> {
+        let slot = self.map.port(port)?;
+        let info = &self.map.region(slot).info;
+        (info.mirror.is_none() && !splits(info, port.into(), width)).then_some(slot)
+    }
+}
+
+/// Whether an access must be split: too wide for the region, or reaching beyond it.
+fn splits(region: &RegionInfo, address: u64, width: Width) -> bool {
+    width != Width::Byte
+        && (width > region.width || address + u64::from(width.bytes()) > region.base + region.len)
+}
+
+fn half(width: Width) -> Width {
+    if width == Width::Dword { Width::Word } else { Width::Byte }
+}
+
+impl Bus for MachineBus {
+    fn page(&mut self, address: u64) -> PageGrant {
+        let shadow = self.board().shadow(address);
+        self.map.page(address, shadow, &self.links)
+    }
+
+    #[inline]
+    fn map_generation(&self) -> u64 {
+        self.generation
+    }
+
+    fn read_memory(&mut self, address: u64, width: Width) -> u32 {
+        let shadow = self.board().shadow(address);
+        if let Some(value) = self.map.read_direct(address, width, shadow, &self.links) {
+            return value;
+        }
+        match self.map.memory(address) {
+            Some(slot) => self.read_region(slot, address, width),
+            None => width.mask(),
+        }
+    }
+
+    fn write_memory(&mut self, address: u64, width: Width, value: u32) {
+        let shadow = self.board().shadow(address);
+        if self.map.write_direct(address, width, value, shadow, &self.links) {
+            return;
+        }
+        if let Some(slot) = self.map.memory(address) {
+            self.write_region(slot, address, width, value);
+        }
+    }
+
+    fn read_port(&mut self, port: u16, width: Width) -> u32 {
+        if pci::is_address_port(port, width) {
+            return self.pci.address();
+        }
+        if pci::is_data_port(port) {
+            return self.config_read(port, width);
+        }
+        match self.map.port(port) {
+            Some(slot) => self.read_region(slot, port.into(), width),
+            None if width == Width::Byte => Width::Byte.mask(),
+            // Parts of a wide access may meet a device.
+            None => {
+                let half = half(width);
+                let low = self.read_port(port, half);
+                let high = self.read_port(port.wrapping_add(half.bytes() as u16), half);
+                low | high << (8 * half.bytes())
+            }
+        }
+    }
+
+    fn write_port(&mut self, port: u16, width: Width, value: u32) {
+        if pci::is_address_port(port, width) {
+            self.pci.set_address(value);
+            return;
+        }
+        if pci::is_data_port(port) {
+            self.config_write(port, width, value);
+            return;
+        }
+        match self.map.port(port) {
+            Some(slot) => self.write_region(slot, port.into(), width, value),
+            None if width == Width::Byte => {}
+            None => {
+                let half = half(width);
+                self.write_port(port, half, value & half.mask());
+                let high = value >> (8 * half.bytes());
+                self.write_port(port.wrapping_add(half.bytes() as u16), half, high & half.mask());
+            }
+        }
+    }
+
+    fn read_port_string(&mut self, port: u16, width: Width, data: &mut [u8]) {
+        let Some(slot) = self.burst_region(port, width) else {
+            let step = width.bytes() as usize;
+            for chunk in data.chunks_exact_mut(step) {
+                chunk.copy_from_slice(&self.read_port(port, width).to_le_bytes()[..step]);
+            }
+            return;
+        };
+        for part in data.chunks_mut(ipc::link::PAYLOAD_BYTES) {
+            let region = self.map.region(slot);
+            let link = region.link;
+            let mut message = Self::request(region, Kind::ReadBurst, width, port.into());
+            message.payload = (0, part.len() as u32);
+            let reply = self.call(link, message);
+            if reply.status != Status::Done || !self.links[link].take_payload(part) {
+                part.fill(0xff);
+            }
+        }
+    }
+
+    fn write_port_string(&mut self, port: u16, width: Width, data: &[u8]) {
+        let Some(slot) = self.burst_region(port, width) else {
+            let step = width.bytes() as usize;
+            for chunk in data.chunks_exact(step) {
+                let mut bytes = [0; 4];
+                bytes[..step].copy_from_slice(chunk);
+                self.write_port(port, width, u32::from_le_bytes(bytes));
+            }
+            return;
+        };
+        for part in data.chunks(ipc::link::PAYLOAD_BYTES) {
+            let region = self.map.region(slot);
+            let link = region.link;
+            let mut message = Self::request(region, Kind::WriteBurst, width, port.into());
+            message.payload = (0, part.len() as u32);
+            // Waited for: the payload area is free again when it has been handled.
+            if self.links[link].put_payload(part) {
+                self.call(link, message);
+            }
+        }
+    }
+
+    #[inline]
+    fn a20_enabled(&self) -> bool {
+        self.board().a20_enabled()
+    }
+
+    #[inline]
+    fn attention(&self) -> bool {
+        self.board().attention() & self.attention_mask != 0
+    }
+
+    fn interrupt_pending(&self) -> bool {
+        self.board().intr.is_pending()
+    }
+
+    fn acknowledge_interrupt(&mut self) -> Option<u8> {
+        // Posted writes to the controller (mask, end of interrupt) come before the acknowledge.
+        for index in 0..self.links.len() {
+            if self.links[index].is_interrupt_controller(self.board()) {
+                self.drain(index);
+            }
+        }
+        let taken = self.board().intr.take()?;
+        let index = self.links.iter().position(|l| l.slot() == usize::from(taken.process))?;
+        let message = Message {
+            model: taken.model,
+            value: taken.vector.into(),
+            ..Message::new(Kind::InterruptAcknowledge)
+        };
+        self.post(index, message, true);
+        Some(taken.vector)
+    }
+
+    fn mark_code(&mut self, address: u64) {
+        if self.map.is_ram(address) {
+            self.board().set_code(address, true);
+        }
+    }
+
+    fn unmark_code(&mut self, address: u64) {
+        self.board().set_code(address, false);
+    }
+
+    fn take_written_code(&mut self) -> Option<(u64, u64)> {
+        if self.board().attention() & attention::CODE_WRITTEN != 0 {
+            self.board().take_attention(attention::CODE_WRITTEN);
+            for link in &mut self.links {
+                link.take_events(&mut self.written_code);
+            }
+        }
+        self.written_code.pop_front()
+    }
+
+    fn now(&mut self) -> VirtualTime {
+        self.board().clock.now()
+    }
+}

@@ -1,0 +1,77 @@
+//! The VMM as a process of a VM: attaches, waits for the devices, runs the monitor.
+
+use crate::bus::{DeviceLink, MachineBus};
+use crate::monitor::Monitor;
+use ipc::board::{Board, ProcessState, RunState, VMM_SLOT};
+use ipc::control::Role;
+use ipc::segment::Segment;
+use ipc::setup::{AttachError, Attachment};
+use ipc::sync::Ordering;
+use std::sync::Arc;
+use std::time::Duration;
+use thiserror::Error;
+
+/// Why the VMM ended with an error.
+#[derive(Debug, Error)]
+pub enum ProcessError {
+    /// It could not become part of the VM.
+    #[error(transparent)]
+    Attach(#[from] AttachError),
+    /// Shared memory could not be had.
+    #[error(transparent)]
+    Segment(#[from] ipc::segment::SegmentError),
+}
+
+/// Attaches the calling process to the VM `vm` as its VMM and runs guest code until the VM ends.
+///
+/// # Errors
+/// [`ProcessError`].
+pub fn run(vm: &str) -> Result<(), ProcessError> {
+    let Attachment { setup, names, dir } = ipc::setup::attach(vm, Role::Vmm, env!("CARGO_PKG_VERSION"))?;
+    // Without a log file the guest still runs; there is nowhere to say so but stderr.
+    if let Err(error) = ipc::logging::to_file(&dir.log("vmm"), "vmm") {
+        eprintln!("vmm: no log: {error}");
+    }
+    let board_segment = Arc::new(Segment::open(&names.board())?);
+    let board: &Board = board_segment.view()?;
+    let commands = setup.commands;
+    let (watch_names, watch_dir) = (names.clone(), dir);
+    // The channel breaks when the supervisor is gone: then nothing must stay behind.
+    std::thread::spawn(move || {
+        if commands.recv().is_err() {
+            watch_names.remove_all();
+            watch_dir.remove();
+        }
+        std::process::exit(0);
+    });
+    board.processes[VMM_SLOT].state.store(ProcessState::Ready as u32, Ordering::Release);
+    wait_for_devices(board, &setup.devices);
+    let mut links = Vec::new();
+    for (slot, name) in &setup.devices {
+        links.push(DeviceLink::open(&names, *slot as usize, name)?);
+    }
+    let ram = Segment::open(&names.ram())?;
+    let bus = MachineBus::new(board_segment.clone(), ram, links);
+    tracing::info!("Guest starts with {} MiB of RAM", setup.config.ram_bytes >> 20);
+    Monitor::new(bus).run();
+    Ok(())
+}
+
+/// Waits until every device process serves, saying for whom once a second.
+fn wait_for_devices(board: &Board, devices: &[(u32, String)]) {
+    let ready = |slot: &u32| {
+        let cell = board.process(*slot as usize);
+        let state = cell.map_or(0, |cell| cell.state.load(Ordering::Acquire));
+        matches!(ProcessState::from_wire(state), ProcessState::Ready | ProcessState::Offline)
+    };
+    loop {
+        let missing: Vec<_> = devices.iter().filter(|(slot, _)| !ready(slot)).map(|(_, name)| name.as_str()).collect();
+        if missing.is_empty() || board.run_state() == RunState::Stopping {
+            return;
+        }
+        board.processes[VMM_SLOT]
+            .doorbell
+            .sleep(Some(Duration::from_secs(1)), || devices.iter().all(|(slot, _)| ready(slot)));
+        tracing::debug!("Waits for {}", missing.join(", "));
+    }
+}
