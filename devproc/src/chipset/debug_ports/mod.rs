@@ -10,8 +10,8 @@ mod spec;
 mod tests;
 
 use crate::device::{
-    Access, Device, IoError, MirrorSlot, ReadResult, Region, RegionId, ResetKind, StateError, WriteResult, Writes,
-    load_state, save_state,
+    Access, Device, IoError, MirrorSlot, ReadResult, Region, RegionId, ResetKind, StateError, WriteResult,
+    Writes, load_state, save_state,
 };
 use crate::host::Host;
 use serde::{Deserialize, Serialize};

@@ -13,9 +13,7 @@ mod standard;
 #[cfg(test)]
 mod tests;
 
-pub use spec::{
-    KEY_BOOT_MENU, KEY_IRQ0_OVERRIDE, KEY_MAX_CPUS, KEY_NB_CPUS, KEY_NOGRAPHIC, KEY_RAM_SIZE,
-};
+pub use spec::{KEY_BOOT_MENU, KEY_IRQ0_OVERRIDE, KEY_MAX_CPUS, KEY_NB_CPUS, KEY_NOGRAPHIC, KEY_RAM_SIZE};
 pub use standard::standard_items;
 
 use crate::device::{

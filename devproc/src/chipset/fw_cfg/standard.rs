@@ -33,7 +33,8 @@ fn e820_entry(address: u64, len: u64, kind: u32) -> Vec<u8> {
 
 /// `bootorder`: Open Firmware paths, one a line, ended by a zero.
 fn boot_order(config: &MachineConfig) -> Vec<u8> {
-    let paths: Vec<String> = config.boot_order.iter().filter_map(|device| boot_path(config, *device)).collect();
+    let paths: Vec<String> =
+        config.boot_order.iter().filter_map(|device| boot_path(config, *device)).collect();
     let mut text = paths.join("\n").into_bytes();
     text.push(0);
     text

@@ -16,8 +16,8 @@ mod spec;
 mod tests;
 
 use crate::device::{
-    Access, Backing, Device, IoError, ReadResult, Region, RegionId, ResetKind, StateError, Width, WriteResult,
-    Writes, load_state, save_state,
+    Access, Backing, Device, IoError, ReadResult, Region, RegionId, ResetKind, StateError, Width,
+    WriteResult, Writes, load_state, save_state,
 };
 use crate::host::{Host, ResetRequest};
 use crate::pci::{Bar, PciAddress, PciConfig, PciConfigState, PciIdentity, register};
@@ -74,12 +74,7 @@ impl I440fx {
     fn publish_map(&self, host: &mut dyn Host) {
         for range in 0..2 * spec::PAM_COUNT - 1 {
             let (base, len, attributes) = self.pam_range(range);
-            host.set_shadow_ram(
-                base,
-                len,
-                attributes & spec::PAM_RE != 0,
-                attributes & spec::PAM_WE != 0,
-            );
+            host.set_shadow_ram(base, len, attributes & spec::PAM_RE != 0, attributes & spec::PAM_WE != 0);
         }
         let smram = self.config.byte(spec::SMRAM);
         // DCLS keeps data out; code alone cannot be let in here, and firmware must not set both.
@@ -98,7 +93,7 @@ impl I440fx {
         }
         let index = range - 1;
         let pam = self.config.byte(spec::PAM0 + 1 + index / 2);
-        let attributes = if index % 2 == 0 { pam & 0xf } else { pam >> 4 };
+        let attributes = if index.is_multiple_of(2) { pam & 0xf } else { pam >> 4 };
         (PAM_FIRST + PAM_STEP * u32::from(index), PAM_STEP, attributes)
     }
 
@@ -143,10 +138,8 @@ fn configuration(ram_bytes: u64) -> PciConfig {
         config.allow8(spec::DRB0 + row, 0xff);
     }
     config.preset8(spec::SMRAM, spec::SMRAM_DEFAULT);
-    config.allow8(
-        spec::SMRAM,
-        spec::SMRAM_DOPEN | spec::SMRAM_DCLS | spec::SMRAM_DLCK | spec::SMRAM_G_SMRAME,
-    );
+    config
+        .allow8(spec::SMRAM, spec::SMRAM_DOPEN | spec::SMRAM_DCLS | spec::SMRAM_DLCK | spec::SMRAM_G_SMRAME);
     config.clear_by_one(spec::ERRSTS, spec::ERRSTS_CLEAR);
     config.allow8(spec::TRC, spec::TRC_WRITABLE);
     config

@@ -13,8 +13,8 @@ mod spec;
 mod tests;
 
 use crate::device::{
-    Access, Device, IoError, MirrorSlot, ReadResult, Region, RegionId, ResetKind, StateError, Width, WriteResult,
-    Writes, load_state, save_state,
+    Access, Device, IoError, MirrorSlot, ReadResult, Region, RegionId, ResetKind, StateError, Width,
+    WriteResult, Writes, load_state, save_state,
 };
 use crate::host::{A20Source, Host, ResetRequest};
 use crate::pci::{Bar, PciAddress, PciConfig, PciConfigState, PciIdentity, register};

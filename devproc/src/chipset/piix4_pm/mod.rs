@@ -121,8 +121,7 @@ impl Piix4Pm {
     /// Publishes the interrupt and the timer.
     fn update(&mut self, host: &mut dyn Host) {
         self.changed |= self.pm.catch_up(host.now());
-        let smbus_to_irq9 =
-            self.config.byte(spec::SMBHSTCFG) & spec::SMB_INTRSEL == spec::SMB_INTRSEL_IRQ9;
+        let smbus_to_irq9 = self.config.byte(spec::SMBHSTCFG) & spec::SMB_INTRSEL == spec::SMB_INTRSEL_IRQ9;
         host.set_irq(spec::SCI_IRQ, self.pm.sci() || smbus_to_irq9 && self.smbus.interrupt());
         match self.pm.timer_deadline() {
             Some(deadline) => host.arm_timer(OVERFLOW, deadline),
@@ -136,7 +135,9 @@ impl Piix4Pm {
         match self.pm.write(at.offset as usize, &bytes[..at.width.bytes() as usize]) {
             Some(Suspend::SoftOff) => host.power_off(),
             Some(Suspend::Other(kind)) => {
-                tracing::warn!("Guest asked for suspend state {kind}, which this machine has not; it runs on");
+                tracing::warn!(
+                    "Guest asked for suspend state {kind}, which this machine has not; it runs on"
+                );
             }
             None => {}
         }

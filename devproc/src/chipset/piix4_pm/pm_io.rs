@@ -92,9 +92,8 @@ impl PmIo {
 
     /// When the timer will next raise an SCI, if it is to.
     pub(super) fn timer_deadline(&self) -> Option<VirtualTime> {
-        let armed = self.word(PMCNTRL) & SCI_EN != 0
-            && self.word(PMEN) & TMROF != 0
-            && self.word(PMSTS) & TMROF == 0;
+        let armed =
+            self.word(PMCNTRL) & SCI_EN != 0 && self.word(PMEN) & TMROF != 0 && self.word(PMSTS) & TMROF == 0;
         armed.then(|| VirtualTime::of_ticks(self.timer_zero.saturating_add(self.next_overflow), TIMER_HZ))
     }
 

@@ -24,8 +24,8 @@ mod tests;
 pub use sink::{FileSink, NullSink, SerialSink};
 
 use crate::device::{
-    Access, Device, IoError, ReadResult, Region, RegionId, ResetKind, StateError, TimerId, WriteResult, Writes,
-    load_state, save_state,
+    Access, Device, IoError, ReadResult, Region, RegionId, ResetKind, StateError, TimerId, WriteResult,
+    Writes, load_state, save_state,
 };
 use crate::host::Host;
 use ipc::time::{NANOS_PER_SEC, VirtualTime};
@@ -320,7 +320,8 @@ impl Device for Uart {
 
     fn regions(&self) -> Vec<Region> {
         vec![
-            Region::ports(PORTS, self.port.name(), self.port.base(), spec::PORT_COUNT).writes(Writes::PostedLocal),
+            Region::ports(PORTS, self.port.name(), self.port.base(), spec::PORT_COUNT)
+                .writes(Writes::PostedLocal),
         ]
     }
 
