@@ -1,5 +1,6 @@
 //! The models of the chipset process: host bridge, south bridge and the motherboard's devices.
 
+pub mod cmos_file;
 pub mod cmos_setup;
 pub mod debug_ports;
 pub mod dma_8237;
@@ -13,10 +14,11 @@ pub mod rtc_cmos;
 pub mod uart_16550;
 
 use crate::device::Device;
-use cmos_setup::CMOS_LEN;
+use cmos_file::{CmosFile, KeptCmos};
 use ipc::machine::{MachineConfig, SerialBackend};
+use rtc_cmos::RtcCmos;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use thiserror::Error;
 use uart_16550::{FileSink, NullSink, SerialPort, SerialSink, Uart};
 
@@ -39,21 +41,13 @@ pub enum BuildError {
         /// Why.
         source: i440fx::FirmwareSizeError,
     },
-    /// The CMOS file cannot be read.
-    #[error("Cannot read the CMOS file {}; make it readable or remove it for a new one", path.display())]
-    ReadCmos {
+    /// The CMOS file cannot be used.
+    #[error("Cannot use the CMOS file {}; make it writable, or remove it for a new one", path.display())]
+    Cmos {
         /// The file.
         path: PathBuf,
         /// Why.
         source: io::Error,
-    },
-    /// The CMOS file is not one.
-    #[error("CMOS file {} has {len} bytes instead of {CMOS_LEN}; remove it for a new one", path.display())]
-    CmosSize {
-        /// The file.
-        path: PathBuf,
-        /// Bytes in it.
-        len: usize,
     },
     /// Serial output cannot be written.
     #[error("Cannot open {} for the output of {port}; name a file in a folder that can be written", path.display())]
@@ -80,21 +74,17 @@ pub fn models(config: &MachineConfig, now_unix_seconds: u64) -> Result<Vec<Box<d
         .map_err(|source| BuildError::ReadFirmware { path: config.firmware.clone(), source })?;
     let bridge = i440fx::I440fx::new(config.ram_bytes, firmware)
         .map_err(|source| BuildError::Firmware { path: config.firmware.clone(), source })?;
-    let mut cmos = read_cmos(config.cmos.as_deref())?;
-    cmos_setup::describe_machine(&mut cmos, config);
     let mut models: Vec<Box<dyn Device>> = vec![
         Box::new(bridge),
         Box::new(piix4_isa::Piix4Isa::new()),
         Box::new(piix4_pm::Piix4Pm::new()),
         Box::new(fw_cfg::FwCfg::new(fw_cfg::standard_items(config))?),
         Box::new(debug_ports::DebugPorts::new()),
+        Box::new(pic_8259::Pic::new()),
+        Box::new(pit_8254::Pit::new()),
+        Box::new(dma_8237::Dma::new()),
+        real_time_clock(config, now_unix_seconds)?,
     ];
-    // MERGE: enable when branch chipset-a is in; until then `cmos` has no owner.
-    // models.push(Box::new(pic_8259::Pic::new()));
-    // models.push(Box::new(pit_8254::Pit::new()));
-    // models.push(Box::new(dma_8237::Dma::new()));
-    // models.push(Box::new(rtc_cmos::RtcCmos::new(now_unix_seconds, Some(cmos))));
-    let _ = now_unix_seconds;
     let ports = [(SerialPort::Com1, "COM1"), (SerialPort::Com2, "COM2")];
     for ((port, label), backend) in ports.into_iter().zip(&config.serial) {
         if let Some(sink) = serial_sink(label, backend)? {
@@ -104,15 +94,19 @@ pub fn models(config: &MachineConfig, now_unix_seconds: u64) -> Result<Vec<Box<d
     Ok(models)
 }
 
-/// The contents of the CMOS file; zeros when there is none yet.
-fn read_cmos(path: Option<&Path>) -> Result<[u8; CMOS_LEN], BuildError> {
-    let Some(path) = path else { return Ok([0; CMOS_LEN]) };
-    match std::fs::read(path) {
-        Ok(bytes) => <[u8; CMOS_LEN]>::try_from(bytes.as_slice())
-            .map_err(|_| BuildError::CmosSize { path: path.to_owned(), len: bytes.len() }),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok([0; CMOS_LEN]),
-        Err(source) => Err(BuildError::ReadCmos { path: path.to_owned(), source }),
-    }
+/// The clock, with the machine described in its CMOS RAM, which is kept in a file if there is one.
+fn real_time_clock(config: &MachineConfig, now_unix_seconds: u64) -> Result<Box<dyn Device>, BuildError> {
+    let now = i64::try_from(now_unix_seconds).unwrap_or(i64::MAX);
+    let clock = |kept| {
+        let mut rtc = RtcCmos::new(now, kept);
+        cmos_setup::describe_machine(&mut rtc, config);
+        rtc
+    };
+    let Some(path) = &config.cmos else { return Ok(Box::new(clock(None))) };
+    let unusable = |source| BuildError::Cmos { path: path.clone(), source };
+    let file = CmosFile::open(path).map_err(unusable)?;
+    let kept = file.read().map_err(unusable)?;
+    Ok(Box::new(KeptCmos::new(clock(kept), file)))
 }
 
 /// The other end of a serial port; `None` when the machine has no such port.
@@ -138,6 +132,7 @@ fn serial_sink(
 mod tests {
     use super::*;
     use std::collections::BTreeSet;
+    use std::path::Path;
 
     fn config(dir: &Path) -> MachineConfig {
         let firmware = dir.join("bios.bin");
@@ -196,7 +191,7 @@ mod tests {
         missing.firmware = dir.path().join("no.bin");
         assert!(error(&missing).contains("no.bin"));
         std::fs::write(dir.path().join("cmos.bin"), [0; 128]).unwrap();
-        assert!(error(&good).contains("cmos.bin has 128 bytes instead of 256; remove it"));
+        assert!(error(&good).contains("cmos.bin; make it writable, or remove it"));
         let mut serial = good;
         serial.cmos = None;
         serial.serial[0] = SerialBackend::File(dir.path().to_owned());
