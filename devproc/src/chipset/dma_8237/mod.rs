@@ -1,7 +1,7 @@
 //! The ISA DMA controllers: two cascaded 8237As and the page registers.
 //!
 //! Sources: Intel 8237A datasheet ("Register description", "Software commands"); 82371AB (PIIX4)
-//! datasheet, sections 4.2 (DMA registers) and 8.4 (DMA controller).
+//! datasheet, section 4.2 (DMA registers).
 //!
 //! Channel programming lives in the machine's channel table ([`Host::dma_channel`]): this
 //! model writes it, the device that uses the channel advances it ([`crate::isa_dma`]). The model's
@@ -179,7 +179,8 @@ impl Dma {
         let value = match register {
             0..=LAST_CHANNEL_REGISTER => {
                 let channel = host.dma_channel(Self::channel(controller, register / 2));
-                let word = if register % 2 == 0 { channel.current_address } else { channel.current_count };
+                let word =
+                    if register.is_multiple_of(2) { channel.current_address } else { channel.current_count };
                 word.to_le_bytes()[usize::from(self.take_byte_pointer(controller))]
             }
             STATUS_COMMAND => self.read_status(controller, host),
@@ -217,7 +218,7 @@ impl Dma {
             0..=LAST_CHANNEL_REGISTER => {
                 let high = self.take_byte_pointer(controller);
                 Self::change(host, Self::channel(controller, register / 2), |channel| {
-                    let (base, current) = if register % 2 == 0 {
+                    let (base, current) = if register.is_multiple_of(2) {
                         (&mut channel.base_address, &mut channel.current_address)
                     } else {
                         (&mut channel.base_count, &mut channel.current_count)

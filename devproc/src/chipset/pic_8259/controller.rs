@@ -150,7 +150,7 @@ impl Controller {
     }
 
     pub(super) fn vector(&self, level: u8) -> u8 {
-        self.vector_base | level % LEVELS
+        self.vector_base | (level % LEVELS)
     }
 
     /// Which level `vector` stands for, if it is one of this controller's.

@@ -2,7 +2,7 @@
 //!
 //! Sources: Intel 8259A datasheet ("Interrupt sequence", "Programming the 8259A", "Poll
 //! command", "Special mask mode", "Special fully nested mode"); 82371AB (PIIX4) datasheet,
-//! sections 4.4 and 8.6 (interrupt controller registers and operation).
+//! sections 4.2 (interrupt controller registers) and 8.6 (interrupt controller).
 //!
 //! What differs from two chips on a board:
 //! - The acknowledge is a hand-shake on a published vector. The CPU may take a vector just as

@@ -1,7 +1,7 @@
 //! Registers of the 8259A and of the PIIX4 edge/level control; no behaviour.
 //!
 //! Names are those of the Intel 8259A datasheet ("Programming the 8259A") and of the
-//! 82371AB (PIIX4) datasheet, section 4.4 (interrupt controller registers).
+//! 82371AB (PIIX4) datasheet, section 4.2 (interrupt controller registers).
 
 use bitfield_struct::bitfield;
 

@@ -1,7 +1,7 @@
 //! The system timer: an 8254 with the system timer interrupt, and port 61h.
 //!
 //! Sources: Intel 8254 datasheet ("Operational description", "Mode definitions", "Read
-//! operations"); 82371AB (PIIX4) datasheet, sections 4.3, 4.5.1 (NMISC) and 8.5 (counter/timer).
+//! operations"); 82371AB (PIIX4) datasheet, section 4.2 (counter/timer and NMI registers).
 //!
 //! The counters run on absolute clock numbers computed from virtual time, so they never
 //! drift and nothing needs to happen while they count. Only counter 0 has a timer, because

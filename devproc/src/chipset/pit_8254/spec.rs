@@ -1,7 +1,7 @@
 //! Registers of the 8254 and of port 61h; no behaviour.
 //!
 //! Names are those of the Intel 8254 datasheet ("Programming the 8254") and of the 82371AB
-//! (PIIX4) datasheet, sections 4.3 (counter/timer registers) and 4.5 (NMI registers, NMISC).
+//! (PIIX4) datasheet, section 4.2 (counter/timer registers; NMI registers, NMISC).
 
 use bitfield_struct::bitfield;
 

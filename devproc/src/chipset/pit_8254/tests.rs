@@ -1,5 +1,6 @@
 use super::Pit;
-use super::spec::CLOCK_HZ;
+use super::counter::Counter;
+use super::spec::{CLOCK_HZ, ControlWord};
 use crate::device::{Device, ResetKind};
 use crate::testing::Bench;
 use ipc::time::VirtualTime;
@@ -231,6 +232,54 @@ fn bcd_counts_in_decades_and_zero_is_ten_thousand() {
     assert_eq!(latched(&mut bench, 0), 0);
     clocks(&mut bench, 1);
     assert_eq!(latched(&mut bench, 0), 0x9999);
+}
+
+/// A counter in `mode` with `count`, triggered, and with a new count after some clocks.
+fn prepared(mode: u8, bcd: bool, count: u16, new_count: u16) -> Counter {
+    let mut counter = Counter::new(false);
+    counter.write_control(ControlWord::new().with_access(3).with_mode(mode).with_bcd(bcd));
+    for byte in count.to_le_bytes() {
+        counter.write_count(byte);
+    }
+    counter.advance(1);
+    counter.set_gate(true);
+    counter.advance(2 + u64::from(count % 5));
+    for byte in new_count.to_le_bytes() {
+        counter.write_count(byte);
+    }
+    counter
+}
+
+#[test]
+fn a_jump_of_many_clocks_equals_as_many_single_clocks_in_every_mode() {
+    for mode in 0..6 {
+        for (count, new_count, bcd) in
+            [(1, 2, false), (2, 3, false), (5, 5, false), (6, 9, false), (7, 0x10, true), (0x23, 4, true)]
+        {
+            let start = prepared(mode, bcd, count, new_count);
+            let mut stepped = start.clone();
+            let mut rises = Vec::new();
+            let first = 3 + u64::from(count % 5);
+            for clock in first..70 {
+                if stepped.advance(clock) {
+                    rises.push(clock);
+                }
+                let mut jumped = start.clone();
+                let rose = jumped.advance(clock);
+                let what = format!("mode {mode}, {count:#x} then {new_count:#x}, clock {clock}");
+                assert_eq!(jumped, stepped, "{what}");
+                assert_eq!(rose, !rises.is_empty(), "{what}");
+            }
+            // And the forecast of the next rise is what then happens.
+            let mut forecast = Vec::new();
+            let mut counter = start;
+            while let Some(clock) = counter.next_rise().filter(|clock| *clock < 70) {
+                forecast.push(clock);
+                counter.advance(clock);
+            }
+            assert_eq!(forecast, rises, "mode {mode}, {count:#x} then {new_count:#x}");
+        }
+    }
 }
 
 #[test]
