@@ -2,9 +2,7 @@
 
 use super::rtc_cmos::RtcCmos;
 use super::rtc_cmos::spec::CMOS_LEN;
-use crate::device::{
-    Access, Device, ReadResult, Region, ResetKind, StateError, TimerId, WriteResult,
-};
+use crate::device::{Access, Device, ReadResult, Region, ResetKind, StateError, TimerId, WriteResult};
 use crate::host::Host;
 use ipc::time::VirtualTime;
 use std::fs::{File, OpenOptions};

@@ -18,7 +18,9 @@ const SECTORS: u8 = 63;
 /// Stores the description of `config` in the CMOS RAM of `rtc`.
 pub fn describe_machine(rtc: &mut RtcCmos, config: &MachineConfig) {
     rtc.set_memory_size(config.ram_bytes);
-    rtc.set_floppies(config.floppies.each_ref().map(|drive| drive.as_ref().map_or(FloppyType::None, floppy_type)));
+    rtc.set_floppies(
+        config.floppies.each_ref().map(|drive| drive.as_ref().map_or(FloppyType::None, floppy_type)),
+    );
     rtc.set_disks(config.disks.each_ref().map(|drive| drive.as_ref().map(geometry)));
     rtc.set_boot_order(&config.boot_order);
     rtc.set_processors(1);
