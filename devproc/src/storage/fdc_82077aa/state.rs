@@ -1,0 +1,215 @@
+//! What the controller remembers, and how it is saved.
+
+use super::spec::{
+    Command, DRIVES, MAX_COMMAND, MAX_RESULT, configure, dor, perpendicular, rate, tdr,
+};
+use crate::device::StateError;
+use crate::storage::image::SECTOR_BYTES;
+use ipc::time::VirtualTime;
+use serde::{Deserialize, Serialize};
+
+/// Where the controller is in its conversation with the host (datasheet section 5.0).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Phase {
+    /// Held in reset, or coming up from it.
+    Reset,
+    /// Takes command bytes.
+    Command,
+    /// Works; a [`Transfer`] says on what.
+    Execution,
+    /// Result bytes wait to be read.
+    Result,
+}
+
+/// One of the four drives that the controller can address.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct DriveState {
+    /// Present cylinder number: where the controller believes the head to be.
+    pub pcn: u8,
+    /// Where the head is.
+    pub track: u8,
+    /// The drive's DSKCHG latch: set by taking the diskette out, reset by a step with one in.
+    pub changed: bool,
+    /// When the running seek ends and the status that it will report.
+    pub seek: Option<(VirtualTime, u8)>,
+    /// ST0 of an ended seek that nobody has sensed yet.
+    pub seek_end: Option<u8>,
+}
+
+/// A sector's ID field.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct SectorId {
+    pub c: u8,
+    pub h: u8,
+    pub r: u8,
+    pub n: u8,
+}
+
+/// What a data command waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Stage {
+    /// The sector to come by under the head (timer).
+    Locate,
+    /// The DMA channel to move the bytes (timer).
+    Dma,
+    /// The host to move the bytes through the data register.
+    Pio,
+    /// The moved bytes to be dealt with (timer).
+    Moved,
+    /// An index hole that never comes: the motor is off or the drive is empty. Only a reset ends it.
+    NoIndex,
+}
+
+/// Where the DMA channel stood before a sector was moved. A process that dies during the move
+/// leaves the channel advanced; the next one sets it back to here and moves the sector again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct DmaMark {
+    pub base_address: u16,
+    pub base_count: u16,
+    pub page: u8,
+    pub mode: u8,
+    pub current_address: u16,
+    pub current_count: u16,
+}
+
+/// A data command in its execution phase. The command bytes are still in [`State::command`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Transfer {
+    pub stage: Stage,
+    /// The sector being worked on.
+    pub id: SectorId,
+    /// The side under the head; a multi-track command changes it.
+    pub head: u8,
+    /// Sectors dealt with so far.
+    pub done: u16,
+    /// Bytes of the sector (or of the ID field to format).
+    #[serde(with = "serde_bytes")]
+    pub buffer: Vec<u8>,
+    /// How many of them the host has moved.
+    pub position: u16,
+    /// Status collected on the way.
+    pub st1: u8,
+    /// Status collected on the way.
+    pub st2: u8,
+    /// The DMA controller signalled the last byte.
+    pub terminal_count: bool,
+    pub mark: Option<DmaMark>,
+    /// How often a masked DMA channel was met at this sector.
+    pub refused: u16,
+}
+
+/// Everything that matters for what the controller does next.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct State {
+    pub dor: u8,
+    pub dsr: u8,
+    /// DRATESEL, as last written through the DSR or the CCR.
+    pub rate: u8,
+    pub tdr: u8,
+    pub specify: [u8; 2],
+    pub configure: u8,
+    pub precompensation_track: u8,
+    pub lock: bool,
+    pub perpendicular: u8,
+    /// SC or EOT of the last command that had one, for DUMPREG.
+    pub sector_count: u8,
+    pub phase: Phase,
+    /// Bytes of the command, as far as received.
+    #[serde(with = "serde_bytes")]
+    pub command: Vec<u8>,
+    /// Result bytes not yet read.
+    #[serde(with = "serde_bytes")]
+    pub result: Vec<u8>,
+    pub transfer: Option<Transfer>,
+    /// The interrupt pin, before the DMA gate.
+    pub interrupt: bool,
+    /// Drives whose ready-change after reset has not been sensed, one bit each.
+    pub ready_changes: u8,
+    pub drives: [DriveState; DRIVES],
+    pub transfer_deadline: Option<VirtualTime>,
+    pub reset_deadline: Option<VirtualTime>,
+    /// Read data toggle, write data toggle and step direction of the status registers.
+    pub read_toggle: bool,
+    pub write_toggle: bool,
+    pub inward: bool,
+    pub head_select: bool,
+}
+
+impl State {
+    /// After power-on: held in reset by the DOR, all diskettes count as changed.
+    pub fn power_on() -> Self {
+        Self {
+            dor: 0,
+            dsr: rate::KBPS_250,
+            rate: rate::KBPS_250,
+            tdr: 0,
+            specify: [0; 2],
+            configure: configure::EFIFO,
+            precompensation_track: 0,
+            lock: false,
+            perpendicular: 0,
+            sector_count: 0,
+            phase: Phase::Reset,
+            command: Vec::with_capacity(MAX_COMMAND),
+            result: Vec::with_capacity(MAX_RESULT),
+            transfer: None,
+            interrupt: false,
+            ready_changes: 0,
+            drives: [DriveState { changed: true, ..DriveState::default() }; DRIVES],
+            transfer_deadline: None,
+            reset_deadline: None,
+            read_toggle: false,
+            write_toggle: false,
+            inward: false,
+            head_select: false,
+        }
+    }
+
+    /// Refuses what no controller can be in. Everything else may be odd but harms nothing.
+    pub fn validate(&self) -> Result<(), StateError> {
+        let refuse = |what| Err(StateError::OutOfRange(what));
+        if self.rate > rate::MBPS_1 || self.tdr & !tdr::TAPE_SEL != 0 {
+            return refuse("data rate or tape select");
+        }
+        if self.perpendicular & !(perpendicular::DRIVES | perpendicular::GAP_WGATE) != 0
+            || self.ready_changes >= 1 << DRIVES
+        {
+            return refuse("drive bits");
+        }
+        if self.command.len() > MAX_COMMAND || self.result.len() > MAX_RESULT {
+            return refuse("command or result length");
+        }
+        if (self.phase == Phase::Result) == self.result.is_empty() {
+            return refuse("result bytes outside the result phase");
+        }
+        if self.phase != Phase::Reset && self.dor & dor::RESET_N == 0 {
+            return refuse("phase while held in reset");
+        }
+        let running = match self.command.first().map(|byte| Command::decode(*byte)) {
+            Some(Some(command)) => Some((command, command.length())),
+            Some(None) => return refuse("command byte"),
+            None => None,
+        };
+        match (&self.transfer, self.phase, running) {
+            (None, Phase::Command, Some((_, length))) if self.command.len() >= length => {
+                refuse("complete command in the command phase")
+            }
+            (None, Phase::Command | Phase::Result | Phase::Reset, _) => Ok(()),
+            (Some(transfer), Phase::Execution, Some((command, length)))
+                if self.command.len() == length && command.transfers() =>
+            {
+                transfer.validate()
+            }
+            _ => refuse("phase and running command"),
+        }
+    }
+}
+
+impl Transfer {
+    fn validate(&self) -> Result<(), StateError> {
+        if self.buffer.len() > SECTOR_BYTES || usize::from(self.position) > self.buffer.len() || self.head > 1 {
+            return Err(StateError::OutOfRange("transfer"));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,193 @@
+//! What drives and channels remember, and how it is saved.
+
+use super::drive::IdeDrive;
+use super::spec::{MAX_MULTIPLE, device, error, status};
+use crate::device::StateError;
+use crate::pci::PciConfigState;
+use crate::storage::image::SECTOR_BYTES;
+use serde::{Deserialize, Serialize};
+
+/// The most sectors that one command moves (48-bit count of zero).
+pub(super) const MAX_COUNT: u32 = 0x1_0000;
+
+/// How a command addresses sectors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Addressing {
+    Chs,
+    Lba28,
+    Lba48,
+}
+
+/// What a transfer does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Kind {
+    /// Sectors to the host through the data port.
+    Read,
+    /// Sectors from the host through the data port.
+    Write,
+    /// IDENTIFY data to the host.
+    Identify,
+    /// Sectors to memory by bus master; waits for the start bit.
+    ReadDma,
+    /// Sectors from memory by bus master; waits for the start bit.
+    WriteDma,
+}
+
+/// A command in its data phase. Only the sector in flight is held.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Transfer {
+    pub kind: Kind,
+    pub addressing: Addressing,
+    /// The sector in flight.
+    pub lba: u64,
+    /// Sectors still to be completed, this one included.
+    pub remaining: u32,
+    /// Sectors per DRQ block.
+    pub block: u8,
+    /// Sectors left in this block, this one included.
+    pub block_left: u8,
+    /// Bytes of the sector that the host has moved.
+    pub position: u16,
+    #[serde(with = "serde_bytes")]
+    pub buffer: Vec<u8>,
+}
+
+/// What a drive is doing for power management.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Power {
+    Active,
+    Standby,
+    /// Only a reset wakes it.
+    Sleep,
+}
+
+/// A register that keeps its previous contents (`[current, previous]`).
+pub(super) type Pair = [u8; 2];
+
+/// One device of a channel.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Unit {
+    pub status: u8,
+    pub error: u8,
+    pub features: Pair,
+    pub count: Pair,
+    pub low: Pair,
+    pub mid: Pair,
+    pub high: Pair,
+    pub device: u8,
+    /// INTRQ is pending.
+    pub interrupt: bool,
+    /// Sectors per block of READ MULTIPLE; 0 while disabled.
+    pub multiple: u8,
+    /// A software reset keeps `multiple`.
+    pub keep_settings: bool,
+    pub write_cache: bool,
+    pub look_ahead: bool,
+    /// Transfer mode chosen with SET FEATURES, if it is a DMA mode.
+    pub dma_mode: u8,
+    pub power: Power,
+    /// Current translation (INITIALIZE DEVICE PARAMETERS).
+    pub heads: u8,
+    pub sectors: u8,
+    pub transfer: Option<Transfer>,
+}
+
+impl Unit {
+    /// After power-on.
+    pub fn power_on(drive: Option<&IdeDrive>) -> Self {
+        let mut unit = Self {
+            status: 0,
+            error: 0,
+            features: [0; 2],
+            count: [0; 2],
+            low: [0; 2],
+            mid: [0; 2],
+            high: [0; 2],
+            device: 0,
+            interrupt: false,
+            multiple: 0,
+            keep_settings: false,
+            write_cache: true,
+            look_ahead: true,
+            dma_mode: 0,
+            power: Power::Active,
+            heads: drive.map_or(1, |d| d.geometry().heads.max(1)),
+            sectors: drive.map_or(1, |d| d.geometry().sectors.max(1)),
+            transfer: None,
+        };
+        unit.show_signature();
+        unit
+    }
+
+    /// What the registers hold after a reset or EXECUTE DEVICE DIAGNOSTIC (ATA-4 section 9.1).
+    pub fn show_signature(&mut self) {
+        self.status = status::DRDY | status::DSC;
+        self.error = error::DIAGNOSTIC_PASSED;
+        self.count = [1, 0];
+        self.low = [1, 0];
+        self.mid = [0; 2];
+        self.high = [0; 2];
+        self.device = device::ONES;
+        self.interrupt = false;
+        self.transfer = None;
+        self.power = Power::Active;
+    }
+
+    fn validate(&self) -> Result<(), StateError> {
+        if self.heads == 0 || self.heads > 16 || self.sectors == 0 || self.multiple > MAX_MULTIPLE {
+            return Err(StateError::OutOfRange("drive parameters"));
+        }
+        let Some(transfer) = &self.transfer else { return Ok(()) };
+        let sane = transfer.buffer.len() == SECTOR_BYTES
+            && usize::from(transfer.position) < SECTOR_BYTES
+            && (1..=MAX_COUNT).contains(&transfer.remaining)
+            && (1..=MAX_MULTIPLE).contains(&transfer.block)
+            && (1..=transfer.block).contains(&transfer.block_left)
+            && transfer.lba < 1 << 48;
+        if sane { Ok(()) } else { Err(StateError::OutOfRange("transfer")) }
+    }
+}
+
+/// Bus master registers of a channel.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct BusMaster {
+    pub command: u8,
+    pub status: u8,
+    pub table: u32,
+}
+
+/// One channel with its two devices.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Channel {
+    /// Device that the DEV bit selects: 0 or 1.
+    pub selected: u8,
+    pub control: u8,
+    pub units: [Unit; 2],
+    pub bus_master: BusMaster,
+}
+
+impl Channel {
+    pub fn power_on(drives: &[Option<IdeDrive>; 2]) -> Self {
+        let units = [Unit::power_on(drives[0].as_ref()), Unit::power_on(drives[1].as_ref())];
+        Self { selected: 0, control: 0, units, bus_master: BusMaster::default() }
+    }
+}
+
+/// Everything that matters for what the controller and its drives do next.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct State {
+    pub channels: [Channel; 2],
+    pub config: PciConfigState,
+}
+
+impl State {
+    pub fn validate(&self) -> Result<(), StateError> {
+        for channel in &self.channels {
+            if channel.selected > 1 {
+                return Err(StateError::OutOfRange("selected device"));
+            }
+            channel.units.iter().try_for_each(Unit::validate)?;
+        }
+        Ok(())
+    }
+}
