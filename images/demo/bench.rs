@@ -22,13 +22,13 @@ pub fn emit(a: &mut Asm) -> AsmResult {
 }
 
 fn run(a: &mut Asm) -> AsmResult {
-    let calibrated = a.text("   time-stamp counter: ");
+    let calibrated = a.text("time-stamp counter: ");
     let megahertz = a.text(" MHz\n");
-    let alone = a.text("   loop alone: ");
-    let trapped = a.text("   trapped read: ");
-    let posted = a.text("   posted write: ");
-    let mirrored = a.text("   mirrored read: ");
-    let done = a.text("   bench done\n");
+    let alone = a.text("loop alone: ");
+    let trapped = a.text("trapped read: ");
+    let posted = a.text("posted write: ");
+    let mirrored = a.text("mirrored read: ");
+    let done = a.text("bench done\n");
     asm! { a;
         at("bench.run");
         call("timer.calibrate");
@@ -95,7 +95,7 @@ pub fn printing(a: &mut Asm) -> AsmResult {
     asm! { a;
         // The text at CS:SI, then EAX tenths of nanoseconds.
         at("bench.line");
-        call("bench.text");
+        push(eax); call("bench.text"); pop(eax);
         xor(edx, edx); mov(ecx, 10); div(ecx); push(dx);
         mov(ebx, eax); call("bench.decimal"); pop(dx);
         cmp(ebx, TENTHS_WITH_FRACTION / 10); jae(".unit");

@@ -8,7 +8,7 @@ use iced_x86::code_asm::*;
 
 const WIDTH: i32 = 320;
 const HEIGHT: i32 = 200;
-const LEGEND: &str = " Mode 13h: 320x200, 256 colours.  Any key ";
+const LEGEND: &str = " Mode 13h, 320x200x256 - any key: menu  ";
 const LEGEND_TOP: i32 = 188;
 const WHITE: i32 = 0xFF;
 /// Colours that the palette turns by at each tick.

@@ -47,7 +47,7 @@ fn screen() -> Screen {
     for (row, label) in ["Processor", "Memory", "Timer", "Keyboard", "Floppy A", "Video"].iter().enumerate() {
         screen.text(MACHINE_ROW + row, MACHINE_COLUMN, LABEL, label);
     }
-    screen.text(MACHINE_ROW + 5, VALUE_COLUMN, VALUE, "VGA, 80x25 text, own 8x16 font");
+    screen.text(MACHINE_ROW + 5, VALUE_COLUMN, VALUE, "VGA, 80x25 text, font 8x16");
     screen.text(20, 4, FAINT, "This ROM and this demo were assembled from the project's own sources.");
     screen.text(21, 4, FAINT, "With a bootable floppy in drive A, the ROM starts that instead.");
     screen

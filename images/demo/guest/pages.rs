@@ -26,7 +26,7 @@ const DUMP_MESSAGE: i32 = cell(11, 30);
 
 fn attributes() -> Screen {
     let mut screen = page("text attributes", BACK);
-    screen.window(3, 6, 20, 68, WINDOW, " All 256 attributes: background, foreground (background 8-F blinks) ");
+    screen.window(3, 6, 20, 68, WINDOW, " All 256 attributes (backgrounds 8 to F blink) ");
     for attribute in 0..=255u8 {
         let (row, column) = (5 + usize::from(attribute >> 4), 8 + 4 * usize::from(attribute & 15));
         screen.text(row, column, attribute, &format!(" {attribute:02X} "));
@@ -51,8 +51,8 @@ fn sector() -> Screen {
 
 fn bench() -> Screen {
     let mut screen = page("port benchmark", "Measuring...");
-    screen.window(3, 1, 12, 77, WINDOW, " Port accesses, average of 20,000 (virtual time) ");
-    screen.fill(4, 2, 10, 75, ' ', VALUE);
+    screen.text(3, 0, TEXT, "Port accesses, average of 20,000 each, in virtual time:");
+    screen.fill(4, 0, 10, 80, ' ', VALUE);
     for (row, text) in [
         "trapped read   IN 40h: the timer's process must answer",
         "posted write   OUT 80h: goes into a ring, the guest runs on",
@@ -61,7 +61,7 @@ fn bench() -> Screen {
     .iter()
     .enumerate()
     {
-        screen.text(17 + row, 4, FAINT, text);
+        screen.text(17 + row, 0, FAINT, text);
     }
     screen
 }
@@ -162,7 +162,6 @@ fn emit_sector(a: &mut Asm) -> AsmResult {
         at(".half");
         mov(di, DUMP_STATUS - ROW_BYTES); mov(bl, i32::from(GOOD)); mov(si, good); call("print.text");
         mov(bp, DUMP_ROWS); mov(si, SECTOR_BUFFER); add(si, word_ptr(DUMP_HALF)); mov(di, DUMP_FIRST);
-        sub(di, ROW_BYTES);
         at(".row");
         push(di);
         mov(ax, si); sub(ax, SECTOR_BUFFER); push(ax); mov(al, ah); mov(bl, i32::from(LABEL)); call("print.hex");
