@@ -1,0 +1,16 @@
+//! Assembles the built-in demo ROM and floppies from the sources in `demo/`.
+
+#[path = "demo/mod.rs"]
+mod demo;
+
+use std::path::PathBuf;
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    println!("cargo::rerun-if-changed=build.rs");
+    println!("cargo::rerun-if-changed=demo");
+    let out = PathBuf::from(std::env::var_os("OUT_DIR").ok_or("no OUT_DIR")?);
+    std::fs::write(out.join("demo_rom.bin"), demo::rom()?)?;
+    std::fs::write(out.join("demo_floppy.bin"), demo::demo_floppy()?)?;
+    std::fs::write(out.join("bench_floppy.bin"), demo::bench_floppy()?)?;
+    Ok(())
+}

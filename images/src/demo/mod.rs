@@ -1,0 +1,40 @@
+//! The built-in demo: a tiny system ROM with a demo guest in it, and two floppies.
+//!
+//! The build script assembles all of it from the sources in `images/demo/`, so that it needs
+//! nothing else on the machine.
+
+#[cfg(test)]
+mod tests;
+
+/// Size of a 1.44 MB floppy image.
+pub const FLOPPY_BYTES: usize = 2880 * 512;
+
+static ROM: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/demo_rom.bin"));
+static DEMO_FLOPPY: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/demo_floppy.bin"));
+static BENCH_FLOPPY: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/bench_floppy.bin"));
+
+/// The 64 KiB system ROM: its last byte belongs at FFFFFh and at FFFFFFFFh.
+///
+/// It boots the floppy in drive A when that has a boot sector and runs its own demo otherwise.
+pub fn demo_rom() -> &'static [u8] {
+    ROM
+}
+
+/// A bootable 1.44 MB floppy that greets, uses INT 10h, 12h, 13h and 16h, and echoes keys.
+pub fn demo_floppy() -> Vec<u8> {
+    floppy(DEMO_FLOPPY)
+}
+
+/// A bootable 1.44 MB floppy that measures port accesses at once.
+///
+/// It prints to the screen and to port E9h; the last line is `bench done`.
+pub fn bench_floppy() -> Vec<u8> {
+    floppy(BENCH_FLOPPY)
+}
+
+/// The whole image: the build script keeps only its head, the rest is empty.
+fn floppy(head: &[u8]) -> Vec<u8> {
+    let mut image = head.to_vec();
+    image.resize(FLOPPY_BYTES, 0);
+    image
+}
