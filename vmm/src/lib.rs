@@ -4,3 +4,4 @@
 //! are ranges that other processes answer for.
 
 pub mod cpu;
+pub mod interp;
