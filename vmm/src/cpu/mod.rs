@@ -34,19 +34,30 @@
 //! - `debug.rs`: `instruction_breakpoint(linear)`, `take_debug_trap(stepped)`.
 
 pub mod bus;
+mod control;
 pub mod cpuid;
 mod debug;
+pub mod descriptor;
 pub mod fault;
+mod interrupt;
 mod memory;
+mod msr;
 mod paging;
+mod ports;
 pub mod registers;
+mod returns;
+mod segment;
+mod stack;
 pub mod state;
+pub mod system;
+mod task;
 #[cfg(test)]
 pub(crate) mod testing;
 mod tlb;
 mod word;
 
 pub use fault::{Exec, Fault};
+pub use interrupt::SoftInterrupt;
 pub use registers::Seg;
 pub use state::{Activity, CpuState, InterruptShadow, InvalidState, Segment, TableRegister};
 pub use tlb::Mode;
@@ -79,9 +90,6 @@ pub struct Vcpu<B: Bus> {
     pub lazy: LazyFlags,
     /// Which physical memory holds kept instructions, and the writes to it.
     pub code: CodeMap,
-    /// The true arithmetic flags while an engine runs; those in `state.eflags` are out of date until
-    /// [`Vcpu::settle_flags`].
-    pub arithmetic: LazyFlags,
     /// Rights of explicit accesses: follows CPL, CR0.AM and EFLAGS.AC.
     mode: Mode,
     tlb: Tlb,
@@ -121,7 +129,6 @@ impl<B: Bus> Vcpu<B> {
 
     /// Brings everything derived from `state` in order after it was changed from outside.
     pub fn state_replaced(&mut self) {
-        self.arithmetic.set_bits(self.state.eflags);
         self.lazy.set_bits(self.state.eflags);
         self.tlb.flush_all();
         self.update_mode();
@@ -143,7 +150,6 @@ impl<B: Bus> Vcpu<B> {
     #[inline]
     pub fn set_flags(&mut self, flags: u32) {
         self.state.eflags = flags & eflags::DEFINED | eflags::FIXED;
-        self.arithmetic.set_bits(flags);
         self.lazy.set_bits(flags);
         self.update_mode();
     }
