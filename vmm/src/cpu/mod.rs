@@ -1,5 +1,214 @@
 //! The virtual processor: its architectural state and everything that the Intel manual says
 //! about it. Engines (`interp`, later `shadow`) run instructions on it; the [`bus::Bus`] is all
 //! it sees of the machine.
+//!
+//! # How an engine uses it
+//! - While an instruction executes, `state.eip` is that of the *next* instruction: it is what CALL,
+//!   INT and task switches save. The engine sets it before the instruction's effects, and puts EIP and
+//!   ESP back when the instruction returns a [`Fault`], unless [`Fault::in_new_task`] is set. Then it
+//!   calls [`Vcpu::deliver_fault`], which finds in `state` the instruction to restart.
+//! - Every method that can fault checks before it commits; what it has committed on a fault is at most
+//!   memory below the stack pointer and A/D bits.
+//! - Arithmetic flags are in `lazy`. This module reads and writes whole flags only through
+//!   [`Vcpu::flags`] and [`Vcpu::set_flags`]; the other bits in `state.eflags` are always true.
+//! - RF, TF and the interrupt shadow: the engine clears `state.interrupt_shadow` and EFLAGS.RF when it starts an
+//!   instruction, samples TF before it, and asks [`Vcpu::take_debug_trap`] after it. STI, MOV SS (by
+//!   [`Vcpu::load_ss_with_shadow`]) set the shadow; IRET sets RF from memory.
+//! - After each instruction: if `code.has_written()`, see the description of `tlb.rs`.
+//! - Decoded code depends on the map generation, CS.D, and (through its keys) physical addresses only.
+//!
+//! # Methods by file
+//! - `memory.rs`: `read_u8(seg, offset)`.. `write_u8`.. `modify_u8`.. (read with the write's checks made first),
+//!   `read_linear_u8(linear)`.. (supervisor), `read_linear_user`, `probe_write`, `probe_read`, `push16`, `pop32`, `mark_code`..
+//! - `paging.rs`: `translate_code(eip)`, `sync_map()`, `debug_translate(linear)`.
+//! - `segment.rs`: `load_segment(seg, selector)`, `load_ss_with_shadow(selector)`, `lar(selector) -> Option<u32>`, `lsl`,
+//!   `verr(selector) -> bool`, `verw`, `arpl(destination, source) -> Option<u16>`.
+//! - `control.rs`: `jump_near(eip)`, `far_jump(selector, offset)`, `far_call(selector, offset, wide)`.
+//! - `returns.rs`: `far_return(wide, extra_bytes)`, `iret(wide)`.
+//! - `interrupt.rs`: `software_interrupt(SoftInterrupt)`, `deliver_fault(Fault)`, `deliver_external(vector)`, `deliver_nmi()`.
+//! - `system.rs`: `mov_from_cr(n)`, `mov_to_cr(n, value)`, `mov_from_dr`, `mov_to_dr`, `lgdt(seg, offset, wide)`, `lidt`, `sgdt`, `sidt`,
+//!   `lldt(selector)`, `ltr(selector)`, `sldt() -> u16`, `str()`, `lmsw(u16)`, `smsw() -> u32`, `clts()`, `invlpg(seg, offset)`, `invd()`,
+//!   `wbinvd()`, `hlt()`, `cli()`, `sti()`, `pushf(wide)`, `popf(wide)`, `rdtsc()`, `rdpmc()`, `sysenter()`, `sysexit()`,
+//!   `check_fpu()`, `check_wait()`; `msr.rs`: `rdmsr()`, `wrmsr()`; `cpuid.rs`: `cpuid()` (operands in registers).
+//! - `ports.rs`: `check_io(port, width)`, `port_read(port, width)`, `port_write(port, width, value)` (with the checks).
+//! - `debug.rs`: `instruction_breakpoint(linear)`, `take_debug_trap(stepped)`.
 
 pub mod bus;
+mod control;
+pub mod cpuid;
+mod debug;
+pub mod descriptor;
+pub mod fault;
+mod interrupt;
+mod memory;
+mod msr;
+mod paging;
+mod ports;
+pub mod registers;
+mod returns;
+mod segment;
+mod stack;
+pub mod state;
+pub mod system;
+mod task;
+#[cfg(test)]
+pub(crate) mod testing;
+mod tlb;
+mod word;
+
+pub use fault::{Exec, Fault};
+pub use interrupt::SoftInterrupt;
+pub use registers::Seg;
+pub use state::{Activity, CpuState, InterruptShadow, InvalidState, Segment, TableRegister};
+pub use tlb::Mode;
+pub use word::Word;
+
+use crate::interp::code_map::CodeMap;
+use crate::interp::flags::LazyFlags;
+use bus::{Bus, PageGrant};
+use registers::{cr0, eflags};
+use tlb::Tlb;
+
+/// Where an instruction is, as [`Vcpu::translate_code`] finds it.
+#[derive(Clone, Copy, Debug)]
+pub struct CodeLocation {
+    /// Physical address of its first byte, A20 applied.
+    pub physical: u64,
+    /// Linear address of its first byte.
+    pub linear: u32,
+    /// How its page can be read, and whether decoded code of it may be kept.
+    pub grant: PageGrant,
+}
+
+/// A processor: architectural state, its view of the machine, and caches that can be dropped at any time.
+pub struct Vcpu<B: Bus> {
+    /// Architectural state. After changing it from outside call [`Vcpu::state_replaced`].
+    pub state: CpuState,
+    /// The machine. After a use that can change the memory map call [`Vcpu::sync_map`].
+    pub bus: B,
+    /// The arithmetic flags; those in `state.eflags` are out of date unless [`Vcpu::sync_flags`] was called.
+    pub lazy: LazyFlags,
+    /// Which physical memory holds kept instructions, and the writes to it.
+    pub code: CodeMap,
+    /// Rights of explicit accesses: follows CPL, CR0.AM and EFLAGS.AC.
+    mode: Mode,
+    tlb: Tlb,
+    a20_mask: u64,
+    map_generation: Option<u64>,
+}
+
+impl<B: Bus> Vcpu<B> {
+    /// A processor just after reset.
+    pub fn new(bus: B) -> Self {
+        let mut vcpu = Self {
+            state: CpuState::at_reset(),
+            bus,
+            lazy: LazyFlags::from_bits(0),
+            code: CodeMap::new(),
+            mode: Mode::Supervisor,
+            tlb: Tlb::new(),
+            a20_mask: !0,
+            map_generation: None,
+        };
+        vcpu.state_replaced();
+        vcpu
+    }
+
+    /// RESET#: everything but memory and the marks of kept code.
+    pub fn reset(&mut self) {
+        self.state = CpuState::at_reset();
+        self.state_replaced();
+    }
+
+    /// Takes over a state that was saved.
+    pub fn load_state(&mut self, state: CpuState) -> Result<(), InvalidState> {
+        self.state = state.validated()?;
+        self.state_replaced();
+        Ok(())
+    }
+
+    /// Brings everything derived from `state` in order after it was changed from outside.
+    pub fn state_replaced(&mut self) {
+        self.lazy.set_bits(self.state.eflags);
+        self.tlb.flush_all();
+        self.update_mode();
+        self.sync_map();
+    }
+
+    /// All of EFLAGS, arithmetic flags included.
+    #[inline]
+    pub fn flags(&self) -> u32 {
+        self.state.eflags & !eflags::ARITHMETIC | self.lazy.to_bits()
+    }
+
+    /// Brings the arithmetic flags in `state.eflags` up to date, for whoever looks at `state` as a whole.
+    pub fn sync_flags(&mut self) {
+        self.state.eflags = self.flags();
+    }
+
+    /// Sets all of EFLAGS, arithmetic flags included.
+    #[inline]
+    pub fn set_flags(&mut self, flags: u32) {
+        self.state.eflags = flags & eflags::DEFINED | eflags::FIXED;
+        self.lazy.set_bits(flags);
+        self.update_mode();
+    }
+
+    /// Current privilege level.
+    #[inline(always)]
+    pub fn cpl(&self) -> u8 {
+        self.state.cpl
+    }
+
+    /// Protected mode, including virtual-8086 mode.
+    #[inline(always)]
+    pub fn protected_mode(&self) -> bool {
+        self.state.protected()
+    }
+
+    /// Virtual-8086 mode.
+    #[inline(always)]
+    pub fn v86(&self) -> bool {
+        self.state.v86()
+    }
+
+    /// Protected mode proper: selectors name descriptors.
+    #[inline(always)]
+    pub fn descriptors_used(&self) -> bool {
+        self.state.protected() && !self.state.v86()
+    }
+
+    /// CS.D: operands and addresses are 32-bit by default.
+    #[inline(always)]
+    pub fn code_is_32bit(&self) -> bool {
+        self.state.segment(Seg::Cs).big()
+    }
+
+    /// SS.B: the stack is addressed by ESP.
+    #[inline(always)]
+    pub fn stack_is_32bit(&self) -> bool {
+        self.state.segment(Seg::Ss).big()
+    }
+
+    /// The rights of explicit memory accesses.
+    #[inline(always)]
+    pub fn mode(&self) -> Mode {
+        self.mode
+    }
+
+    fn set_cpl(&mut self, cpl: u8) {
+        self.state.cpl = cpl;
+        self.update_mode();
+    }
+
+    #[inline]
+    fn update_mode(&mut self) {
+        self.mode = if self.state.cpl < 3 {
+            Mode::Supervisor
+        } else if self.state.eflags & eflags::AC != 0 && self.state.cr0 & cr0::AM != 0 {
+            Mode::UserAligned
+        } else {
+            Mode::User
+        };
+    }
+}

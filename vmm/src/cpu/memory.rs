@@ -1,0 +1,352 @@
+//! Reading and writing memory: segment checks, the TLB's fast path, and the slow path behind it.
+
+use super::Vcpu;
+use super::bus::{Bus, PAGE_SIZE};
+use super::fault::{Exec, Fault};
+use super::registers::{Seg, gpr};
+use super::tlb::{Mode, OFFSET_MASK, Translation};
+use super::word::Word;
+use ipc::width::Width;
+
+/// Whether `len` bytes (at least one) at `linear` reach into the next page.
+const fn crosses_page(linear: u32, len: u32) -> bool {
+    (linear & OFFSET_MASK) + len > PAGE_SIZE as u32
+}
+
+impl<B: Bus> Vcpu<B> {
+    /// Linear address of `len` bytes at `seg:offset` to be read, after the segment checks.
+    #[inline(always)]
+    pub fn linear_for_read(&self, seg: Seg, offset: u32, len: u32) -> Exec<u32> {
+        let segment = &self.state.segments[seg as usize];
+        if u64::from(offset) + u64::from(len) <= segment.read_end() {
+            return Ok(segment.base().wrapping_add(offset));
+        }
+        self.check_segment(seg, offset, len, false)
+    }
+
+    /// Linear address of `len` bytes at `seg:offset` to be written, after the segment checks.
+    #[inline(always)]
+    pub fn linear_for_write(&self, seg: Seg, offset: u32, len: u32) -> Exec<u32> {
+        let segment = &self.state.segments[seg as usize];
+        if u64::from(offset) + u64::from(len) <= segment.write_end() {
+            return Ok(segment.base().wrapping_add(offset));
+        }
+        self.check_segment(seg, offset, len, true)
+    }
+
+    /// The whole check, for what the precomputed ends do not answer.
+    #[cold]
+    fn check_segment(&self, seg: Seg, offset: u32, len: u32, write: bool) -> Exec<u32> {
+        let segment = self.state.segment(seg);
+        if segment.allows(offset, len, write) {
+            Ok(segment.base().wrapping_add(offset))
+        } else if seg == Seg::Ss {
+            Err(Fault::ss(0))
+        } else {
+            Err(Fault::gp(0))
+        }
+    }
+
+    /// Reads `seg:offset` with the rights of the current privilege level.
+    #[inline(always)]
+    pub fn read<T: Word>(&mut self, seg: Seg, offset: u32) -> Exec<T> {
+        let linear = self.linear_for_read(seg, offset, T::SIZE)?;
+        self.read_linear_as(linear, self.mode)
+    }
+
+    /// Writes `seg:offset` with the rights of the current privilege level.
+    #[inline(always)]
+    pub fn write<T: Word>(&mut self, seg: Seg, offset: u32, value: T) -> Exec {
+        let linear = self.linear_for_write(seg, offset, T::SIZE)?;
+        self.write_linear_as(linear, value, self.mode)
+    }
+
+    /// Reads `seg:offset` for an instruction that will write it back: every check of the write is
+    /// made now, so the write that follows cannot fault.
+    #[inline(always)]
+    pub fn read_for_write<T: Word>(&mut self, seg: Seg, offset: u32) -> Exec<T> {
+        let linear = self.linear_for_write(seg, offset, T::SIZE)?;
+        if let Some(value) = self.tlb.read_writable(self.mode, linear) {
+            return Ok(value);
+        }
+        self.probe_linear_write(linear, T::SIZE)?;
+        self.read_slow(linear, self.mode)
+    }
+
+    /// Checks that `len` bytes (at least one) at `seg:offset` can be written.
+    #[inline]
+    pub fn probe_write(&mut self, seg: Seg, offset: u32, len: u32) -> Exec {
+        let linear = self.linear_for_write(seg, offset, len)?;
+        if self.tlb.fast_write(self.mode, linear, len) && len <= PAGE_SIZE as u32 {
+            return Ok(());
+        }
+        self.probe_linear_write(linear, len)
+    }
+
+    /// Checks that `len` bytes (at least one) at `seg:offset` can be read.
+    pub fn probe_read(&mut self, seg: Seg, offset: u32, len: u32) -> Exec {
+        let linear = self.linear_for_read(seg, offset, len)?;
+        self.probe_pages(linear, len, false)
+    }
+
+    #[cold]
+    fn probe_linear_write(&mut self, linear: u32, len: u32) -> Exec {
+        if self.mode == Mode::UserAligned && len.is_power_of_two() && linear & (len - 1) != 0 {
+            return Err(Fault::ac());
+        }
+        self.probe_pages(linear, len, true)
+    }
+
+    fn probe_pages(&mut self, linear: u32, len: u32, write: bool) -> Exec {
+        self.translate(linear, write, self.mode)?;
+        let mut checked = PAGE_SIZE as u32 - (linear & OFFSET_MASK);
+        while checked < len {
+            self.translate(linear.wrapping_add(checked), write, self.mode)?;
+            checked = checked.saturating_add(PAGE_SIZE as u32);
+        }
+        Ok(())
+    }
+
+    /// Reads linear memory with the rights of the current privilege level.
+    #[inline(always)]
+    pub fn read_linear_user<T: Word>(&mut self, linear: u32) -> Exec<T> {
+        self.read_linear_as(linear, self.mode)
+    }
+
+    /// Writes linear memory with the rights of the current privilege level.
+    #[inline(always)]
+    pub fn write_linear_user<T: Word>(&mut self, linear: u32, value: T) -> Exec {
+        self.write_linear_as(linear, value, self.mode)
+    }
+
+    /// Reads linear memory with supervisor rights, as descriptor tables are.
+    #[inline(always)]
+    pub fn read_linear<T: Word>(&mut self, linear: u32) -> Exec<T> {
+        self.read_linear_as(linear, Mode::Supervisor)
+    }
+
+    /// Writes linear memory with supervisor rights.
+    #[inline(always)]
+    pub fn write_linear<T: Word>(&mut self, linear: u32, value: T) -> Exec {
+        self.write_linear_as(linear, value, Mode::Supervisor)
+    }
+
+    #[inline(always)]
+    pub(super) fn read_linear_as<T: Word>(&mut self, linear: u32, mode: Mode) -> Exec<T> {
+        match self.tlb.read(mode, linear) {
+            Some(value) => Ok(value),
+            None => self.read_slow(linear, mode),
+        }
+    }
+
+    #[inline(always)]
+    pub(super) fn write_linear_as<T: Word>(&mut self, linear: u32, value: T, mode: Mode) -> Exec {
+        if self.tlb.write(mode, linear, value) { Ok(()) } else { self.write_slow(linear, value, mode) }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn read_slow<T: Word>(&mut self, linear: u32, mode: Mode) -> Exec<T> {
+        if mode == Mode::UserAligned && linear & (T::SIZE - 1) != 0 {
+            return Err(Fault::ac());
+        }
+        let first = self.translate(linear, false, mode)?;
+        let offset = linear & OFFSET_MASK;
+        if !crosses_page(linear, T::SIZE) {
+            self.watch_data(linear, T::SIZE, false);
+            if let Some(value) = first.load(offset) {
+                return Ok(value);
+            }
+            let address = first.physical | u64::from(offset);
+            let value = match T::SIZE {
+                1 => u64::from(self.bus.read_memory(address, Width::Byte)),
+                2 => u64::from(self.bus.read_memory(address, Width::Word)),
+                4 => u64::from(self.bus.read_memory(address, Width::Dword)),
+                _ => {
+                    let low = self.bus.read_memory(address, Width::Dword);
+                    u64::from(low) | u64::from(self.bus.read_memory(address + 4, Width::Dword)) << 32
+                }
+            };
+            self.sync_map();
+            return Ok(T::narrow(value));
+        }
+        let second = self.translate(linear.wrapping_add(T::SIZE - 1), false, mode)?;
+        self.watch_data(linear, T::SIZE, false);
+        let mut value = 0;
+        for i in 0..T::SIZE {
+            let (page, at) = byte_of(&first, &second, offset + i);
+            let byte = match page.load::<u8>(at) {
+                Some(byte) => byte,
+                None => self.bus.read_memory(page.physical | u64::from(at), Width::Byte) as u8,
+            };
+            value |= u64::from(byte) << (8 * i);
+        }
+        self.sync_map();
+        Ok(T::narrow(value))
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn write_slow<T: Word>(&mut self, linear: u32, value: T, mode: Mode) -> Exec {
+        if mode == Mode::UserAligned && linear & (T::SIZE - 1) != 0 {
+            return Err(Fault::ac());
+        }
+        let first = self.translate(linear, true, mode)?;
+        let offset = linear & OFFSET_MASK;
+        if !crosses_page(linear, T::SIZE) {
+            self.watch_data(linear, T::SIZE, true);
+            let address = first.physical | u64::from(offset);
+            if first.store(offset, value) {
+                if self.code.is_code_page(first.physical) {
+                    self.code.note_write(address, T::SIZE);
+                } else if mode != Mode::UserAligned {
+                    self.tlb.unprotect(mode, linear);
+                }
+                return Ok(());
+            }
+            let wide = value.widen();
+            match T::SIZE {
+                1 => self.bus.write_memory(address, Width::Byte, wide as u32),
+                2 => self.bus.write_memory(address, Width::Word, wide as u32),
+                4 => self.bus.write_memory(address, Width::Dword, wide as u32),
+                _ => {
+                    self.bus.write_memory(address, Width::Dword, wide as u32);
+                    self.bus.write_memory(address + 4, Width::Dword, (wide >> 32) as u32);
+                }
+            }
+            self.code.note_write(address, T::SIZE);
+            self.sync_map();
+            return Ok(());
+        }
+        let second = self.translate(linear.wrapping_add(T::SIZE - 1), true, mode)?;
+        self.watch_data(linear, T::SIZE, true);
+        for i in 0..T::SIZE {
+            let (page, at) = byte_of(&first, &second, offset + i);
+            let byte = (value.widen() >> (8 * i)) as u8;
+            let address = page.physical | u64::from(at);
+            if !page.store(at, byte) {
+                self.bus.write_memory(address, Width::Byte, u32::from(byte));
+            }
+            self.code.note_write(address, 1);
+        }
+        self.sync_map();
+        Ok(())
+    }
+
+    /// Pushes onto the current stack; nothing changes when it faults.
+    #[inline]
+    pub fn push<T: Word>(&mut self, value: T) -> Exec {
+        let esp = self.state.gpr[gpr::ESP];
+        let mask = self.stack_mask();
+        let top = esp.wrapping_sub(T::SIZE) & mask;
+        self.write(Seg::Ss, top, value)?;
+        self.state.gpr[gpr::ESP] = esp & !mask | top;
+        Ok(())
+    }
+
+    /// Pops from the current stack; nothing changes when it faults.
+    #[inline]
+    pub fn pop<T: Word>(&mut self) -> Exec<T> {
+        let esp = self.state.gpr[gpr::ESP];
+        let mask = self.stack_mask();
+        let value = self.read(Seg::Ss, esp & mask)?;
+        self.state.gpr[gpr::ESP] = esp & !mask | esp.wrapping_add(T::SIZE) & mask;
+        Ok(value)
+    }
+
+    /// All ones where the stack pointer has bits: SP or ESP.
+    #[inline(always)]
+    pub fn stack_mask(&self) -> u32 {
+        if self.state.segment(Seg::Ss).big() { u32::MAX } else { 0xffff }
+    }
+
+    /// Remembers that instructions of `len` bytes (within one page) at `physical` are being kept:
+    /// writes to them will appear in [`Vcpu::code`].
+    pub fn mark_code(&mut self, physical: u64, len: u32) {
+        if self.code.mark(physical, len) {
+            let page = physical & !(PAGE_SIZE - 1);
+            self.bus.mark_code(page);
+            self.tlb.protect(page);
+        }
+    }
+
+    /// Nothing of the page at `physical` is kept any more.
+    pub fn unmark_code_page(&mut self, physical: u64) {
+        if self.code.is_code_page(physical) {
+            self.code.clear_page(physical);
+            self.bus.unmark_code(physical & !(PAGE_SIZE - 1));
+        }
+    }
+}
+
+/// In which of two consecutive pages the byte at `offset` from the first one's start is, and where.
+fn byte_of<'a>(first: &'a Translation, second: &'a Translation, offset: u32) -> (&'a Translation, u32) {
+    if offset < PAGE_SIZE as u32 { (first, offset) } else { (second, offset & OFFSET_MASK) }
+}
+
+macro_rules! named_access {
+    ($type:ty, $read:ident, $write:ident, $modify:ident, $read_linear:ident, $write_linear:ident) => {
+        impl<B: Bus> Vcpu<B> {
+            #[doc = concat!("Reads a `", stringify!($type), "` at `seg:offset`.")]
+            #[inline(always)]
+            pub fn $read(&mut self, seg: Seg, offset: u32) -> Exec<$type> {
+                self.read(seg, offset)
+            }
+
+            #[doc = concat!("Writes a `", stringify!($type), "` at `seg:offset`.")]
+            #[inline(always)]
+            pub fn $write(&mut self, seg: Seg, offset: u32, value: $type) -> Exec {
+                self.write(seg, offset, value)
+            }
+
+            #[doc = concat!("[`Vcpu::read_for_write`] of a `", stringify!($type), "`.")]
+            #[inline(always)]
+            pub fn $modify(&mut self, seg: Seg, offset: u32) -> Exec<$type> {
+                self.read_for_write(seg, offset)
+            }
+
+            #[doc = concat!("Reads a `", stringify!($type), "` with supervisor rights.")]
+            #[inline(always)]
+            pub fn $read_linear(&mut self, linear: u32) -> Exec<$type> {
+                self.read_linear(linear)
+            }
+
+            #[doc = concat!("Writes a `", stringify!($type), "` with supervisor rights.")]
+            #[inline(always)]
+            pub fn $write_linear(&mut self, linear: u32, value: $type) -> Exec {
+                self.write_linear(linear, value)
+            }
+        }
+    };
+}
+
+named_access!(u8, read_u8, write_u8, modify_u8, read_linear_u8, write_linear_u8);
+named_access!(u16, read_u16, write_u16, modify_u16, read_linear_u16, write_linear_u16);
+named_access!(u32, read_u32, write_u32, modify_u32, read_linear_u32, write_linear_u32);
+named_access!(u64, read_u64, write_u64, modify_u64, read_linear_u64, write_linear_u64);
+
+impl<B: Bus> Vcpu<B> {
+    /// PUSH of a word.
+    #[inline]
+    pub fn push16(&mut self, value: u16) -> Exec {
+        self.push(value)
+    }
+
+    /// PUSH of a dword.
+    #[inline]
+    pub fn push32(&mut self, value: u32) -> Exec {
+        self.push(value)
+    }
+
+    /// POP of a word.
+    #[inline]
+    pub fn pop16(&mut self) -> Exec<u16> {
+        self.pop()
+    }
+
+    /// POP of a dword.
+    #[inline]
+    pub fn pop32(&mut self) -> Exec<u32> {
+        self.pop()
+    }
+}

@@ -1,0 +1,409 @@
+//! The loop: finds blocks, runs them, delivers faults and traps.
+
+use super::cache::{Block, BlockCache};
+use super::decode::{MAX_LENGTH, Outcome, decode};
+use super::op::{ESP, Ends, Op};
+use crate::cpu::bus::{Bus, PAGE_SIZE};
+use crate::cpu::fault::{Exec, Fault};
+use crate::cpu::registers::{Seg, eflags};
+use crate::cpu::state::{Activity, InterruptShadow};
+use crate::cpu::{CodeLocation, Vcpu};
+
+/// Most instructions in a block.
+const BLOCK_OPS: usize = 48;
+/// Most bytes that are fetched to decode a block.
+const BLOCK_BYTES: usize = 256;
+
+/// Why [`Interp::run`] returned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// As many instructions were executed as were asked for, or some more, to the end of a block.
+    Budget,
+    /// HLT was executed, and no interrupt has come yet.
+    Halted,
+    /// [`Bus::attention`] is set.
+    Attention,
+    /// A triple fault: the processor waits for a reset.
+    Shutdown,
+}
+
+/// What the engine has done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Statistics {
+    /// Instructions executed, iterations that were resumed included.
+    pub instructions: u64,
+    /// Blocks executed.
+    pub blocks: u64,
+    /// Instructions executed one by one, outside blocks.
+    pub single_steps: u64,
+    /// Blocks decoded.
+    pub blocks_decoded: u64,
+    /// Instructions decoded.
+    pub instructions_decoded: u64,
+    /// Blocks dropped because their code was written.
+    pub blocks_dropped: u64,
+    /// Exceptions delivered.
+    pub faults: u64,
+    /// Blocks that are kept now.
+    pub blocks_kept: u64,
+}
+
+/// The interpreter. It holds nothing architectural: it can be dropped and made anew at any time.
+pub struct Interp<B: Bus> {
+    cache: BlockCache<B>,
+    statistics: Statistics,
+    map_generation: Option<u64>,
+}
+
+impl<B: Bus> Default for Interp<B> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// How a block ended.
+enum Left {
+    /// With its last instruction.
+    Done(Ends),
+    /// Before that, because code was written.
+    CodeWritten,
+    /// With a fault, after so many instructions.
+    Faulted(Fault),
+}
+
+impl<B: Bus> Interp<B> {
+    /// An interpreter that has decoded nothing yet.
+    pub fn new() -> Self {
+        Interp { cache: BlockCache::default(), statistics: Statistics::default(), map_generation: None }
+    }
+
+    /// What has been done so far.
+    pub fn statistics(&self) -> Statistics {
+        Statistics { blocks_kept: self.cache.len() as u64, ..self.statistics }
+    }
+
+    /// Forgets all decoded code (after guest memory was changed behind the bus, as by a restored snapshot).
+    pub fn forget_code(&mut self, cpu: &mut Vcpu<B>) {
+        self.cache.clear(cpu);
+    }
+
+    /// Executes at least one block, unless the processor is halted, and about `budget` instructions.
+    pub fn run(&mut self, cpu: &mut Vcpu<B>, budget: u64) -> Exit {
+        self.take_foreign_writes(cpu);
+        let mut left = budget.max(1);
+        let exit = loop {
+            match cpu.state.activity {
+                Activity::Running => {}
+                Activity::Halted => break Exit::Halted,
+                Activity::Shutdown => break Exit::Shutdown,
+            }
+            if self.needs_single_step(cpu) {
+                self.step_once(cpu);
+                left = left.saturating_sub(1);
+            } else {
+                left = self.run_blocks(cpu, left);
+            }
+            if cpu.state.activity != Activity::Running {
+                continue;
+            }
+            // The boundary after STI or MOV SS is none where the monitor could do anything.
+            if cpu.bus.attention() && cpu.state.interrupt_shadow == InterruptShadow::None {
+                self.take_foreign_writes(cpu);
+                break Exit::Attention;
+            }
+            if left == 0 {
+                break Exit::Budget;
+            }
+        };
+        cpu.sync_flags();
+        exit
+    }
+
+    /// Executes exactly one instruction (of a repeated one: at least one iteration), or delivers the
+    /// fault that it raises.
+    pub fn step(&mut self, cpu: &mut Vcpu<B>) -> Exit {
+        self.take_foreign_writes(cpu);
+        if cpu.state.activity == Activity::Running {
+            self.step_once(cpu);
+        }
+        cpu.sync_flags();
+        match cpu.state.activity {
+            Activity::Halted => Exit::Halted,
+            Activity::Shutdown => Exit::Shutdown,
+            Activity::Running if cpu.bus.attention() => Exit::Attention,
+            Activity::Running => Exit::Budget,
+        }
+    }
+
+    fn needs_single_step(&self, cpu: &Vcpu<B>) -> bool {
+        cpu.state.eflags & (eflags::TF | eflags::RF) != 0
+            || cpu.state.interrupt_shadow != InterruptShadow::None
+            || cpu.breakpoints_enabled()
+    }
+
+    /// Drops what devices wrote over.
+    fn take_foreign_writes(&mut self, cpu: &mut Vcpu<B>) {
+        while let Some((physical, len)) = cpu.bus.take_written_code() {
+            self.statistics.blocks_dropped += self.cache.drop_range(cpu, physical, len) as u64;
+        }
+        self.follow_map(cpu);
+    }
+
+    /// Drops what the processor itself wrote over.
+    #[cold]
+    fn take_own_writes(&mut self, cpu: &mut Vcpu<B>) {
+        while let Some((physical, len)) = cpu.code.take_written() {
+            self.statistics.blocks_dropped +=
+                self.cache.drop_range(cpu, physical, u64::from(len)) as u64;
+        }
+    }
+
+    fn follow_map(&mut self, cpu: &mut Vcpu<B>) {
+        let generation = cpu.bus.map_generation();
+        if self.map_generation != Some(generation) {
+            self.map_generation = Some(generation);
+            cpu.sync_map();
+            self.cache.revalidate(cpu);
+        }
+    }
+
+    /// Runs blocks as long as they follow each other without any change but EIP. Returns what is left
+    /// of the budget.
+    fn run_blocks(&mut self, cpu: &mut Vcpu<B>, mut left: u64) -> u64 {
+        let mut location = match cpu.translate_code(cpu.state.eip) {
+            Ok(location) => location,
+            Err(fault) => {
+                self.deliver(cpu, fault);
+                return left.saturating_sub(1);
+            }
+        };
+        loop {
+            if self.map_generation != Some(cpu.bus.map_generation()) {
+                self.follow_map(cpu);
+                return left;
+            }
+            let wide = cpu.code_is_32bit();
+            let start = cpu.state.eip;
+            let Some(block) = self.cache.find(location.physical, wide) else {
+                if self.decode_block(cpu, &location, wide) {
+                    continue;
+                }
+                self.step_once(cpu);
+                return left.saturating_sub(1);
+            };
+            let limit = cpu.state.segment(Seg::Cs).limit();
+            if u64::from(start) + u64::from(block.len) > u64::from(limit) + 1 {
+                self.step_once(cpu);
+                return left.saturating_sub(1);
+            }
+            self.statistics.blocks += 1;
+            let (executed, end) = execute(block, cpu, start);
+            self.statistics.instructions += executed;
+            left = left.saturating_sub(executed);
+            match end {
+                Left::Done(Ends::Not | Ends::Near) => {}
+                Left::Done(Ends::Full | Ends::Interrupt) => return left,
+                Left::CodeWritten => {
+                    self.take_own_writes(cpu);
+                    return left;
+                }
+                Left::Faulted(fault) => {
+                    if cpu.code.has_written() {
+                        self.take_own_writes(cpu);
+                    }
+                    self.deliver(cpu, fault);
+                    return left;
+                }
+            }
+            if left == 0 || cpu.bus.attention() {
+                return left;
+            }
+            let eip = cpu.state.eip;
+            let linear = cpu.state.segment(Seg::Cs).base().wrapping_add(eip);
+            if (linear ^ location.linear) & !(PAGE_SIZE as u32 - 1) == 0 && eip <= limit {
+                // The same page, and nothing that could translate it differently has happened.
+                let offset = u64::from(linear) % PAGE_SIZE;
+                location.physical = location.physical & !(PAGE_SIZE - 1) | offset;
+                location.linear = linear;
+            } else {
+                location = match cpu.translate_code(eip) {
+                    Ok(location) => location,
+                    Err(fault) => {
+                        self.deliver(cpu, fault);
+                        return left;
+                    }
+                };
+            }
+        }
+    }
+
+    /// Decodes what starts at `location` and keeps it. False when it cannot be kept.
+    #[cold]
+    #[inline(never)]
+    fn decode_block(&mut self, cpu: &mut Vcpu<B>, location: &CodeLocation, wide: bool) -> bool {
+        let Some(host) = location.grant.read.filter(|_| location.grant.cacheable_code) else { return false };
+        if location.physical > u64::from(u32::MAX) {
+            return false;
+        }
+        let in_page = (PAGE_SIZE - location.physical % PAGE_SIZE) as usize;
+        let mut buffer = [0; BLOCK_BYTES];
+        let Some(bytes) = buffer.get_mut(..in_page.min(BLOCK_BYTES)) else { return false };
+        // Marked before it is read: a device that writes it from now on reports that.
+        cpu.mark_code(location.physical, 1);
+        let mut ops = Vec::with_capacity(8);
+        let mut at = 0;
+        let mut fetched = 0;
+        while ops.len() < BLOCK_OPS {
+            let wanted = bytes.len().min(at + MAX_LENGTH);
+            if fetch(cpu, location.linear, bytes, &mut fetched, wanted).is_err() {
+                break;
+            }
+            let Some(rest) = bytes.get(at..wanted) else { break };
+            let Outcome::Op(mut op) = decode(rest, wide) else { break };
+            at += usize::from(op.len);
+            op.end = at as u16;
+            ops.push(op);
+            if op.ends != Ends::Not {
+                break;
+            }
+        }
+        if ops.is_empty() {
+            return false;
+        }
+        self.statistics.blocks_decoded += 1;
+        self.statistics.instructions_decoded += ops.len() as u64;
+        self.cache.insert(cpu, ops, location.physical, wide, host.as_ptr() as usize);
+        true
+    }
+
+    /// Executes one instruction without using or keeping a block.
+    fn step_once(&mut self, cpu: &mut Vcpu<B>) {
+        self.statistics.single_steps += 1;
+        self.statistics.instructions += 1;
+        let shadow = std::mem::take(&mut cpu.state.interrupt_shadow);
+        let stepped = cpu.state.eflags & eflags::TF != 0;
+        let start = cpu.state.eip;
+        let esp = cpu.state.gpr[ESP as usize];
+        let op = match self.fetch_one(cpu, shadow) {
+            Ok(op) => op,
+            Err(fault) => return self.deliver(cpu, fault),
+        };
+        cpu.state.eflags &= !eflags::RF;
+        cpu.state.eip = start.wrapping_add(u32::from(op.len));
+        let result = (op.handler)(cpu, &op);
+        if cpu.code.has_written() {
+            self.take_own_writes(cpu);
+        }
+        match result {
+            Ok(()) => {
+                if cpu.state.interrupt_shadow == InterruptShadow::MovSs {
+                    return;
+                }
+                if let Some(trap) = cpu.take_debug_trap(stepped && op.ends != Ends::Interrupt) {
+                    self.deliver(cpu, trap);
+                }
+            }
+            Err(fault) => {
+                restore(cpu, &fault, start, esp);
+                self.deliver(cpu, fault);
+            }
+        }
+    }
+
+    /// Fetches and decodes the instruction at EIP.
+    fn fetch_one(&mut self, cpu: &mut Vcpu<B>, shadow: InterruptShadow) -> Exec<Op<B>> {
+        let start = cpu.state.eip;
+        let location = cpu.translate_code(start)?;
+        if shadow != InterruptShadow::MovSs
+            && let Some(fault) = cpu.instruction_breakpoint(location.linear)
+        {
+            return Err(fault);
+        }
+        let wide = cpu.code_is_32bit();
+        let in_page = (PAGE_SIZE - location.physical % PAGE_SIZE) as usize;
+        let limit = cpu.state.segment(Seg::Cs).limit();
+        let in_segment = u64::from(limit - start) + 1;
+        let available = (MAX_LENGTH as u64).min(in_segment) as usize;
+        let mut bytes = [0; MAX_LENGTH];
+        let mut fetched = 0;
+        // First the bytes of this page: the next one may be missing, and need not exist.
+        for wanted in [available.min(in_page), available] {
+            fetch(cpu, location.linear, &mut bytes, &mut fetched, wanted)?;
+            if let Outcome::Op(op) = decode(bytes.get(..wanted).unwrap_or(&bytes), wide) {
+                return Ok(op);
+            }
+        }
+        Err(Fault::gp(0))
+    }
+
+    fn deliver(&mut self, cpu: &mut Vcpu<B>, fault: Fault) {
+        self.statistics.faults += 1;
+        cpu.deliver_fault(fault);
+        if cpu.code.has_written() {
+            self.take_own_writes(cpu);
+        }
+    }
+}
+
+/// Fills `bytes` up to `wanted` from linear memory. Fetching meets no data breakpoint.
+fn fetch<B: Bus>(
+    cpu: &mut Vcpu<B>,
+    linear: u32,
+    bytes: &mut [u8],
+    fetched: &mut usize,
+    wanted: usize,
+) -> Exec {
+    let watched = cpu.state.pending_debug;
+    let mut result = Ok(());
+    while let Some(byte) = bytes.get_mut(*fetched).filter(|_| *fetched < wanted) {
+        match cpu.read_linear_user(linear.wrapping_add(*fetched as u32)) {
+            Ok(value) => *byte = value,
+            Err(fault) => {
+                result = Err(fault);
+                break;
+            }
+        }
+        *fetched += 1;
+    }
+    cpu.state.pending_debug = watched;
+    result
+}
+
+/// Puts EIP and ESP back to where the faulting instruction found them.
+#[inline(always)]
+fn restore<B: Bus>(cpu: &mut Vcpu<B>, fault: &Fault, start: u32, esp: u32) {
+    if !fault.in_new_task {
+        cpu.state.eip = start;
+        cpu.state.gpr[ESP as usize] = esp;
+    }
+}
+
+/// Runs a block. Returns the number of instructions completed (or tried).
+#[inline(always)]
+fn execute<B: Bus>(block: &Block<B>, cpu: &mut Vcpu<B>, start: u32) -> (u64, Left) {
+    let Some((last, body)) = block.ops.split_last() else { return (0, Left::CodeWritten) };
+    let mut before = 0;
+    for (i, op) in body.iter().enumerate() {
+        let esp = cpu.state.gpr[ESP as usize];
+        if let Err(fault) = (op.handler)(cpu, op) {
+            restore(cpu, &fault, start.wrapping_add(before), esp);
+            return (i as u64 + 1, Left::Faulted(fault));
+        }
+        before = u32::from(op.end);
+        if cpu.code.has_written() {
+            cpu.state.eip = start.wrapping_add(before);
+            return (i as u64 + 1, Left::CodeWritten);
+        }
+    }
+    let esp = cpu.state.gpr[ESP as usize];
+    cpu.state.eip = start.wrapping_add(u32::from(last.end));
+    let executed = block.ops.len() as u64;
+    match (last.handler)(cpu, last) {
+        Err(fault) => {
+            restore(cpu, &fault, start.wrapping_add(before), esp);
+            (executed, Left::Faulted(fault))
+        }
+        Ok(()) if cpu.code.has_written() => (executed, Left::CodeWritten),
+        Ok(()) => (executed, Left::Done(last.ends)),
+    }
+}
