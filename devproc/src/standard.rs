@@ -24,7 +24,7 @@ fn build_gpu(context: &BuildContext<'_>) -> Result<Vec<Box<dyn Device>>, String>
 }
 
 fn build_keyboard(context: &BuildContext<'_>) -> Result<Vec<Box<dyn Device>>, String> {
-    keyboard::models(context.config).map_err(boxed_error)
+    Ok(keyboard::models(context.config))
 }
 
 fn build_storage(context: &BuildContext<'_>) -> Result<Vec<Box<dyn Device>>, String> {

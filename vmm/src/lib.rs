@@ -6,3 +6,5 @@
 pub mod bus;
 pub mod cpu;
 pub mod interp;
+pub mod monitor;
+pub mod process;

@@ -2,7 +2,7 @@
 //! deals with that: interrupts, resets, pauses, halts, shutdowns.
 
 use crate::bus::MachineBus;
-use crate::cpu::Vcpu;
+use crate::cpu::{InterruptShadow, Seg, Vcpu};
 use crate::cpu::bus::Bus;
 use crate::cpu::registers::eflags;
 use crate::interp::{Exit, Interp};
@@ -38,8 +38,6 @@ impl Monitor {
             }
             self.deliver_interrupt();
             self.set_state(VcpuState::Running);
-            let enabled = self.vcpu.state.eflags & eflags::IF != 0;
-            self.vcpu.bus.set_interrupts_enabled(enabled);
             let exit = self.engine.run(&mut self.vcpu, SLICE);
             self.publish_progress();
             match exit {
@@ -55,9 +53,6 @@ impl Monitor {
         let bits = self.vcpu.bus.board().attention();
         if bits & !attention::INTR == 0 {
             return true;
-        }
-        if bits & attention::CODE_WRITTEN != 0 {
-            self.engine.drop_written_code(&mut self.vcpu);
         }
         if bits & attention::MAP != 0 {
             self.vcpu.bus.board().take_attention(attention::MAP);
@@ -116,15 +111,17 @@ impl Monitor {
 
     fn deliver_interrupt(&mut self) {
         let board = self.vcpu.bus.board();
-        if board.attention() & attention::INTR == 0 || !self.engine.can_interrupt(&self.vcpu) {
+        let state = &self.vcpu.state;
+        let can_interrupt =
+            state.eflags & eflags::IF != 0 && state.interrupt_shadow == InterruptShadow::None;
+        if board.attention() & attention::INTR == 0 || !can_interrupt {
             return;
         }
         // Taken before the request is looked at: one that is published meanwhile sets it again.
         board.take_attention(attention::INTR);
         if let Some(vector) = self.vcpu.bus.acknowledge_interrupt() {
-            // A device's DMA is seen before the interrupt that announces it.
-            self.engine.drop_written_code(&mut self.vcpu);
-            self.engine.interrupt(&mut self.vcpu, vector);
+            // The engine drops code that a device's DMA wrote over before it runs the handler.
+            self.vcpu.deliver_external(vector);
         }
     }
 
@@ -148,13 +145,13 @@ impl Monitor {
         let state = &self.vcpu.state;
         tracing::warn!(
             "Triple fault at {:04x}:{:08x}: the CPU shut down and is reset",
-            state.segment(crate::cpu::Seg::Cs).selector,
+            state.segment(Seg::Cs).selector,
             state.eip
         );
         self.vcpu.bus.board().request_reset(RESET_CPU);
     }
 
-    fn set_state(&mut self, state: VcpuState) {
+    fn set_state(&self, state: VcpuState) {
         let cell = &self.vcpu.bus.board().vcpu;
         let old = cell.state.swap(state as u32, Ordering::Release);
         if state == VcpuState::Running && old != VcpuState::Running as u32 {
@@ -163,8 +160,8 @@ impl Monitor {
     }
 
     fn publish_progress(&mut self) {
-        self.instructions = self.engine.retired();
-        let cs = self.vcpu.state.segment(crate::cpu::Seg::Cs).selector;
+        self.instructions = self.engine.statistics().instructions;
+        let cs = self.vcpu.state.segment(Seg::Cs).selector;
         let eip = self.vcpu.state.eip;
         self.vcpu.bus.set_guest_position(cs, eip);
         let cell = &self.vcpu.bus.board().vcpu;

@@ -66,7 +66,7 @@ impl Bus for TestBus {
     fn a20_enabled(&self) -> bool {
         true
     }
-    fn attention(&self) -> bool {
+    fn attention(&self, _: bool) -> bool {
         false
     }
     fn interrupt_pending(&self) -> bool {

@@ -279,7 +279,7 @@ impl DeviceProcess {
             .collect();
         shared.layout().set_models(&infos);
         let mut process =
-            Self { models, shared, committer: Committer::default(), painter, watchers, lines_seen: 0 };
+            Self { models, shared, committer: Committer::default(), painter, watchers, lines_seen: 0, stop };
         process.start(setup.resume);
         let cell = &process.shared.board().processes[slot];
         cell.state.store(ProcessState::Ready as u32, Ordering::Release);

@@ -43,8 +43,6 @@ pub struct MachineBus {
     pci: ConfigMechanism,
     /// Link with posted writes that other links' accesses must wait for.
     posted: Option<usize>,
-    /// Bits of the attention word that end a run of guest code now.
-    attention_mask: u32,
     generation: u64,
     board_map_seen: u32,
     written_code: VecDeque<(u64, u64)>,
@@ -61,7 +59,6 @@ impl MachineBus {
             links,
             pci: ConfigMechanism::default(),
             posted: None,
-            attention_mask: u32::MAX,
             generation: 1,
             board_map_seen: 0,
             written_code: VecDeque::new(),
@@ -75,12 +72,6 @@ impl MachineBus {
     #[inline]
     pub fn board(&self) -> &Board {
         self.board.view().unwrap_or_else(|_| unreachable!("checked when it was opened"))
-    }
-
-    /// Whether a pending interrupt should end a run of guest code: not while IF is clear.
-    #[inline]
-    pub fn set_interrupts_enabled(&mut self, enabled: bool) {
-        self.attention_mask = if enabled { u32::MAX } else { !attention::INTR };
     }
 
     /// Where the guest is, for traces.
@@ -408,8 +399,9 @@ impl Bus for MachineBus {
     }
 
     #[inline]
-    fn attention(&self) -> bool {
-        self.board().attention() & self.attention_mask != 0
+    fn attention(&self, interrupts_enabled: bool) -> bool {
+        let wanted = if interrupts_enabled { u32::MAX } else { !attention::INTR };
+        self.board().attention() & wanted != 0
     }
 
     fn interrupt_pending(&self) -> bool {

@@ -67,9 +67,10 @@ pub trait Bus {
     /// Whether address line 20 passes (true after the gate was opened).
     fn a20_enabled(&self) -> bool;
 
-    /// Whether anything wants the CPU's attention between instructions: an interrupt, a reset,
-    /// a pause, a device's report of written code. One relaxed load; polled per block.
-    fn attention(&self) -> bool;
+    /// Whether anything wants the CPU's attention between instructions: an interrupt (only when
+    /// `interrupts_enabled`), a reset, a pause, a device's report of written code. One relaxed
+    /// load; polled per block.
+    fn attention(&self, interrupts_enabled: bool) -> bool;
 
     /// INTR is asserted.
     fn interrupt_pending(&self) -> bool;

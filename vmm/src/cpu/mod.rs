@@ -154,6 +154,12 @@ impl<B: Bus> Vcpu<B> {
         self.update_mode();
     }
 
+    /// Whether the monitor should be asked what is to be done before the next instruction.
+    #[inline(always)]
+    pub fn wants_attention(&self) -> bool {
+        self.bus.attention(self.state.eflags & eflags::IF != 0)
+    }
+
     /// Current privilege level.
     #[inline(always)]
     pub fn cpl(&self) -> u8 {

@@ -156,7 +156,7 @@ impl Bus for RamBus {
         self.a20
     }
 
-    fn attention(&self) -> bool {
+    fn attention(&self, _: bool) -> bool {
         !self.interrupts.is_empty() || !self.written_code.is_empty()
     }
 

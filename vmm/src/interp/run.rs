@@ -107,7 +107,7 @@ impl<B: Bus> Interp<B> {
                 continue;
             }
             // The boundary after STI or MOV SS is none where the monitor could do anything.
-            if cpu.bus.attention() && cpu.state.interrupt_shadow == InterruptShadow::None {
+            if cpu.wants_attention() && cpu.state.interrupt_shadow == InterruptShadow::None {
                 self.take_foreign_writes(cpu);
                 break Exit::Attention;
             }
@@ -130,7 +130,7 @@ impl<B: Bus> Interp<B> {
         match cpu.state.activity {
             Activity::Halted => Exit::Halted,
             Activity::Shutdown => Exit::Shutdown,
-            Activity::Running if cpu.bus.attention() => Exit::Attention,
+            Activity::Running if cpu.wants_attention() => Exit::Attention,
             Activity::Running => Exit::Budget,
         }
     }
@@ -215,7 +215,7 @@ impl<B: Bus> Interp<B> {
                     return left;
                 }
             }
-            if left == 0 || cpu.bus.attention() {
+            if left == 0 || cpu.wants_attention() {
                 return left;
             }
             let eip = cpu.state.eip;

@@ -238,7 +238,7 @@ pub fn interrupted<B: Bus>(cpu: &Vcpu<B>, done: u32) -> bool {
         || cpu.code.has_written()
         || cpu.state.eflags & eflags::TF != 0
         || cpu.state.pending_debug != 0
-        || done & POLL_MASK == 0 && cpu.bus.attention()
+        || done & POLL_MASK == 0 && cpu.wants_attention()
 }
 
 /// Makes the same instruction the next one.
