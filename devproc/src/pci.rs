@@ -266,7 +266,7 @@ impl PciConfig {
         if index == ROM_INDEX {
             let raw = self.read(register::ROM_BAR, Width::Dword);
             let enabled = raw & ROM_ENABLE != 0 && command & command::MEMORY_SPACE != 0;
-            return (self.rom_size != 0).then_some(BarMapping { base: raw & !(self.rom_size - 1), enabled });
+            return (self.rom_size != 0).then(|| BarMapping { base: raw & !(self.rom_size - 1), enabled });
         }
         let raw = self.read(register::BAR0 + 4 * index as u8, Width::Dword);
         match *self.bars.get(index)? {

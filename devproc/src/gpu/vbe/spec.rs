@@ -53,8 +53,7 @@ pub const ENABLE_LFB: u16 = 1 << 6;
 /// The display memory is not cleared.
 pub const ENABLE_NO_CLEAR: u16 = 1 << 7;
 /// Implemented bits of [`ENABLE`].
-pub const ENABLE_MASK: u16 =
-    ENABLE_ENABLED | ENABLE_GETCAPS | ENABLE_8BIT_DAC | ENABLE_LFB | ENABLE_NO_CLEAR;
+pub const ENABLE_MASK: u16 = ENABLE_ENABLED | ENABLE_GETCAPS | ENABLE_8BIT_DAC | ENABLE_LFB | ENABLE_NO_CLEAR;
 
 /// Widest picture.
 pub const MAX_XRES: u16 = 2560;

@@ -62,11 +62,7 @@ impl Shift {
 }
 
 /// Eight pixels of a 16-colour planar mode.
-pub(crate) fn draw_planar(
-    bytes: [u8; PLANES],
-    palette: &[u32; attribute::PALETTE_COUNT],
-    out: &mut [u32],
-) {
+pub(crate) fn draw_planar(bytes: [u8; PLANES], palette: &[u32; attribute::PALETTE_COUNT], out: &mut [u32]) {
     let [p0, p1, p2, p3] = bytes;
     for (n, pixel) in out.iter_mut().enumerate() {
         let shift = 7 - n.min(7);

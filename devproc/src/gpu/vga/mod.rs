@@ -83,8 +83,23 @@ mod region {
 
     /// All of them; memory regions come first.
     pub(super) const ALL: [RegionId; 17] = [
-        WINDOW_A, WINDOW_B0, WINDOW_B8, LFB, MMIO, ROM, CRTC_MONO, STATUS_MONO, ATTRIBUTE, MISC, SEQUENCER,
-        DAC, READ_BACK, GRAPHICS, CRTC_COLOR, STATUS_COLOR, DISPI,
+        WINDOW_A,
+        WINDOW_B0,
+        WINDOW_B8,
+        LFB,
+        MMIO,
+        ROM,
+        CRTC_MONO,
+        STATUS_MONO,
+        ATTRIBUTE,
+        MISC,
+        SEQUENCER,
+        DAC,
+        READ_BACK,
+        GRAPHICS,
+        CRTC_COLOR,
+        STATUS_COLOR,
+        DISPI,
     ];
     /// The windows, and the registers whose treatment depends on whether a window is direct.
     pub(super) const FOLLOW_WINDOWS: [RegionId; 6] =
@@ -413,9 +428,10 @@ impl Device for Vga {
             region::DISPI => self.write_dispi(at, value as u16, host),
             id if Self::is_memory(id) => self.write_memory(at, bytes, host),
             // OUT DX, AX to an index port: the index, then the data.
-            _ => bytes.iter().enumerate().try_for_each(|(n, byte)| {
-                self.write_port(at.port().wrapping_add(n as u16), *byte, host)
-            }),
+            _ => bytes
+                .iter()
+                .enumerate()
+                .try_for_each(|(n, byte)| self.write_port(at.port().wrapping_add(n as u16), *byte, host)),
         }
     }
 

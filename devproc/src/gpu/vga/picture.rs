@@ -100,7 +100,8 @@ impl Picture {
                 attribute: registers.attribute,
                 clocking: registers.sequencer[sequencer::CLOCKING_MODE],
                 font_select: registers.sequencer[sequencer::CHARACTER_MAP_SELECT],
-                shift: registers.graphics[graphics::MODE] & (graphics::SHIFT_256 | graphics::SHIFT_INTERLEAVE),
+                shift: registers.graphics[graphics::MODE]
+                    & (graphics::SHIFT_256 | graphics::SHIFT_INTERLEAVE),
                 graphics: registers.graphics[graphics::MISCELLANEOUS] & graphics::GRAPHICS_MODE != 0,
                 text_window: source.text_window,
                 // A phase counts only if something on the screen shows it.

@@ -186,7 +186,11 @@ impl Vga {
             vbe_spec::MMIO_DISPI..vbe_spec::MMIO_DISPI_END => {
                 let index = dispi_index(at)?;
                 let low = u32::from(self.dispi.read(index));
-                Ok(if at.width == Width::Dword { low | u32::from(self.dispi.read(index + 1)) << 16 } else { low })
+                Ok(if at.width == Width::Dword {
+                    low | u32::from(self.dispi.read(index + 1)) << 16
+                } else {
+                    low
+                })
             }
             vbe_spec::MMIO_EXTENSION => Ok(vbe_spec::EXTENSION_LEN),
             vbe_spec::MMIO_BYTE_ORDER => Ok(vbe_spec::BYTE_ORDER_LITTLE),
@@ -272,7 +276,7 @@ fn alias(offset: u64) -> Result<u16, IoError> {
 
 /// The DISPI register behind an offset in BAR 2.
 fn dispi_index(at: Access) -> Result<u16, IoError> {
-    if at.width == Width::Byte || at.offset % 2 != 0 {
+    if at.width == Width::Byte || !at.offset.is_multiple_of(2) {
         return Err(IoError::InvalidWidth);
     }
     Ok(((at.offset - vbe_spec::MMIO_DISPI) / 2) as u16)

@@ -41,9 +41,7 @@ enum Addressing {
     /// As it is. Also doubleword mode: chain 4 keeps its bytes together (see `memory.rs`).
     Byte,
     /// Shifted left by one; this bit of the counter comes in at the bottom.
-    Word {
-        wrap_bit: u32,
-    },
+    Word { wrap_bit: u32 },
 }
 
 /// The CRTC's programming, as far as addresses go.

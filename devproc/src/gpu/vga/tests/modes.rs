@@ -327,7 +327,8 @@ fn every_mode_survives_a_restart() {
             poke(&mut bench, window + n, (n * 7 % 251) as u8);
         }
         peek(&mut bench, window + 5);
-        let (before, regions, mirror) = (screen(&mut bench), bench.host.regions.clone(), bench.host.mirror.clone());
+        let (before, regions, mirror) =
+            (screen(&mut bench), bench.host.regions.clone(), bench.host.mirror.clone());
         restart(&mut bench);
         assert!(redraws(&mut bench), "a new process draws");
         assert!(!redraws(&mut bench));

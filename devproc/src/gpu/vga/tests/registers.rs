@@ -282,7 +282,7 @@ proptest! {
         let mut bench = bench();
         set_mode(&mut bench, &MODE_12);
         if vbe {
-            super::vbe::set_vbe_mode(&mut bench, 640, 480, 32, 0x40);
+            vbe::set_vbe_mode(&mut bench, 640, 480, 32, 0x40);
         }
         let mut state = Vec::new();
         bench.device.save(&mut state);
