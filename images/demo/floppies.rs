@@ -5,6 +5,7 @@ use super::asm::{Asm, AsmResult, asm};
 use super::bios::timer;
 use super::memory::*;
 use super::bench;
+use super::loader;
 use iced_x86::code_asm::*;
 
 const SECTOR: usize = 512;
@@ -148,4 +149,11 @@ pub fn bench_floppy() -> AsmResult<Vec<u8>> {
         timer::calibrate(a)?;
         bench::emit(a)
     })
+}
+
+/// The kernel floppy: its boot sector and loader, to be followed by the kernel and the FATs.
+pub fn kernel_floppy() -> AsmResult<Vec<u8>> {
+    let mut head = image(b"VMSIM BOOT ", loader::emit)?;
+    head.truncate(RESERVED_SECTORS * SECTOR);
+    Ok(head)
 }
