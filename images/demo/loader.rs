@@ -4,6 +4,7 @@
 use super::asm::{Asm, AsmResult, asm};
 use super::bench;
 use super::chips::fdc;
+use super::interrupt;
 use super::memory::*;
 use iced_x86::code_asm::*;
 
@@ -85,7 +86,7 @@ pub fn emit(a: &mut Asm) -> AsmResult {
         mov(dword_ptr(descriptors + TARGET_BASE), edi);
         // The store reached the access byte, which lies beside the 24-bit base.
         mov(byte_ptr(descriptors + TARGET_BASE + 3), 0x93);
-        push(ax); mov(cx, ax); shl(cx, 8); mov(si, descriptors); mov(ah, 0x87); int(0x15); pop(ax);
+        push(ax); mov(cx, ax); shl(cx, 8); mov(si, descriptors); mov(ah, 0x87); int(interrupt::SYSTEM); pop(ax);
         mov(si, immovable); jc("loader.stop");
         sub(bp, ax); add(word_ptr(TSC_START), ax);
         movzx(eax, ax); imul_3(eax, eax, SECTOR_BYTES); add(edi, eax);
@@ -105,10 +106,10 @@ pub fn emit(a: &mut Asm) -> AsmResult {
         at(".count");
         mov(di, TRIES);
         at(".try");
-        push(ax); push(es); push(BOUNCE_SEGMENT); pop(es); xor(bx, bx); mov(ah, 0x02); int(0x13); pop(es); pop(ax);
+        push(ax); push(es); push(BOUNCE_SEGMENT); pop(es); xor(bx, bx); mov(ah, 0x02); int(interrupt::DISK); pop(es); pop(ax);
         jc(".again"); ret();
         at(".again");
-        push(ax); xor(ax, ax); int(0x13); pop(ax); dec(di); jnz(".try");
+        push(ax); xor(ax, ax); int(interrupt::DISK); pop(ax); dec(di); jnz(".try");
         mov(si, unreadable);
         at("loader.stop");
         call("bench.text");

@@ -13,6 +13,7 @@ mod chips;
 mod floppies;
 mod font;
 mod guest;
+mod interrupt;
 mod loader;
 mod memory;
 mod screen;
