@@ -12,5 +12,6 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     std::fs::write(out.join("demo_rom.bin"), demo::rom()?)?;
     std::fs::write(out.join("demo_floppy.bin"), demo::demo_floppy()?)?;
     std::fs::write(out.join("bench_floppy.bin"), demo::bench_floppy()?)?;
+    std::fs::write(out.join("kernel_floppy.bin"), demo::kernel_floppy()?)?;
     Ok(())
 }

@@ -9,7 +9,7 @@ use std::ops::{Deref, DerefMut};
 /// What assembling a program can fail with.
 pub type AsmResult<T = ()> = Result<T, Box<dyn std::error::Error>>;
 
-/// Emits one instruction per line: `asm! { a; mov(ax, 1); int(0x10); }`.
+/// Emits one instruction per line: `asm! { a; mov(ax, 1); int(interrupt::VIDEO); }`.
 macro_rules! asm {
     ($a:expr; $($op:ident($($arg:expr),* $(,)?);)*) => { $(
         $a.$op($($arg),*).map_err(|error| format!("{}: {}: {error}", file!(), stringify!($op($($arg),*))))?;
@@ -205,9 +205,12 @@ impl Asm {
         }
         let code = &result.inner.code_buffer;
         let code_range = usize::from(self.code_at - origin)..usize::from(self.code_at - origin) + code.len();
-        let data_range = usize::from(self.data_at - origin)..usize::from(self.data_at - origin) + self.data.len();
+        let data_range =
+            usize::from(self.data_at - origin)..usize::from(self.data_at - origin) + self.data.len();
         if code_range.end > size || data_range.end > size {
-            return Err(format!("does not fit {size} bytes: code {code_range:x?}, data {data_range:x?}").into());
+            return Err(
+                format!("does not fit {size} bytes: code {code_range:x?}, data {data_range:x?}").into()
+            );
         }
         if code_range.start < data_range.end && data_range.start < code_range.end {
             return Err(format!("code {code_range:x?} overlaps data {data_range:x?}").into());

@@ -4,6 +4,7 @@
 
 use super::asm::{Asm, AsmResult, asm};
 use super::chips::{DEBUG_PORT, dma, pit};
+use super::interrupt;
 use super::memory::*;
 use iced_x86::code_asm::*;
 
@@ -120,9 +121,9 @@ pub fn printing(a: &mut Asm) -> AsmResult {
         // AL to the screen and to the debug port.
         at("bench.character");
         pushad(); out_al(DEBUG_PORT); cmp(al, 0x0A); jne(".plain");
-        mov(ax, 0x0E0D); mov(bx, 7); int(0x10); mov(al, 0x0A);
+        mov(ax, 0x0E0D); mov(bx, 7); int(interrupt::VIDEO); mov(al, 0x0A);
         at(".plain");
-        mov(ah, 0x0E); mov(bx, 7); int(0x10); popad(); ret();
+        mov(ah, 0x0E); mov(bx, 7); int(interrupt::VIDEO); popad(); ret();
 
         // EAX in decimal: zero-ended digits at DS:SI; changes EAX, ECX, EDX.
         at("decimal.digits");

@@ -2,9 +2,11 @@
 //! a program that needs only a BIOS.
 
 use super::asm::{Asm, AsmResult, asm};
-use super::bios::timer;
-use super::memory::*;
 use super::bench;
+use super::bios::timer;
+use super::interrupt;
+use super::loader;
+use super::memory::*;
 use iced_x86::code_asm::*;
 
 const SECTOR: usize = 512;
@@ -58,13 +60,13 @@ fn boot_sector(label: &[u8; 11]) -> AsmResult<Vec<u8>> {
         at("loaded");
         mov(bp, TRIES);
         at(".try");
-        mov(ax, 0x0200 | STAGE_SECTORS as i32); mov(bx, SECOND_STAGE); mov(cx, 2); xor(dx, dx); int(0x13);
+        mov(ax, 0x0200 | STAGE_SECTORS as i32); mov(bx, SECOND_STAGE); mov(cx, 2); xor(dx, dx); int(interrupt::DISK);
         jnc(".run");
-        xor(ax, ax); int(0x13); dec(bp); jnz(".try");
+        xor(ax, ax); int(interrupt::DISK); dec(bp); jnz(".try");
         mov(si, failed);
         at(".letter");
         mov(al, byte_ptr(si).cs()); inc(si); test(al, al); jz(".stop");
-        mov(ah, 0x0E); mov(bx, 7); int(0x10); jmp(".letter");
+        mov(ah, 0x0E); mov(bx, 7); int(interrupt::VIDEO); jmp(".letter");
         at(".stop");
         hlt(); jmp(".stop");
         at(".run");
@@ -102,7 +104,8 @@ fn image(label: &[u8; 11], stage: fn(&mut Asm) -> AsmResult) -> AsmResult<Vec<u8
 /// The demo floppy: greets, reads its own boot sector again, echoes keys, restarts on Esc.
 pub fn demo_floppy() -> AsmResult<Vec<u8>> {
     image(b"VMSIM DEMO ", |a| {
-        let hello = a.text("\nVMSim demo floppy\n=================\nLoaded by INT 13h, printed by INT 10h.\n");
+        let hello =
+            a.text("\nVMSim demo floppy\n=================\nLoaded by INT 13h, printed by INT 10h.\n");
         let memory = a.text("Base memory in KiB (INT 12h): ");
         let newline = a.text("\n");
         let checked = a.text("Boot sector read again: signature 55 AA found.\n");
@@ -110,25 +113,25 @@ pub fn demo_floppy() -> AsmResult<Vec<u8>> {
         let prompt = a.text("Type something (INT 16h); Esc restarts.\n\n");
         asm! { a;
             at("stage");
-            mov(ax, 0x0003); int(0x10);
+            mov(ax, 0x0003); int(interrupt::VIDEO);
             mov(si, hello); call("bench.text");
-            mov(si, memory); call("bench.text"); int(0x12); movzx(eax, ax); call("bench.decimal");
+            mov(si, memory); call("bench.text"); int(interrupt::MEMORY); movzx(eax, ax); call("bench.decimal");
             mov(si, newline); call("bench.text");
             mov(ax, 0x0201); mov(bx, SECTOR_BUFFER + (STAGE_SECTORS * SECTOR) as i32); mov(cx, 1); xor(dx, dx);
-            int(0x13); mov(si, bad); jc(".told");
+            int(interrupt::DISK); mov(si, bad); jc(".told");
             cmp(word_ptr(SECTOR_BUFFER + ((STAGE_SECTORS + 1) * SECTOR) as i32 - 2), 0xAA55); jne(".told");
             mov(si, checked);
             at(".told");
             call("bench.text");
             mov(si, prompt); call("bench.text");
             at(".key");
-            xor(ah, ah); int(0x16);
+            xor(ah, ah); int(interrupt::KEYBOARD);
             cmp(al, ESCAPE); je(".again"); test(al, al); jz(".key");
             cmp(al, 0x0D); jne(".plain"); mov(al, 0x0A);
             at(".plain");
             call("bench.character"); jmp(".key");
             at(".again");
-            int(0x19);
+            int(interrupt::BOOT);
         }
         bench::printing(a)
     })
@@ -148,4 +151,11 @@ pub fn bench_floppy() -> AsmResult<Vec<u8>> {
         timer::calibrate(a)?;
         bench::emit(a)
     })
+}
+
+/// The kernel floppy: its boot sector and loader, to be followed by the kernel and the FATs.
+pub fn kernel_floppy() -> AsmResult<Vec<u8>> {
+    let mut head = image(b"VMSIM BOOT ", loader::emit)?;
+    head.truncate(RESERVED_SECTORS * SECTOR);
+    Ok(head)
 }

@@ -13,11 +13,13 @@ mod chips;
 mod floppies;
 mod font;
 mod guest;
+mod interrupt;
+mod loader;
 mod memory;
 mod screen;
 
 use asm::{Asm, AsmResult};
-pub use floppies::{bench_floppy, demo_floppy};
+pub use floppies::{bench_floppy, demo_floppy, kernel_floppy};
 
 /// Size of the system ROM.
 const ROM_BYTES: usize = 0x1_0000;

@@ -38,7 +38,15 @@ impl Screen {
     }
 
     /// Fills a rectangle.
-    pub fn fill(&mut self, row: usize, column: usize, rows: usize, columns: usize, character: char, attribute: u8) {
+    pub fn fill(
+        &mut self,
+        row: usize,
+        column: usize,
+        rows: usize,
+        columns: usize,
+        character: char,
+        attribute: u8,
+    ) {
         for row in row..row + rows {
             for column in column..column + columns {
                 self.set(row, column, font::code(character), attribute);
@@ -47,7 +55,15 @@ impl Screen {
     }
 
     /// Draws a frame with a title on its upper edge, and a shadow under it.
-    pub fn window(&mut self, row: usize, column: usize, rows: usize, columns: usize, attribute: u8, title: &str) {
+    pub fn window(
+        &mut self,
+        row: usize,
+        column: usize,
+        rows: usize,
+        columns: usize,
+        attribute: u8,
+        title: &str,
+    ) {
         let (bottom, right) = (row + rows - 1, column + columns - 1);
         self.fill(row, column, rows, columns, ' ', attribute);
         self.fill(row, column, 1, columns, '─', attribute);

@@ -1,6 +1,9 @@
 //! Boots the built-in ROM and floppies in QEMU, an independent PC; skipped where it is not installed.
 
 use images::demo;
+use images::disk::{self, FloppyContent, FloppyFormat, Kind};
+use indicatif::ProgressBar;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -22,7 +25,9 @@ impl Machine {
             .arg("-debugcon")
             .arg(format!("file:{}", log.display()))
             .args(arguments)
-            .stdin(Stdio::null())
+            .args(["-monitor", "stdio"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
             .spawn();
         match child {
             Ok(child) => Some(Self { child, log }),
@@ -31,6 +36,12 @@ impl Machine {
                 None
             }
         }
+    }
+
+    /// Presses and releases a key.
+    fn press(&mut self, key: &str) {
+        let monitor = self.child.stdin.as_mut().unwrap();
+        writeln!(monitor, "sendkey {key}").unwrap();
     }
 
     /// What the debug port printed up to and including `text`.
@@ -74,11 +85,52 @@ fn rom_without_floppy_starts_the_demo() {
 }
 
 #[test]
+fn menu_keys_open_the_graphics_floppy_and_benchmark_pages() {
+    let folder = tempfile::tempdir().unwrap();
+    let rom = write(folder.path(), "rom.bin", demo::demo_rom());
+    let Some(mut machine) = Machine::start(folder.path(), &["-bios", &rom]) else { return };
+    machine.wait_for("demo: menu");
+
+    machine.press("2");
+    machine.wait_for("demo: mode 13h");
+    machine.press("esc");
+    machine.press("5");
+    machine.wait_for("demo: no floppy");
+    machine.press("esc");
+    machine.press("6");
+    machine.wait_for("bench done");
+}
+
+#[test]
+fn demo_reads_a_floppy_that_cannot_boot() {
+    let folder = tempfile::tempdir().unwrap();
+    let rom = write(folder.path(), "rom.bin", demo::demo_rom());
+    for format in [FloppyFormat::F720, FloppyFormat::F1440, FloppyFormat::F2880] {
+        let path = folder.path().join(format.name());
+        let blank = Kind::Floppy { format, content: FloppyContent::Blank };
+        disk::create(&path, &blank, &ProgressBar::hidden()).unwrap();
+        let floppy = floppy_argument(&path.display().to_string());
+        let Some(mut machine) = Machine::start(folder.path(), &["-bios", &rom, "-drive", &floppy]) else {
+            return;
+        };
+        machine.wait_for("demo: menu");
+
+        machine.press("5");
+
+        machine.wait_for("demo: sector 0 read");
+        drop(machine);
+        std::fs::remove_file(folder.path().join("e9.log")).unwrap();
+    }
+}
+
+#[test]
 fn rom_boots_the_demo_floppy_through_dma() {
     let folder = tempfile::tempdir().unwrap();
     let rom = write(folder.path(), "rom.bin", demo::demo_rom());
     let floppy = floppy_argument(&write(folder.path(), "a.img", &demo::demo_floppy()));
-    let Some(mut machine) = Machine::start(folder.path(), &["-bios", &rom, "-drive", &floppy]) else { return };
+    let Some(mut machine) = Machine::start(folder.path(), &["-bios", &rom, "-drive", &floppy]) else {
+        return;
+    };
 
     machine.wait_for("Boot sector read again: signature 55 AA found.");
 }

@@ -28,6 +28,15 @@ const TYPE_WITH_CHANGE_LINE: i32 = 0x0200;
 const RATES: [(i32, u8); 3] = [(fdc::RATE_500K, 18), (fdc::RATE_250K, 9), (fdc::RATE_1M, 36)];
 const CARRY: i32 = 1;
 
+/// Functions of INT 13h (AH).
+mod function {
+    pub const RESET: i32 = 0x00;
+    pub const STATUS: i32 = 0x01;
+    pub const READ: i32 = 0x02;
+    pub const PARAMETERS: i32 = 0x08;
+    pub const DRIVE_TYPE: i32 = 0x15;
+}
+
 /// Places in the frame that the service builds (BP points at it), PUSHA order.
 mod frame {
     pub const BX: i32 = 8;
@@ -206,11 +215,11 @@ fn service(a: &mut Asm) -> AsmResult {
         sti(); cld(); push(ds); push(es); pusha(); mov(bp, sp);
         push(0); pop(ds);
         test(dl, dl); jnz(".bad");
-        cmp(ah, 0x02); je(".read");
-        cmp(ah, 0x00); je(".reset");
-        cmp(ah, 0x01); je(".status");
-        cmp(ah, 0x08); je(".parameters");
-        cmp(ah, 0x15); je(".type");
+        cmp(ah, function::READ); je(".read");
+        cmp(ah, function::RESET); je(".reset");
+        cmp(ah, function::STATUS); je(".status");
+        cmp(ah, function::PARAMETERS); je(".parameters");
+        cmp(ah, function::DRIVE_TYPE); je(".type");
         at(".bad");
         mov(ah, STATUS_BAD_COMMAND); stc();
         at(".answer");

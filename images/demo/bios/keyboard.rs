@@ -16,7 +16,7 @@ const RIGHT_SHIFT: i32 = 0x01;
 const LEFT_SHIFT: i32 = 0x02;
 const CAPS_LOCK: i32 = 0x40;
 
-/// ASCII by scan code, from 00h; a dot at the end of each row keeps none.
+/// ASCII by scan code, from 00h; zero: the key has none.
 const PLAIN: &[u8] = b"\0\x1b1234567890-=\x08\tqwertyuiop[]\r\0asdfghjkl;'`\0\\zxcvbnm,./\0*\0 ";
 const SHIFTED: &[u8] = b"\0\x1b!@#$%^&*()_+\x08\tQWERTYUIOP{}\r\0ASDFGHJKL:\"~\0|ZXCVBNM<>?\0*\0 ";
 

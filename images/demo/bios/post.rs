@@ -2,23 +2,24 @@
 
 use crate::demo::asm::{Asm, AsmResult, asm};
 use crate::demo::chips::{DEBUG_PORT, dma, pic, pit};
+use crate::demo::interrupt;
 use crate::demo::memory::*;
 use iced_x86::code_asm::*;
 
 /// Interrupt vectors and their handlers.
 const VECTORS: [(i32, &str); 12] = [
-    (0x08, "timer.irq"),
-    (0x09, "keyboard.irq"),
-    (0x0E, "floppy.irq"),
-    (0x10, "video.service"),
-    (0x11, "equipment.service"),
-    (0x12, "memory.service"),
-    (0x13, "floppy.service"),
-    (0x16, "keyboard.service"),
-    (0x18, "demo.start"),
-    (0x19, "post.boot"),
-    (0x1A, "timer.service"),
-    (0x1C, "ignore.software"),
+    (pic::MASTER_VECTOR, "timer.irq"),
+    (pic::MASTER_VECTOR + 1, "keyboard.irq"),
+    (pic::MASTER_VECTOR + 6, "floppy.irq"),
+    (interrupt::VIDEO, "video.service"),
+    (interrupt::EQUIPMENT, "equipment.service"),
+    (interrupt::MEMORY, "memory.service"),
+    (interrupt::DISK, "floppy.service"),
+    (interrupt::KEYBOARD, "keyboard.service"),
+    (interrupt::NO_BOOT, "demo.start"),
+    (interrupt::BOOT, "post.boot"),
+    (interrupt::CLOCK, "timer.service"),
+    (interrupt::USER_TICK, "ignore.software"),
 ];
 /// Segment that the ROM runs in.
 pub const ROM_SEGMENT: u16 = 0xF000;
@@ -66,7 +67,7 @@ fn power_on(a: &mut Asm) -> AsmResult {
         sti();
         call("timer.calibrate");
         call("floppy.init");
-        int(0x19);
+        int(interrupt::BOOT);
     }
     Ok(())
 }
@@ -79,7 +80,7 @@ fn boot(a: &mut Asm) -> AsmResult {
         xor(ax, ax); mov(ds, ax); mov(es, ax); cli(); mov(ss, ax); mov(sp, STACK_TOP); sti();
         mov(bp, CHAIN_TRIES);
         at(".try");
-        mov(ax, 0x0201); mov(bx, BOOT_SECTOR); mov(cx, 1); xor(dx, dx); int(0x13);
+        mov(ax, 0x0201); mov(bx, BOOT_SECTOR); mov(cx, 1); xor(dx, dx); int(interrupt::DISK);
         jnc(".read");
         dec(bp); jnz(".try");
         jmp(".none");
@@ -90,7 +91,7 @@ fn boot(a: &mut Asm) -> AsmResult {
         jmp_far(0, BOOT_SECTOR as u32);
         at(".none");
         mov(si, demo); call("debug.print");
-        int(0x18);
+        int(interrupt::NO_BOOT);
     }
     Ok(())
 }

@@ -2,6 +2,7 @@
 
 use crate::demo::asm::{Asm, AsmResult, asm};
 use crate::demo::chips::{fdc, pic, pit};
+use crate::demo::interrupt;
 use crate::demo::memory::*;
 use iced_x86::code_asm::*;
 
@@ -20,7 +21,7 @@ pub fn emit(a: &mut Asm) -> AsmResult {
         dec(byte_ptr(MOTOR_TICKS)); jnz(".motor_off");
         out_byte(fdc::DOR, fdc::DOR_IDLE);
         at(".motor_off");
-        int(0x1C);
+        int(interrupt::USER_TICK);
         out_byte(pic::MASTER, pic::EOI);
         pop(ds); pop(dx); pop(ax); iret();
 

@@ -6,6 +6,18 @@ use crate::demo::font;
 use crate::demo::memory::*;
 use iced_x86::code_asm::*;
 
+/// Functions of INT 10h (AH).
+mod function {
+    pub const SET_MODE: i32 = 0x00;
+    pub const SET_CURSOR: i32 = 0x02;
+    pub const GET_CURSOR: i32 = 0x03;
+    /// Clears the whole screen here, whatever the window.
+    pub const SCROLL_UP: i32 = 0x06;
+    pub const WRITE_CELLS: i32 = 0x09;
+    pub const TELETYPE: i32 = 0x0E;
+    pub const GET_MODE: i32 = 0x0F;
+}
+
 const SEQUENCER_REGISTERS: usize = 5;
 const CRTC_REGISTERS: usize = 25;
 const GRAPHICS_REGISTERS: usize = 9;
@@ -79,7 +91,8 @@ impl Mode {
 
 /// The 64 colours of the EGA (two bits per gun), then a grey ramp.
 fn text_palette() -> Vec<u8> {
-    let ega = |index: u8, primary: u8, secondary: u8| ((index >> primary & 1) * 2 + (index >> secondary & 1)) * 21;
+    let ega =
+        |index: u8, primary: u8, secondary: u8| ((index >> primary & 1) * 2 + (index >> secondary & 1)) * 21;
     let mut palette: Vec<u8> = (0..64).flat_map(|i| [ega(i, 2, 5), ega(i, 1, 4), ega(i, 0, 3)]).collect();
     palette.extend((0..192).flat_map(|i: u16| [(i / 3) as u8; 3]));
     palette
@@ -221,13 +234,13 @@ fn service(a: &mut Asm) -> AsmResult {
         at("video.service");
         sti(); cld(); push(ds); push(es); pusha(); mov(bp, sp);
         push(0); pop(ds);
-        cmp(ah, 0x0E); je(".teletype");
-        cmp(ah, 0x00); je(".mode");
-        cmp(ah, 0x02); je(".set_cursor");
-        cmp(ah, 0x03); je(".get_cursor");
-        cmp(ah, 0x06); je(".clear");
-        cmp(ah, 0x09); je(".fill");
-        cmp(ah, 0x0F); je(".get_mode");
+        cmp(ah, function::TELETYPE); je(".teletype");
+        cmp(ah, function::SET_MODE); je(".mode");
+        cmp(ah, function::SET_CURSOR); je(".set_cursor");
+        cmp(ah, function::GET_CURSOR); je(".get_cursor");
+        cmp(ah, function::SCROLL_UP); je(".clear");
+        cmp(ah, function::WRITE_CELLS); je(".fill");
+        cmp(ah, function::GET_MODE); je(".get_mode");
         at(".end");
         popa(); pop(es); pop(ds); iret();
 

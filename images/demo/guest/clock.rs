@@ -5,6 +5,7 @@ use super::page;
 use crate::demo::asm::{Asm, AsmResult, asm};
 use crate::demo::chips::cmos;
 use crate::demo::font;
+use crate::demo::interrupt;
 use crate::demo::memory::*;
 use crate::demo::screen::{Screen, cell};
 use iced_x86::code_asm::*;
@@ -67,8 +68,8 @@ pub fn emit(a: &mut Asm) -> AsmResult {
         mov(al, cmos::MINUTES); call("demo.cmos"); call("print.hex"); mov(al, i32::from(b':')); call("print.character");
         mov(al, cmos::SECONDS); call("demo.cmos"); call("print.hex");
         at(".key");
-        mov(ah, 1); int(0x16); jz(".idle");
-        xor(ah, ah); int(0x16); ret();
+        mov(ah, 1); int(interrupt::KEYBOARD); jz(".idle");
+        xor(ah, ah); int(interrupt::KEYBOARD); ret();
 
         // EAX as eight hexadecimal digits.
         at(".hex");

@@ -3,6 +3,7 @@
 use crate::demo::asm::{Asm, AsmResult, asm};
 use crate::demo::chips::vga;
 use crate::demo::font;
+use crate::demo::interrupt;
 use crate::demo::memory::*;
 use iced_x86::code_asm::*;
 
@@ -62,8 +63,8 @@ pub fn emit(a: &mut Asm) -> AsmResult {
         mov(dword_ptr(LAST_TICK), eax);
         add(byte_ptr(PALETTE_PHASE), STEP); mov(bx, word_ptr(PALETTE_PHASE)); call("video.rotate");
         at(".same");
-        mov(ah, 1); int(0x16); jz(".idle");
-        xor(ah, ah); int(0x16);
+        mov(ah, 1); int(interrupt::KEYBOARD); jz(".idle");
+        xor(ah, ah); int(interrupt::KEYBOARD);
         call("video.text"); ret();
     }
     Ok(())

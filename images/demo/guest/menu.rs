@@ -4,6 +4,7 @@ use super::look::*;
 use super::{UPTIME, page};
 use crate::demo::asm::{Asm, AsmResult, asm};
 use crate::demo::chips::{cmos, kbc};
+use crate::demo::interrupt;
 use crate::demo::memory::*;
 use crate::demo::screen::{Screen, cell};
 use iced_x86::code_asm::*;
@@ -71,8 +72,8 @@ pub fn emit(a: &mut Asm) -> AsmResult {
         hlt();
         call("demo.tick");
         mov(di, value(2) + 2 * 15); mov(bl, i32::from(VALUE)); mov(eax, dword_ptr(TICKS)); call("print.decimal");
-        mov(ah, 1); int(0x16); jz(".idle");
-        xor(ah, ah); int(0x16);
+        mov(ah, 1); int(interrupt::KEYBOARD); jz(".idle");
+        xor(ah, ah); int(interrupt::KEYBOARD);
         sub(al, i32::from(b'1')); cmp(al, ITEMS.len() as i32); jae(".idle");
         xor(ah, ah); mov(si, ax); shl(si, 1); call_through(word_ptr(si + pages).cs());
         jmp("demo.menu");
@@ -160,8 +161,8 @@ fn shared(a: &mut Asm) -> AsmResult {
 
         // Sleeps until a key is pressed: AX; keeps the top bar running.
         at("demo.key");
-        hlt(); call("demo.tick"); mov(ah, 1); int(0x16); jz("demo.key");
-        xor(ah, ah); int(0x16); ret();
+        hlt(); call("demo.tick"); mov(ah, 1); int(interrupt::KEYBOARD); jz("demo.key");
+        xor(ah, ah); int(interrupt::KEYBOARD); ret();
     }
     Ok(())
 }

@@ -3,6 +3,7 @@
 use super::look::*;
 use super::page;
 use crate::demo::asm::{Asm, AsmResult, asm};
+use crate::demo::interrupt;
 use crate::demo::memory::*;
 use crate::demo::screen::{Screen, cell};
 use iced_x86::code_asm::*;
@@ -80,7 +81,7 @@ pub fn emit(a: &mut Asm) -> AsmResult {
     asm! { a;
         at("bench.page");
         mov(si, bench); call("print.screen");
-        mov(ah, 0x02); xor(bh, bh); mov(dx, 0x0500); int(0x10);
+        mov(ah, 0x02); xor(bh, bh); mov(dx, 0x0500); int(interrupt::VIDEO);
         call("bench.run");
         mov(di, cell(24, 2)); mov(bl, i32::from(BAR)); mov(si, done); call("print.text");
         call("demo.key"); ret();
@@ -149,7 +150,7 @@ fn emit_sector(a: &mut Asm) -> AsmResult {
         mov(di, DUMP_STATUS - ROW_BYTES); mov(bl, i32::from(LABEL)); mov(si, reading); call("print.text");
         mov(word_ptr(DUMP_HALF), 0);
         push(es); push(0); pop(es);
-        mov(ax, 0x0201); mov(bx, SECTOR_BUFFER); mov(cx, 1); xor(dx, dx); int(0x13);
+        mov(ax, 0x0201); mov(bx, SECTOR_BUFFER); mov(cx, 1); xor(dx, dx); int(interrupt::DISK);
         pop(es); jnc(".show");
         push(ax); mov(di, DUMP_MESSAGE); mov(bl, i32::from(BAD)); mov(si, none); call("print.text");
         mov(di, DUMP_STATUS - ROW_BYTES); mov(bl, i32::from(LABEL)); mov(si, status); call("print.text");

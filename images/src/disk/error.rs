@@ -40,7 +40,9 @@ pub enum DiskError {
     #[error("\"{0}\" is not a floppy size; there are {known}", known = super::FloppyFormat::names())]
     FloppySize(String),
     /// A label that FAT cannot store.
-    #[error("\"{0}\" is not a volume label; it takes up to 11 letters, digits, spaces or any of -_!#$%&'()@^`{{}}~")]
+    #[error(
+        "\"{0}\" is not a volume label; it takes up to 11 letters, digits, spaces or any of -_!#$%&'()@^`{{}}~"
+    )]
     Label(String),
     /// The file system could not be made.
     #[error("Could not make a file system: {0}")]

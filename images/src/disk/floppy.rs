@@ -134,7 +134,11 @@ fn make_file_system(image: &mut [u8], format: FloppyFormat, label: Option<&str>)
 /// A label as FAT stores it: upper case, padded with spaces.
 fn label_bytes(label: &str) -> Result<[u8; LABEL_BYTES], DiskError> {
     let allowed = |c: char| c.is_ascii_alphanumeric() || LABEL_EXTRA.contains(c);
-    if label.trim().is_empty() || label.len() > LABEL_BYTES || !label.chars().all(allowed) || label.starts_with(' ') {
+    if label.trim().is_empty()
+        || label.len() > LABEL_BYTES
+        || !label.chars().all(allowed)
+        || label.starts_with(' ')
+    {
         return Err(DiskError::Label(label.to_owned()));
     }
     let mut bytes = [b' '; LABEL_BYTES];

@@ -126,8 +126,7 @@ fn inspect(path: &Path) -> io::Result<ImageInfo> {
     let parameters = Parameters::parse(&boot);
     let cd = image.cd_rom()?;
     let volume = image.fat_volume(0)?;
-    let partitions =
-        if volume.is_none() && boot_signature { image.partitions(&boot)? } else { Vec::new() };
+    let partitions = if volume.is_none() && boot_signature { image.partitions(&boot)? } else { Vec::new() };
     let medium = match (cd, FloppyFormat::of_bytes(size)) {
         (Some(cd), _) => cd,
         (None, Some(format)) => Medium::Floppy(format),
@@ -195,7 +194,8 @@ impl Image {
     fn qcow2(&self) -> io::Result<Option<(Format, u64)>> {
         const MAGIC: &[u8] = b"QFI\xFB";
         let header = self.sector(0)?;
-        let be32 = |at: usize| u32::from_be_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
+        let be32 =
+            |at: usize| u32::from_be_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
         let be64 = |at: usize| u64::from(be32(at)) << 32 | u64::from(be32(at + 4));
         let format = Format::Qcow2 { version: be32(4), has_backing_file: be64(8) != 0 };
         Ok(header.starts_with(MAGIC).then(|| (format, be64(24))))
@@ -311,7 +311,8 @@ impl Parameters {
         if !plausible {
             return None;
         }
-        let first_non_zero = |short: u16, long: u32| if short != 0 { u64::from(short) } else { u64::from(long) };
+        let first_non_zero =
+            |short: u16, long: u32| if short != 0 { u64::from(short) } else { u64::from(long) };
         let sectors = first_non_zero(le16(boot, 19), le32(boot, 32));
         let fat = first_non_zero(le16(boot, 22), le32(boot, 36));
         let root_start = reserved + fats * fat;
@@ -403,7 +404,11 @@ impl fmt::Display for ImageInfo {
             writeln!(f, "geometry:   {geometry}")?;
         }
         if self.format == Format::Raw {
-            writeln!(f, "boot:       {}", if self.boot_signature { "signature 55 AA" } else { "no signature" })?;
+            writeln!(
+                f,
+                "boot:       {}",
+                if self.boot_signature { "signature 55 AA" } else { "no signature" }
+            )?;
         }
         if let Some(volume) = &self.volume {
             writeln!(f, "volume:     {volume}")?;
@@ -411,7 +416,11 @@ impl fmt::Display for ImageInfo {
         for partition in &self.partitions {
             let Partition { number, bootable, kind, start, sectors, volume } = partition;
             let size = display_size(sectors.saturating_mul(SECTOR));
-            write!(f, "partition {number}: {kind:02X}h {}, {size} from sector {start}", partition_kind(*kind))?;
+            write!(
+                f,
+                "partition {number}: {kind:02X}h {}, {size} from sector {start}",
+                partition_kind(*kind)
+            )?;
             if *bootable {
                 write!(f, ", active")?;
             }

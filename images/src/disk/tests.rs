@@ -127,9 +127,14 @@ fn senseless_requests_are_refused_before_a_file_exists() {
 
 #[test]
 fn sizes_are_read_as_people_write_them() {
-    for (text, bytes) in
-        [("64M", 64 << 20), ("512k", 512 << 10), ("2G", 2 << 30), ("1 GiB", 1 << 30), ("10MB", 10 << 20), ("4096", 4096)]
-    {
+    for (text, bytes) in [
+        ("64M", 64 << 20),
+        ("512k", 512 << 10),
+        ("2G", 2 << 30),
+        ("1 GiB", 1 << 30),
+        ("10MB", 10 << 20),
+        ("4096", 4096),
+    ] {
         assert_eq!(parse_size(text).unwrap(), bytes, "{text}");
     }
     for text in ["", "M", "-1M", "1.5G", "64X", "64MM", "99999999P", "0x10"] {
@@ -155,7 +160,8 @@ fn partition_table_with_a_fat_volume_is_shown() {
     const START: usize = 63;
     let folder = folder();
     let path = folder.path().join("c.img");
-    let floppy = floppy::image(FloppyFormat::F1440, &FloppyContent::Fat { label: Some("INNER".into()) }).unwrap();
+    let floppy =
+        floppy::image(FloppyFormat::F1440, &FloppyContent::Fat { label: Some("INNER".into()) }).unwrap();
     let mut disk = vec![0; 4 << 20];
     disk[START * 512..START * 512 + floppy.len()].copy_from_slice(&floppy);
     disk[446] = 0x80;
@@ -170,7 +176,10 @@ fn partition_table_with_a_fat_volume_is_shown() {
     assert_eq!(info.partitions.len(), 1);
     assert!(info.partitions[0].bootable);
     assert_eq!(info.partitions[0].volume.as_ref().unwrap().label.as_deref(), Some("INNER"));
-    assert!(info.to_string().contains("partition 1: 01h FAT12, 1.4 MiB from sector 63, active; FAT12, label INNER"));
+    assert!(
+        info.to_string()
+            .contains("partition 1: 01h FAT12, 1.4 MiB from sector 63, active; FAT12, label INNER")
+    );
 }
 
 #[test]

@@ -51,7 +51,8 @@ fn decompress(compression: &str, packed: &mut impl Read) -> Result<Vec<u8>> {
         "" => std::io::copy(packed, &mut out)?,
         ".gz" => std::io::copy(&mut flate2::read::GzDecoder::new(packed), &mut out)?,
         ".xz" => {
-            lzma_rs::xz_decompress(&mut BufReader::new(packed), &mut out).map_err(|e| damaged(e.to_string()))?;
+            lzma_rs::xz_decompress(&mut BufReader::new(packed), &mut out)
+                .map_err(|e| damaged(e.to_string()))?;
             0
         }
         ".zst" => {

@@ -15,7 +15,9 @@ pub enum FirmwareError {
         reason: String,
     },
     /// Not on this system, and downloading is off.
-    #[error("{what} is not on this system and downloads are off; install its package or pass --firmware FILE")]
+    #[error(
+        "{what} is not on this system and downloads are off; install its package or pass --firmware FILE"
+    )]
     Offline {
         /// What was looked for.
         what: &'static str,
@@ -38,7 +40,9 @@ pub enum FirmwareError {
         package: String,
     },
     /// The package index or the package could not be downloaded.
-    #[error("Could not download {package} (no network?); install the package {package} or pass --firmware FILE")]
+    #[error(
+        "Could not download {package} (no network?); install the package {package} or pass --firmware FILE"
+    )]
     Network {
         /// The package.
         package: String,

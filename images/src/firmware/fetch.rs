@@ -92,7 +92,9 @@ fn find_package(directory: &Path, name: &str) -> Option<PathBuf> {
         .ok()?
         .filter_map(|entry| Some(entry.ok()?.path()))
         .filter(|path| path.extension() == Some(OsStr::new("deb")))
-        .filter(|path| path.file_name().and_then(OsStr::to_str).and_then(|file| file.split('_').next()) == Some(name))
+        .filter(|path| {
+            path.file_name().and_then(OsStr::to_str).and_then(|file| file.split('_').next()) == Some(name)
+        })
         .collect();
     packages.sort();
     packages.pop()
@@ -227,7 +229,9 @@ mod tests {
     #[test]
     fn package_files_are_found_by_their_whole_name() {
         let folder = tempfile::tempdir().unwrap();
-        for name in ["seabios-extra_1_all.deb", "seabios_1.16_all.deb", "seabios_1.15_all.deb", "seabios_2.txt"] {
+        for name in
+            ["seabios-extra_1_all.deb", "seabios_1.16_all.deb", "seabios_1.15_all.deb", "seabios_2.txt"]
+        {
             fs::write(folder.path().join(name), "").unwrap();
         }
         assert_eq!(find_package(folder.path(), "seabios"), Some(folder.path().join("seabios_1.16_all.deb")));

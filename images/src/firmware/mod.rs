@@ -146,7 +146,8 @@ pub fn find(search: &Search) -> Result<Option<Firmware>, FirmwareError> {
     directories.extend(search.firmware_cache().ok());
     let Some(chosen) = &search.chosen else {
         // Both from one place when possible: they are built together.
-        let pair = directories.iter().find_map(|directory| Some((find_bios(directory)?, find_vga_rom(directory)?)));
+        let pair =
+            directories.iter().find_map(|directory| Some((find_bios(directory)?, find_vga_rom(directory)?)));
         let bios = || directories.iter().find_map(|directory| find_bios(directory));
         let vga_rom = || directories.iter().find_map(|directory| find_vga_rom(directory));
         return Ok(pair.or_else(|| Some((bios()?, vga_rom()?))).map(|(bios, vga_rom)| {
@@ -156,7 +157,8 @@ pub fn find(search: &Search) -> Result<Option<Firmware>, FirmwareError> {
     };
     let refuse = |reason: String| FirmwareError::Unusable { path: chosen.clone(), reason };
     let (bios, directory) = if chosen.is_dir() {
-        let bios = find_bios(chosen).ok_or_else(|| refuse(format!("it holds no {}", BIOS_NAMES.join(" or "))))?;
+        let bios =
+            find_bios(chosen).ok_or_else(|| refuse(format!("it holds no {}", BIOS_NAMES.join(" or "))))?;
         (bios, chosen.as_path())
     } else {
         check_bios(chosen).map_err(refuse)?;
@@ -188,7 +190,9 @@ pub fn find_or_fetch_memtest_in(
     if let Some(kernel) = find(root) {
         return Ok(kernel);
     }
-    if let Some(kernel) = search.cache.as_deref().and_then(|cache| find(&fetch::package_directory(cache, MEMTEST_PACKAGE))) {
+    if let Some(kernel) =
+        search.cache.as_deref().and_then(|cache| find(&fetch::package_directory(cache, MEMTEST_PACKAGE)))
+    {
         return Ok(kernel);
     }
     if search.offline && search.packages.is_none() {
