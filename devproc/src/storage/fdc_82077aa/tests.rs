@@ -31,16 +31,26 @@ fn controller(image: &MemoryImage) -> Fdc {
     Fdc::new([Some(FloppyDrive { medium: Some(medium(image)) }), None])
 }
 
-/// A guest's view of the controller, which may restart the process after every access.
+/// What happens to the process at every access and timer.
+#[derive(Clone, Copy, PartialEq)]
+enum Trouble {
+    None,
+    /// It is replaced afterwards.
+    Restart,
+    /// It dies when all is done but not committed: the next process does it again.
+    Die,
+}
+
+/// A guest's view of the controller.
 struct Guest {
     bench: Bench<Fdc>,
     image: MemoryImage,
-    restart_always: bool,
+    trouble: Trouble,
 }
 
 impl Guest {
     fn new(image: &MemoryImage) -> Self {
-        Self { bench: Bench::new(controller(image)), image: image.clone(), restart_always: false }
+        Self { bench: Bench::new(controller(image)), image: image.clone(), trouble: Trouble::None }
     }
 
     /// A guest whose firmware has brought the controller up with motor A on.
@@ -61,21 +71,32 @@ impl Guest {
         self.send(&[0x03, 0xaf, 0x02]);
     }
 
-    fn maybe_restart(&mut self) {
-        if self.restart_always {
-            self.bench.restart(controller(&self.image));
+    fn call<T>(&mut self, access: impl Fn(&mut Bench<Fdc>) -> T) -> T {
+        let mut committed = Vec::new();
+        self.bench.device.save(&mut committed);
+        let value = access(&mut self.bench);
+        match self.trouble {
+            Trouble::None => value,
+            Trouble::Restart => {
+                self.bench.restart(controller(&self.image));
+                value
+            }
+            Trouble::Die => {
+                let mut next = controller(&self.image);
+                next.load(1, &committed).unwrap();
+                next.attach(&mut self.bench.host);
+                self.bench.device = next;
+                access(&mut self.bench)
+            }
         }
     }
 
     fn out(&mut self, port: u16, value: u8) {
-        self.bench.outb(port, value);
-        self.maybe_restart();
+        self.call(|bench| bench.outb(port, value));
     }
 
     fn input(&mut self, port: u16) -> u8 {
-        let value = self.bench.inb(port);
-        self.maybe_restart();
-        value
+        self.call(|bench| bench.inb(port))
     }
 
     fn msr(&mut self) -> u8 {
@@ -86,12 +107,20 @@ impl Guest {
         self.bench.host.irq(6)
     }
 
-    /// Lets time pass until nothing is going on, in small steps.
+    /// Lets time pass until nothing is going on.
     fn wait(&mut self) {
-        for _ in 0..200 {
-            self.bench.advance(STEP / 100);
-            self.maybe_restart();
+        let end = self.bench.host.now.after(2 * STEP);
+        loop {
+            let timers = &self.bench.host.timers;
+            let next = timers.iter().map(|(timer, deadline)| (*deadline, *timer)).min();
+            let Some((deadline, timer)) = next.filter(|(deadline, _)| *deadline <= end) else { break };
+            self.bench.host.now = deadline;
+            self.call(|bench| {
+                bench.host.timers.remove(&timer);
+                bench.device.timer(timer, deadline, &mut bench.host);
+            });
         }
+        self.bench.host.now = end;
     }
 
     fn send(&mut self, command: &[u8]) {
@@ -214,17 +243,29 @@ fn firmware_reads_sectors_by_dma() {
     assert!(guest.bench.host.channels[2].terminal_count && !guest.bench.host.channels[2].request);
 }
 
+/// A process that dies in the middle of a sector moves it again, to the same place, and nothing else.
 #[test]
-fn a_restart_after_every_access_changes_nothing() {
-    let mut guest = Guest::new(&diskette());
-    guest.restart_always = true;
-    firmware_boot_read(&mut guest);
-    assert_eq!(guest.memory(1024), guest.image.bytes(16 * 512, 1024));
+fn dying_or_restarting_at_every_access_changes_nothing() {
+    for trouble in [Trouble::Restart, Trouble::Die] {
+        let mut guest = Guest::new(&diskette());
+        guest.trouble = trouble;
+        firmware_boot_read(&mut guest);
+        assert_eq!(guest.memory(1024), guest.image.bytes(16 * 512, 1024));
+        assert_eq!(guest.bench.host.ram[BUFFER + 1024..BUFFER + 2048], [0; 1024]);
+        multi_track_read(&mut guest);
+        dma_write(&mut guest);
+        scan(&mut guest);
+        verify(&mut guest);
+        dos_format(&mut guest);
+    }
 }
 
 #[test]
 fn multi_track_goes_on_at_the_other_side_and_stops_at_its_end() {
-    let mut guest = Guest::ready(&diskette());
+    multi_track_read(&mut Guest::ready(&diskette()));
+}
+
+fn multi_track_read(guest: &mut Guest) {
     guest.seek(3);
     guest.dma(MODE_TO_MEMORY, 36 * 512);
     let result = guest.run(&[0xc6, 0x00, 3, 0, 1, 2, 18, 0x1b, 0xff]);
@@ -243,7 +284,10 @@ fn without_terminal_count_the_end_of_the_track_is_an_error() {
 
 #[test]
 fn dma_writes_reach_the_image_before_the_interrupt() {
-    let mut guest = Guest::ready(&diskette());
+    dma_write(&mut Guest::ready(&diskette()));
+}
+
+fn dma_write(guest: &mut Guest) {
     guest.seek(1);
     guest.bench.host.ram[BUFFER..BUFFER + 700].fill(0xa5);
     guest.dma(MODE_FROM_MEMORY, 700);
@@ -309,10 +353,12 @@ fn non_dma_mode_moves_bytes_through_the_data_register() {
 }
 
 #[test]
-fn non_dma_mode_survives_a_restart_at_every_byte() {
-    let mut guest = Guest::ready(&diskette());
-    guest.restart_always = true;
-    pio_transfer(&mut guest);
+fn non_dma_mode_survives_a_restart_or_death_at_every_byte() {
+    for trouble in [Trouble::Restart, Trouble::Die] {
+        let mut guest = Guest::ready(&diskette());
+        guest.trouble = trouble;
+        pio_transfer(&mut guest);
+    }
 }
 
 #[test]
@@ -331,7 +377,10 @@ fn the_fifo_threshold_decides_how_often_pio_interrupts() {
 
 #[test]
 fn dos_format_fills_a_track_with_the_filler_byte() {
-    let mut guest = Guest::ready(&diskette());
+    dos_format(&mut Guest::ready(&diskette()));
+}
+
+fn dos_format(guest: &mut Guest) {
     guest.seek(40);
     let ids: Vec<u8> = (1..=18).flat_map(|r| [40, 1, r, 2]).collect();
     guest.bench.host.ram[BUFFER..BUFFER + 72].copy_from_slice(&ids);
@@ -521,7 +570,11 @@ fn the_bios_verifies_with_a_dma_channel_that_moves_nothing() {
 
 #[test]
 fn verify_reads_without_dma_and_ends_at_its_count() {
-    let mut guest = Guest::ready(&diskette());
+    verify(&mut Guest::ready(&diskette()));
+}
+
+fn verify(guest: &mut Guest) {
+    guest.seek(0);
     assert_eq!(guest.run(&[0x56, 0x80, 0, 0, 3, 2, 18, 0x1b, 4]), [0, 0, 0, 0, 0, 7, 2]);
     assert_eq!(guest.run(&[0x56, 0x00, 0, 0, 3, 2, 18, 0x1b, 0xff]), [0, 0, 0, 1, 0, 1, 2]);
     assert_eq!(guest.run(&[0x56, 0x00, 0, 0, 3, 2, 20, 0x1b, 0xff])[1], st1::ND);
@@ -529,7 +582,11 @@ fn verify_reads_without_dma_and_ends_at_its_count() {
 
 #[test]
 fn scan_finds_the_sector_that_equals_the_hosts_bytes() {
-    let mut guest = Guest::ready(&diskette());
+    scan(&mut Guest::ready(&diskette()));
+}
+
+fn scan(guest: &mut Guest) {
+    guest.seek(0);
     let wanted = guest.image.bytes(4 * 512, 512);
     for (i, sector) in guest.bench.host.ram[BUFFER..BUFFER + 9 * 512].chunks_exact_mut(512).enumerate() {
         sector.copy_from_slice(&wanted);
@@ -579,34 +636,6 @@ fn a_masked_channel_is_waited_for_and_then_an_overrun() {
     guest.send(&[0x46, 0, 0, 0, 1, 2, 18, 0x1b, 0xff]);
     guest.bench.advance(1_000_000_000);
     assert_eq!(guest.results()[..2], [st0::ABNORMAL, st1::OR]);
-}
-
-#[test]
-fn a_process_that_dies_in_a_sector_moves_it_again_to_the_same_place() {
-    let mut guest = Guest::ready(&diskette());
-    guest.dma(MODE_TO_MEMORY, 1024);
-    guest.send(&[0x46, 0, 0, 0, 1, 2, 18, 0x1b, 0xff]);
-    for _ in 0..20 {
-        // Every timer call is made twice: once by a process that dies before its state is
-        // committed, once by the next.
-        let Some((&timer, &deadline)) = guest.bench.host.timers.iter().next() else { break };
-        guest.bench.host.now = deadline;
-        guest.bench.host.timers.remove(&timer);
-        let mut committed = Vec::new();
-        guest.bench.device.save(&mut committed);
-        guest.bench.device.timer(timer, deadline, &mut guest.bench.host);
-        let mut next = controller(&guest.image);
-        next.load(1, &committed).unwrap();
-        next.attach(&mut guest.bench.host);
-        next.timer(timer, deadline, &mut guest.bench.host);
-        if next.state.transfer_deadline.is_none() {
-            guest.bench.host.timers.clear();
-        }
-        guest.bench.device = next;
-    }
-    assert_eq!(guest.results(), [0, 0, 0, 0, 0, 3, 2]);
-    assert_eq!(guest.memory(1024), guest.image.bytes(0, 1024));
-    assert_eq!(guest.bench.host.ram[BUFFER + 1024..BUFFER + 2048], [0; 1024]);
 }
 
 #[test]

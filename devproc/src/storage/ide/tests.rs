@@ -30,11 +30,21 @@ fn controller(image: &MemoryImage) -> Ide {
     Ide::new([[Some(disk(image)), None], [None, None]])
 }
 
-/// A driver for one channel, which may restart the process after every access.
+/// What happens to the process at every access.
+#[derive(Clone, Copy, PartialEq)]
+enum Trouble {
+    None,
+    /// It is replaced afterwards.
+    Restart,
+    /// It dies when all is done but not committed: the next process does it again.
+    Die,
+}
+
+/// A driver for one channel.
 struct Guest {
     bench: Bench<Ide>,
     image: MemoryImage,
-    restart_always: bool,
+    trouble: Trouble,
 }
 
 impl Guest {
@@ -45,28 +55,43 @@ impl Guest {
         bench.config_write(pci::IDETIM + 2, Width::Word, 0x8000);
         bench.config_write(register::BAR0 + 16, Width::Dword, 0xc000);
         bench.config_write(register::COMMAND, Width::Word, 0x0005);
-        Self { bench, image: image.clone(), restart_always: false }
+        Self { bench, image: image.clone(), trouble: Trouble::None }
     }
 
     fn new(image: &MemoryImage) -> Self {
         Self::on(controller(image), image)
     }
 
-    fn maybe_restart(&mut self) {
-        if self.restart_always {
-            self.bench.restart(controller(&self.image));
+    fn call<T>(&mut self, access: impl Fn(&mut Bench<Ide>) -> T) -> T {
+        let mut committed = Vec::new();
+        self.bench.device.save(&mut committed);
+        let value = access(&mut self.bench);
+        match self.trouble {
+            Trouble::None => value,
+            Trouble::Restart => {
+                self.bench.restart(controller(&self.image));
+                value
+            }
+            Trouble::Die => {
+                let mut next = controller(&self.image);
+                next.load(1, &committed).unwrap();
+                next.attach(&mut self.bench.host);
+                self.bench.device = next;
+                access(&mut self.bench)
+            }
         }
     }
 
     fn out(&mut self, offset: u16, value: u8) {
-        self.bench.outb(0x1f0 + offset, value);
-        self.maybe_restart();
+        self.call(|bench| bench.outb(0x1f0 + offset, value));
     }
 
     fn input(&mut self, offset: u16) -> u8 {
-        let value = self.bench.inb(0x1f0 + offset);
-        self.maybe_restart();
-        value
+        self.call(|bench| bench.inb(0x1f0 + offset))
+    }
+
+    fn master_out(&mut self, offset: u16, value: u8) {
+        self.call(|bench| bench.outb(0xc000 + offset, value));
     }
 
     fn alternate(&mut self) -> u8 {
@@ -103,16 +128,18 @@ impl Guest {
 
     /// REP INSW.
     fn words_in(&mut self, bytes: usize) -> Vec<u8> {
-        let mut data = vec![0; bytes];
-        self.bench.device.read_burst(self.port(), &mut data, &mut self.bench.host).unwrap();
-        self.maybe_restart();
-        data
+        let port = self.port();
+        self.call(|bench| {
+            let mut data = vec![0; bytes];
+            bench.device.read_burst(port, &mut data, &mut bench.host).unwrap();
+            data
+        })
     }
 
     /// REP OUTSW.
     fn words_out(&mut self, data: &[u8]) {
-        self.bench.device.write_burst(self.port(), data, &mut self.bench.host).unwrap();
-        self.maybe_restart();
+        let port = self.port();
+        self.call(|bench| bench.device.write_burst(port, data, &mut bench.host).unwrap());
     }
 
     /// Reads the status register and expects an interrupt before it.
@@ -264,7 +291,10 @@ fn writes_reach_the_image_before_their_interrupt() {
 
 #[test]
 fn multiple_mode_moves_blocks_with_one_interrupt_each() {
-    let mut guest = Guest::new(&disk_image());
+    multiple(&mut Guest::new(&disk_image()));
+}
+
+fn multiple(guest: &mut Guest) {
     guest.command(0xc4, 0, 6);
     assert_eq!(guest.acknowledge(), READY | status::ERR, "not before SET MULTIPLE");
     guest.command(0xc6, 0, 3);
@@ -466,23 +496,29 @@ fn the_secondary_channel_has_its_own_ports_and_interrupt() {
 }
 
 #[test]
-fn a_restart_after_every_access_changes_nothing() {
-    let mut guest = Guest::new(&disk_image());
-    guest.restart_always = true;
-    guest.command(0x20, 500, 2);
-    assert_eq!(guest.acknowledge(), DATA_READY);
-    let mut data = guest.words_in(100);
-    data.extend(guest.words_in(412));
-    assert_eq!(guest.acknowledge(), DATA_READY);
-    data.extend(guest.words_in(512));
-    assert_eq!(data, guest.image.bytes(500 * 512, 1024));
-    guest.command(0x30, 600, 1);
-    guest.words_out(&[0x66; 200]);
-    guest.words_out(&[0x77; 312]);
-    assert_eq!(guest.acknowledge(), READY);
-    assert_eq!(guest.image.bytes(600 * 512 + 199, 2), [0x66, 0x77]);
-    guest.bench.restart(controller(&guest.image));
-    assert_eq!(guest.bench.inb(0xc002) & 0x04, 0x04, "the base address survived");
+fn dying_or_restarting_at_every_access_changes_nothing() {
+    for trouble in [Trouble::Restart, Trouble::Die] {
+        let mut guest = Guest::new(&disk_image());
+        guest.trouble = trouble;
+        guest.command(0x20, 500, 2);
+        assert_eq!(guest.acknowledge(), DATA_READY);
+        let mut data = guest.words_in(100);
+        data.extend(guest.words_in(412));
+        assert_eq!(guest.acknowledge(), DATA_READY);
+        data.extend(guest.words_in(512));
+        assert_eq!(data, guest.image.bytes(500 * 512, 1024));
+        guest.command(0x30, 600, 1);
+        guest.words_out(&[0x66; 200]);
+        guest.words_out(&[0x77; 312]);
+        assert_eq!(guest.acknowledge(), READY);
+        assert_eq!(guest.image.bytes(600 * 512 + 199, 2), [0x66, 0x77]);
+        assert_eq!(guest.image.bytes(601 * 512, 1), [601_u16 as u8]);
+        multiple(&mut guest);
+        dma_read(&mut guest);
+        dma_write(&mut guest);
+        guest.bench.restart(controller(&guest.image));
+        assert_eq!(guest.bench.inl(0xc004), 0x1000, "the base address survived");
+    }
 }
 
 #[test]
@@ -516,30 +552,36 @@ fn table(guest: &mut Guest, regions: &[(u32, u16)]) {
 
 #[test]
 fn bus_master_reads_follow_the_descriptors() {
-    let mut guest = Guest::new(&disk_image());
-    table(&mut guest, &[(0x2000, 700), (0x8000, 1536 - 700)]);
-    guest.bench.outb(0xc000, 0x08);
-    guest.bench.outb(0xc002, 0x06);
+    dma_read(&mut Guest::new(&disk_image()));
+}
+
+fn dma_read(guest: &mut Guest) {
+    table(guest, &[(0x2000, 700), (0x8000, 1536 - 700)]);
+    guest.master_out(0, 0x08);
+    guest.master_out(2, 0x06);
     guest.command(0xc8, 50, 3);
     assert!(!guest.irq());
-    guest.bench.outb(0xc000, 0x09);
+    guest.master_out(0, 0x09);
     assert_eq!(guest.bench.inb(0xc002), 0x04);
     assert_eq!(guest.acknowledge(), READY);
     let expected = guest.image.bytes(50 * 512, 1536);
     assert_eq!(guest.bench.host.ram[0x2000..0x2000 + 700], expected[..700]);
     assert_eq!(guest.bench.host.ram[0x8000..0x8000 + 836], expected[700..]);
-    guest.bench.outb(0xc000, 0);
-    guest.bench.outb(0xc002, 0x04);
+    guest.master_out(0, 0);
+    guest.master_out(2, 0x04);
     assert_eq!(guest.bench.inb(0xc002), 0);
 }
 
 #[test]
 fn bus_master_writes_reach_the_image() {
-    let mut guest = Guest::new(&disk_image());
+    dma_write(&mut Guest::new(&disk_image()));
+}
+
+fn dma_write(guest: &mut Guest) {
     guest.bench.host.ram[0x2000..0x2400].fill(0x88);
-    table(&mut guest, &[(0x2000, 1024)]);
+    table(guest, &[(0x2000, 1024)]);
     guest.command_ext(0x35, 70, 2);
-    guest.bench.outb(0xc000, 0x01);
+    guest.master_out(0, 0x01);
     assert_eq!(guest.acknowledge(), READY);
     assert_eq!(guest.image.bytes(70 * 512, 1024), vec![0x88; 1024]);
 }
