@@ -79,8 +79,13 @@ fn open_disk(
     serial: &'static str,
 ) -> Result<IdeDrive, BuildError> {
     let mut image = open(config, drive)?;
-    let geometry = disk_geometry(image.as_mut(), config.geometry)
-        .map_err(|source| BuildError::Geometry { drive, path: config.path.clone(), source })?;
+    let geometry = disk_geometry(image.as_mut(), config.geometry).map_err(|source| BuildError::Geometry {
+        drive,
+        path: config.path.clone(),
+        source,
+    })?;
     Ok(IdeDrive::new(image, geometry, serial))
 }
 
+#[cfg(test)]
+mod tests;

@@ -181,7 +181,8 @@ impl Fdc {
         if delta == 0 || self.drives[drive].is_none() {
             return;
         }
-        let last = self.medium(drive).map_or(DRIVE_TRACKS, |m| m.format.cylinders).saturating_add(EXTRA_TRACKS);
+        let last =
+            self.medium(drive).map_or(DRIVE_TRACKS, |m| m.format.cylinders).saturating_add(EXTRA_TRACKS);
         let has_medium = self.medium(drive).is_some();
         let unit = &mut self.state.drives[drive];
         let target = (i16::from(unit.track) + delta).clamp(0, i16::from(last));

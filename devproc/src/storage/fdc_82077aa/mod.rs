@@ -304,8 +304,9 @@ impl Fdc {
     fn read_data(&mut self, host: &mut dyn Host) -> u8 {
         match self.state.phase {
             Phase::Result => {
-                // Reading the first result byte acknowledges the interrupt (section 5.1.3).
-                self.state.interrupt = false;
+                // Reading the first result byte acknowledges the interrupt (section 5.1.3), but
+                // not that of a seek that has ended and is still to be sensed.
+                self.state.interrupt = self.state.drives.iter().any(|d| d.seek_end.is_some());
                 let byte = if self.state.result.is_empty() { 0 } else { self.state.result.remove(0) };
                 if self.state.result.is_empty() {
                     self.state.phase = Phase::Command;
@@ -427,3 +428,5 @@ fn multi_track(command_byte: u8) -> bool {
     command_byte & modifier::MT != 0
 }
 
+#[cfg(test)]
+mod tests;

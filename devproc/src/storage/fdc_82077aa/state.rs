@@ -1,8 +1,6 @@
 //! What the controller remembers, and how it is saved.
 
-use super::spec::{
-    Command, DRIVES, MAX_COMMAND, MAX_RESULT, configure, dor, perpendicular, rate, tdr,
-};
+use super::spec::{Command, DRIVES, MAX_COMMAND, MAX_RESULT, configure, dor, perpendicular, rate, tdr};
 use crate::device::StateError;
 use crate::storage::image::SECTOR_BYTES;
 use ipc::time::VirtualTime;
@@ -207,7 +205,8 @@ impl State {
 
 impl Transfer {
     fn validate(&self) -> Result<(), StateError> {
-        if self.buffer.len() > SECTOR_BYTES || usize::from(self.position) > self.buffer.len() || self.head > 1 {
+        if self.buffer.len() > SECTOR_BYTES || usize::from(self.position) > self.buffer.len() || self.head > 1
+        {
             return Err(StateError::OutOfRange("transfer"));
         }
         Ok(())

@@ -4,9 +4,7 @@
 //! (and, for reads, reads it), then the host moves its bytes, by DMA in one timer call or byte
 //! by byte through the data register; then *moved* deals with them and locates the next one.
 
-use super::spec::{
-    Command, DMA_CHANNEL, N_512, SPECIFY_ND, configure, modifier, rate, st0, st1, st2, unit,
-};
+use super::spec::{Command, DMA_CHANNEL, N_512, SPECIFY_ND, configure, modifier, rate, st0, st1, st2, unit};
 use super::state::{DmaMark, Phase, SectorId, Stage, Transfer};
 use super::{ACCESS_NS, Fdc, Medium, SECTOR_NS, STEP_NS, multi_track};
 use crate::host::{DmaChannel, DmaDirection, Host};
@@ -221,8 +219,11 @@ impl Fdc {
         let Some(medium) = self.turning() else { return Continue(()) };
         let format = medium.format;
         // READ TRACK takes the sectors as they come; all others want the one that they name.
-        let wanted =
-            if command == Command::ReadTrack { u8::try_from(transfer.done.saturating_add(1)).unwrap_or(0) } else { id.r };
+        let wanted = if command == Command::ReadTrack {
+            u8::try_from(transfer.done.saturating_add(1)).unwrap_or(0)
+        } else {
+            id.r
+        };
         let matches = id == SectorId { c: track, h: transfer.head, r: wanted, n: N_512 };
         let Some(place) = offset(&format, track, transfer.head, wanted) else {
             let code = if command == Command::ReadTrack { st1::MA } else { st1::ND };

@@ -6,9 +6,9 @@
 //! that one access; the descriptor table is read from its beginning, so running the access
 //! again after a crash moves the same sectors to the same places.
 
+use super::Ide;
 use super::spec::{bus_master as bm, pci};
 use super::state::{BusMaster, Kind};
-use super::Ide;
 use crate::device::Width;
 use crate::host::Host;
 use crate::pci::command;

@@ -34,7 +34,7 @@ use crate::host::Host;
 use crate::pci::{Bar, PciAddress, PciConfig, PciIdentity, register};
 use drive::Disk;
 use spec::{COMMAND_BLOCK, CONTROL_BLOCK, IRQ, command, control, device, pci, reg, status};
-use state::{Channel, Pair, State};
+use state::{Channel, Pair, State, StateRef};
 
 const BUS_MASTER: RegionId = RegionId(4);
 const COMMAND_NAMES: [&str; 2] = ["ide0-command", "ide1-command"];
@@ -52,7 +52,7 @@ const fn control_region(channel: usize) -> RegionId {
 
 /// Which part of which channel a region is.
 fn decode(region: RegionId) -> Option<(usize, bool)> {
-    (region.0 < BUS_MASTER.0).then_some((usize::from(region.0 / 2), region.0 % 2 == 0))
+    (region.0 < BUS_MASTER.0).then_some((usize::from(region.0 / 2), region.0.is_multiple_of(2)))
 }
 
 /// What the outputs of a channel were last set to.
@@ -146,11 +146,7 @@ impl Ide {
     fn responder(&self, channel: usize) -> Option<usize> {
         let selected = usize::from(self.channels[channel].selected);
         let present = |unit: usize| self.drives[channel][unit].is_some();
-        if present(selected) {
-            Some(selected)
-        } else {
-            (selected == 1 && present(0)).then_some(0)
-        }
+        if present(selected) { Some(selected) } else { (selected == 1 && present(0)).then_some(0) }
     }
 
     fn status(&self, channel: usize) -> Option<u8> {
@@ -169,10 +165,8 @@ impl Ide {
     /// Publishes what the outside sees of a channel, where it changed.
     fn publish(&mut self, channel: usize, host: &mut dyn Host) {
         self.changed = true;
-        let now = Outputs {
-            irq: self.irq(channel),
-            alternate_status: self.status(channel).unwrap_or(FLOATING),
-        };
+        let now =
+            Outputs { irq: self.irq(channel), alternate_status: self.status(channel).unwrap_or(FLOATING) };
         let before = self.published[channel].replace(now);
         if before.is_none_or(|b| b.alternate_status != now.alternate_status) {
             host.publish_mirror(MirrorSlot(channel as u16), now.alternate_status.into());
@@ -414,7 +408,7 @@ impl Device for Ide {
     }
 
     fn save(&self, out: &mut Vec<u8>) {
-        save_state(&State { channels: self.channels.clone(), config: self.config.state() }, out);
+        save_state(&StateRef { channels: &self.channels, config: self.config.state() }, out);
     }
 
     fn take_changed(&mut self) -> bool {
@@ -436,3 +430,5 @@ impl Device for Ide {
     }
 }
 
+#[cfg(test)]
+mod tests;

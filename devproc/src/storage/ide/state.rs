@@ -173,6 +173,13 @@ impl Channel {
     }
 }
 
+/// [`State`] without a copy, for saving; the fields and their order are the same.
+#[derive(Serialize)]
+pub(super) struct StateRef<'a> {
+    pub channels: &'a [Channel; 2],
+    pub config: PciConfigState,
+}
+
 /// Everything that matters for what the controller and its drives do next.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct State {

@@ -48,7 +48,9 @@ pub enum GeometryError {
         len: u64,
     },
     /// The size of a hard-disk image is zero, not a multiple of a sector, or out of reach.
-    #[error("{len} bytes is not the size of a hard disk; it must be a multiple of 512, not zero, at most 2^57")]
+    #[error(
+        "{len} bytes is not the size of a hard disk; it must be a multiple of 512, not zero, at most 2^57"
+    )]
     DiskSize {
         /// Size of the image.
         len: u64,
@@ -142,15 +144,17 @@ impl FloppyFormat {
 ///
 /// # Errors
 /// [`GeometryError`].
-pub fn disk_geometry(image: &mut dyn BlockDevice, asked: Option<Geometry>) -> Result<Geometry, GeometryError> {
+pub fn disk_geometry(
+    image: &mut dyn BlockDevice,
+    asked: Option<Geometry>,
+) -> Result<Geometry, GeometryError> {
     let len = image.len();
     let total = len / SECTOR_BYTES as u64;
     if total == 0 || !len.is_multiple_of(SECTOR_BYTES as u64) || total > MAX_DISK_SECTORS {
         return Err(GeometryError::DiskSize { len });
     }
     if let Some(geometry) = asked {
-        let product =
-            u64::from(geometry.cylinders) * u64::from(geometry.heads) * u64::from(geometry.sectors);
+        let product = u64::from(geometry.cylinders) * u64::from(geometry.heads) * u64::from(geometry.sectors);
         let possible = geometry.heads <= 16 && geometry.sectors <= 63;
         return if possible && (1..=total).contains(&product) {
             Ok(geometry)
