@@ -164,7 +164,9 @@ impl PciConfig {
                 Bar::Io { size } => {
                     command_mask |= command::IO_SPACE;
                     config.preset32(at, BAR_IO);
-                    config.allow32(at, !(size - 1) & 0xffff);
+                    // All 32 bits, as the specification's full decode: SeaBIOS sizes I/O ranges in
+                    // 32 bits and would take hardwired zeros for a range of almost 4 GiB.
+                    config.allow32(at, !(size - 1));
                 }
                 Bar::Memory { size, prefetchable } => {
                     command_mask |= command::MEMORY_SPACE;
@@ -271,10 +273,13 @@ impl PciConfig {
         let raw = self.read(register::BAR0 + 4 * index as u8, Width::Dword);
         match *self.bars.get(index)? {
             Bar::None => None,
-            Bar::Io { size } => Some(BarMapping {
-                base: raw & !(size - 1) & 0xffff,
-                enabled: command & command::IO_SPACE != 0,
-            }),
+            Bar::Io { size } => {
+                let base = raw & !(size - 1);
+                // The PC has 64 Ki ports: a base beyond them decodes nothing.
+                let reachable = base <= 0x1_0000 - size;
+                let enabled = reachable && command & command::IO_SPACE != 0;
+                Some(BarMapping { base: base & 0xffff, enabled })
+            }
             Bar::Memory { size, .. } => {
                 Some(BarMapping { base: raw & !(size - 1), enabled: command & command::MEMORY_SPACE != 0 })
             }
@@ -337,7 +342,7 @@ mod tests {
         config.write(register::BAR0, Width::Dword, 0xffff_ffff);
         assert_eq!(config.read(register::BAR0, Width::Dword), 0xff00_0008);
         config.write(register::BAR0 + 4, Width::Dword, 0xffff_ffff);
-        assert_eq!(config.read(register::BAR0 + 4, Width::Dword), 0x0000_fff1);
+        assert_eq!(config.read(register::BAR0 + 4, Width::Dword), 0xffff_fff1);
         config.write(register::ROM_BAR, Width::Dword, 0xffff_fffe);
         assert_eq!(config.read(register::ROM_BAR, Width::Dword), 0xffff_0000);
     }

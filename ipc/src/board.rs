@@ -269,7 +269,7 @@ impl Board {
         self.ram_bytes.store(ram_bytes, Ordering::Relaxed);
         self.start_unix_seconds.store(start_unix_seconds, Ordering::Relaxed);
         self.version.store(crate::message::PROTOCOL_VERSION, Ordering::Relaxed);
-        self.clock.freeze(crate::clock::Freeze::Paused);
+        self.clock.initialise(crate::clock::Freeze::Paused);
         self.magic.store(BOARD_MAGIC, Ordering::Release);
     }
 

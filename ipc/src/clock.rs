@@ -18,8 +18,7 @@ pub enum Freeze {
     Swap = 1 << 2,
 }
 
-/// The clock. All zero is a stopped clock at time zero without freezers; the launcher freezes
-/// it before anything looks.
+/// The clock. See [`SharedClock::initialise`].
 #[repr(C, align(64))]
 pub struct SharedClock {
     /// Odd while somebody changes the rest.
@@ -55,6 +54,13 @@ impl SharedClock {
             }
             crate::sync::spin_hint();
         }
+    }
+
+    /// Starts at time zero, frozen for `reason`. For the launcher, before anybody else looks.
+    pub fn initialise(&self, reason: Freeze) {
+        self.base_virtual.store(0, Ordering::Relaxed);
+        self.base_host.store(host_nanos(), Ordering::Relaxed);
+        self.freezers.store(reason as u32, Ordering::Release);
     }
 
     /// Whether the clock stands still.
@@ -104,12 +110,14 @@ mod tests {
     use super::*;
 
     fn clock() -> SharedClock {
-        SharedClock {
+        let clock = SharedClock {
             sequence: AtomicU32::new(0),
-            freezers: AtomicU32::new(Freeze::Paused as u32),
+            freezers: AtomicU32::new(0),
             base_virtual: AtomicU64::new(0),
             base_host: AtomicU64::new(0),
-        }
+        };
+        clock.initialise(Freeze::Paused);
+        clock
     }
 
     #[test]

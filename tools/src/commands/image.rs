@@ -1,25 +1,38 @@
 //! `vmsim image`.
 
 use crate::cli::ImageCommand;
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
+use images::disk::{self, FloppyContent, FloppyFormat, Kind};
 use std::path::Path;
 
 /// Makes images and describes them.
 pub fn image(command: &ImageCommand) -> Result<()> {
     match command {
         ImageCommand::Create { path, size, fat, label } => {
-            let bytes = crate::config::parse_size(size)?;
-            images::disk::create_from_options(path, bytes, *fat, label.as_deref(), &crate::progress::bar())?;
-            println!("{}", images::disk::info(path)?);
+            let kind = kind(crate::config::parse_size(size)?, *fat, label.clone())?;
+            disk::create(path, &kind, &crate::progress::bar())?;
+            println!("{}", disk::info(path)?);
         }
-        ImageCommand::Info { path } => println!("{}", images::disk::info(path)?),
+        ImageCommand::Info { path } => println!("{}", disk::info(path)?),
         ImageCommand::Memtest { path } => {
-            let floppy = images::recipes::memtest_floppy(&crate::progress::bar())?;
+            let floppy = images::recipes::memtest_floppy("", &crate::progress::bar())?;
             write_new(path, &floppy)?;
         }
         ImageCommand::Demo { path } => write_new(path, &images::demo::demo_floppy())?,
     }
     Ok(())
+}
+
+fn kind(size: u64, fat: bool, label: Option<String>) -> Result<Kind> {
+    let fat = fat || label.is_some();
+    match FloppyFormat::of_bytes(size) {
+        Some(format) => {
+            let content = if fat { FloppyContent::Fat { label } } else { FloppyContent::Blank };
+            Ok(Kind::Floppy { format, content })
+        }
+        None if fat => bail!("--fat and --label are for floppies; a hard disk is partitioned by the guest"),
+        None => Ok(Kind::HardDisk { size, allocate: false }),
+    }
 }
 
 fn write_new(path: &Path, bytes: &[u8]) -> Result<()> {

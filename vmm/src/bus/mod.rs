@@ -103,17 +103,18 @@ impl MachineBus {
 
     fn rebuild(&mut self) {
         // A map is only taken while its device has handled all that was posted: a later posted
-        // write may change it again.
+        // write may change it again. So only what was drained here is read, and what was
+        // published meanwhile is seen by the next look.
         for index in 0..self.links.len() {
             if self.links[index].map_changed() {
                 self.drain(index);
+                self.links[index].read_map();
             }
         }
         self.board_map_seen = self.board().map_generation();
         let mut regions = Vec::new();
         self.pci.clear();
-        for (index, link) in self.links.iter_mut().enumerate() {
-            link.read_map();
+        for (index, link) in self.links.iter().enumerate() {
             regions.extend(link.regions().iter().map(|info| BusRegion { link: index, info: info.clone() }));
             for (model, info) in link.models().iter().enumerate() {
                 if let Some(address) = info.pci {

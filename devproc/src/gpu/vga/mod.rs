@@ -494,6 +494,10 @@ impl Device for Vga {
         self.publish_registers(host);
     }
 
+    fn has_picture(&self) -> bool {
+        true
+    }
+
     fn render(&mut self, frame: &mut Frame, force: bool, host: &mut dyn Host) -> bool {
         let source = Source {
             registers: &self.registers,
