@@ -53,6 +53,8 @@ pub mod system;
 mod task;
 #[cfg(test)]
 pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
 mod tlb;
 mod word;
 

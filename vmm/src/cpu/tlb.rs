@@ -86,14 +86,8 @@ struct Entry {
     host: *mut u8,
 }
 
-const EMPTY: Entry = Entry {
-    read: NO_PAGE,
-    write: NO_PAGE,
-    page: NO_PAGE,
-    flags: 0,
-    physical: 0,
-    host: std::ptr::null_mut(),
-};
+const EMPTY: Entry =
+    Entry { read: NO_PAGE, write: NO_PAGE, page: NO_PAGE, flags: 0, physical: 0, host: std::ptr::null_mut() };
 
 /// A translated page, as the slow path uses it.
 #[derive(Clone, Copy, Debug)]
