@@ -249,5 +249,5 @@ impl<B: Bus> Vcpu<B> {
 
 /// Error code that names an IDT entry.
 fn idt_error(event: &Event) -> u32 {
-    u32::from(event.vector) * DESCRIPTOR_SIZE | ERROR_IDT | event.external
+    (u32::from(event.vector) * DESCRIPTOR_SIZE) | ERROR_IDT | event.external
 }

@@ -33,7 +33,7 @@ fn write_that_faults_on_its_second_page_changes_nothing() {
     cpu.set_pte(0x6000, 0);
     cpu.write_u16(Seg::Ds, 0x5ffe, 0xaaaa).unwrap();
 
-    assert_eq!(cpu.write_u32(Seg::Ds, 0x5ffe, 0), Err(Fault::pf(0x6001, 2)));
+    assert_eq!(cpu.write_u32(Seg::Ds, 0x5ffe, 0), Err(Fault::pf(0x6000, 2)));
     assert_eq!(cpu.read_u16(Seg::Ds, 0x5ffe), Ok(0xaaaa));
 }
 
@@ -160,4 +160,35 @@ fn alignment_is_checked_at_level_3_only() {
     assert_eq!(cpu.modify_u32(Seg::Ds, 0x5002), Err(Fault::ac()));
     assert_eq!(cpu.read_u32(Seg::Ds, 0x5004), Ok(0));
     assert_eq!(cpu.load_segment(Seg::Es, sel::DATA3), Ok(()), "system tables are not checked");
+}
+
+#[test]
+fn bulk_copy_repeats_the_pattern_of_overlapping_ranges() {
+    let mut cpu = protected();
+    cpu.bus.load(0x5000, b"abcdefgh");
+    cpu.write_u8(Seg::Ds, 0x5100, 0).unwrap();
+    assert_eq!(cpu.copy_direct(0x6000, 0x5000, 8, 1), 0, "nothing is known about the target");
+    assert_eq!(cpu.copy_direct(0x5002, 0x5000, 6, 1), 2);
+    assert_eq!(cpu.copy_direct(0x5004, 0x5002, 4, 1), 2);
+    assert_eq!(cpu.read_u64(Seg::Ds, 0x5000), Ok(u64::from_le_bytes(*b"abababgh")));
+    assert_eq!(cpu.copy_direct(0x5005, 0x5004, 8, 4), 0, "less than an element apart");
+    assert_eq!(cpu.copy_direct(0x5000, 0x5001, 7, 1), 7, "downwards is safe at any distance");
+    assert_eq!(cpu.read_u64(Seg::Ds, 0x5000), Ok(u64::from_le_bytes(*b"bababghh")));
+    assert_eq!(cpu.copy_direct(0x5ff0, 0x5000, 0x40, 4), 16, "not beyond the page");
+}
+
+#[test]
+fn bulk_fill_stops_at_the_page_and_at_kept_code() {
+    let mut cpu = protected();
+    cpu.write_u8(Seg::Ds, 0x5000, 0).unwrap();
+    assert_eq!(cpu.fill_direct(0x5ff6, 0x1234_5678u32, 10), 2);
+    assert_eq!(cpu.read_u32(Seg::Ds, 0x5ffa), Ok(0x1234_5678));
+    assert_eq!(cpu.read_u16(Seg::Ds, 0x5ffe), Ok(0));
+    assert_eq!(cpu.store_direct(0x5000, b"hello"), 5);
+    cpu.mark_code(0x5000, 1);
+    assert_eq!(cpu.fill_direct(0x5100, 0u8, 1), 0);
+    assert_eq!(cpu.store_direct(0x5100, b"x"), 0);
+    let mut bytes = [0; 5];
+    assert_eq!(cpu.load_direct(0x5000, &mut bytes), 5);
+    assert_eq!(&bytes, b"hello");
 }

@@ -3,6 +3,7 @@
 mod interrupts;
 mod memory;
 mod paging;
+mod random;
 mod segments;
 mod system;
 mod tasks;
