@@ -86,7 +86,7 @@ proptest! {
             match action {
                 Action::Map(linear, physical, writable, user, present) => {
                     let bits = u32::from(present) | u32::from(writable) << 1 | u32::from(user) << 2;
-                    cpu.set_pte(LINEAR + linear * 0x1000, PHYSICAL + physical * 0x1000 | bits);
+                    cpu.set_pte(LINEAR + linear * 0x1000, (PHYSICAL + physical * 0x1000) | bits);
                     model.entries[linear as usize] = (physical, writable, user, present);
                 }
                 Action::Write(at, size, value) | Action::Modify(at, size, value) => {
