@@ -18,7 +18,11 @@ impl<B: Bus> Vcpu<B> {
                 continue;
             }
             // LEN encodes 1, 2, (undefined: 8) and 4 bytes; an instruction breakpoint has one.
-            let size = if condition == dr7::ON_EXECUTE { 1 } else { [1, 2, 8, 4][(dr7 >> (18 + 4 * i) & 3) as usize] };
+            let size = if condition == dr7::ON_EXECUTE {
+                1
+            } else {
+                [1, 2, 8, 4][(dr7 >> (18 + 4 * i) & 3) as usize]
+            };
             let start = self.state.dr[i as usize] & !(size - 1);
             let overlaps = address.wrapping_sub(start) < size || start.wrapping_sub(address) < len;
             if overlaps {
@@ -66,8 +70,7 @@ impl<B: Bus> Vcpu<B> {
         if !self.breakpoints_enabled() || self.state.eflags & eflags::RF != 0 {
             return None;
         }
-        let (matched, enabled) =
-            self.breakpoints(linear, 1, |condition| condition == dr7::ON_EXECUTE);
+        let (matched, enabled) = self.breakpoints(linear, 1, |condition| condition == dr7::ON_EXECUTE);
         enabled.then(|| Fault::db(matched))
     }
 

@@ -156,9 +156,6 @@ impl Fault {
     /// Whether the pushed EFLAGS have RF set, so that the restarted instruction does not hit its
     /// instruction breakpoint again (SDM vol. 3, "Instruction-Breakpoint Exception Condition").
     pub(super) const fn sets_resume_flag(&self) -> bool {
-        !matches!(
-            self.vector,
-            vector::DB | vector::NMI | vector::BP | vector::OF | vector::DF | vector::MC
-        )
+        !matches!(self.vector, vector::DB | vector::NMI | vector::BP | vector::OF | vector::DF | vector::MC)
     }
 }

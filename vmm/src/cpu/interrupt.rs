@@ -75,6 +75,8 @@ impl<B: Bus> Vcpu<B> {
                 flags,
             };
             let Err(second) = self.deliver(&event) else { return };
+            // CR2 also tells of a page fault that only leads to a double fault or a shutdown.
+            self.before_exception(&second);
             fault = match (fault.class(), second.class()) {
                 (FaultClass::DoubleFault, FaultClass::Benign) | (FaultClass::Benign, _) => second,
                 (_, FaultClass::Benign) | (FaultClass::Contributory, FaultClass::PageFault) => second,
@@ -87,7 +89,7 @@ impl<B: Bus> Vcpu<B> {
         }
     }
 
-    /// What an exception changes even if its delivery fails.
+    /// What an exception changes even if it is not delivered.
     fn before_exception(&mut self, fault: &Fault) {
         match fault.vector {
             vector::PF => self.state.cr2 = fault.payload,
@@ -101,8 +103,13 @@ impl<B: Bus> Vcpu<B> {
 
     /// Delivers an interrupt that the interrupt controller acknowledged.
     pub fn deliver_external(&mut self, vector: u8) {
-        let event =
-            Event { vector, error_code: None, software: false, external: ERROR_EXTERNAL, flags: self.flags() };
+        let event = Event {
+            vector,
+            error_code: None,
+            software: false,
+            external: ERROR_EXTERNAL,
+            flags: self.flags(),
+        };
         if let Err(fault) = self.deliver(&event) {
             self.deliver_fault(fault);
         }
@@ -116,7 +123,11 @@ impl<B: Bus> Vcpu<B> {
     }
 
     fn deliver(&mut self, event: &Event) -> Exec {
-        if self.protected_mode() { self.deliver_protected(event)? } else { self.deliver_real(event)? }
+        if self.protected_mode() {
+            self.deliver_protected(event)?
+        } else {
+            self.deliver_real(event)?
+        }
         self.state.activity = Activity::Running;
         self.state.interrupt_shadow = InterruptShadow::None;
         Ok(())
@@ -238,5 +249,5 @@ impl<B: Bus> Vcpu<B> {
 
 /// Error code that names an IDT entry.
 fn idt_error(event: &Event) -> u32 {
-    u32::from(event.vector) * DESCRIPTOR_SIZE | ERROR_IDT | event.external
+    (u32::from(event.vector) * DESCRIPTOR_SIZE) | ERROR_IDT | event.external
 }

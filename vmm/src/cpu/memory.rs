@@ -13,6 +13,11 @@ const fn crosses_page(linear: u32, len: u32) -> bool {
     (linear & OFFSET_MASK) + len > PAGE_SIZE as u32
 }
 
+/// First byte of the page after that of `linear`: what CR2 tells when the second page of an access faults.
+const fn next_page(linear: u32) -> u32 {
+    (linear | OFFSET_MASK).wrapping_add(1)
+}
+
 impl<B: Bus> Vcpu<B> {
     /// Linear address of `len` bytes at `seg:offset` to be read, after the segment checks.
     #[inline(always)]
@@ -170,7 +175,7 @@ impl<B: Bus> Vcpu<B> {
             self.sync_map();
             return Ok(T::narrow(value));
         }
-        let second = self.translate(linear.wrapping_add(T::SIZE - 1), false, mode)?;
+        let second = self.translate(next_page(linear), false, mode)?;
         self.watch_data(linear, T::SIZE, false);
         let mut value = 0;
         for i in 0..T::SIZE {
@@ -218,7 +223,7 @@ impl<B: Bus> Vcpu<B> {
             self.sync_map();
             return Ok(());
         }
-        let second = self.translate(linear.wrapping_add(T::SIZE - 1), true, mode)?;
+        let second = self.translate(next_page(linear), true, mode)?;
         self.watch_data(linear, T::SIZE, true);
         for i in 0..T::SIZE {
             let (page, at) = byte_of(&first, &second, offset + i);

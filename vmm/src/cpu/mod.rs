@@ -20,6 +20,7 @@
 //! # Methods by file
 //! - `memory.rs`: `read_u8(seg, offset)`.. `write_u8`.. `modify_u8`.. (read with the write's checks made first),
 //!   `read_linear_u8(linear)`.. (supervisor), `read_linear_user`, `probe_write`, `probe_read`, `push16`, `pop32`, `mark_code`..
+//! - `bulk.rs`: `copy_direct`, `fill_direct`, `store_direct`, `load_direct` for repeated string instructions.
 //! - `paging.rs`: `translate_code(eip)`, `sync_map()`, `debug_translate(linear)`.
 //! - `segment.rs`: `load_segment(seg, selector)`, `load_ss_with_shadow(selector)`, `lar(selector) -> Option<u32>`, `lsl`,
 //!   `verr(selector) -> bool`, `verw`, `arpl(destination, source) -> Option<u16>`.
@@ -33,6 +34,7 @@
 //! - `ports.rs`: `check_io(port, width)`, `port_read(port, width)`, `port_write(port, width, value)` (with the checks).
 //! - `debug.rs`: `instruction_breakpoint(linear)`, `take_debug_trap(stepped)`.
 
+mod bulk;
 pub mod bus;
 mod control;
 pub mod cpuid;
@@ -53,6 +55,8 @@ pub mod system;
 mod task;
 #[cfg(test)]
 pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
 mod tlb;
 mod word;
 

@@ -177,7 +177,9 @@ impl<B: Bus> Vcpu<B> {
     fn read_table(&mut self, physical: u64) -> u32 {
         let (page, offset) = self.split(physical);
         let translation = Translation { physical: page, grant: self.grant(page) };
-        translation.load(offset).unwrap_or_else(|| self.bus.read_memory(page | u64::from(offset), Width::Dword))
+        translation
+            .load(offset)
+            .unwrap_or_else(|| self.bus.read_memory(page | u64::from(offset), Width::Dword))
     }
 
     /// Writes a paging structure entry when it changed.
@@ -236,8 +238,7 @@ impl<B: Bus> Vcpu<B> {
             let physical = directory_entry & entry::LARGE_ADDRESS | linear & !entry::LARGE_ADDRESS;
             return Some(u64::from(physical) & self.a20_mask);
         }
-        let table_entry =
-            self.read_table(u64::from(directory_entry & entry::ADDRESS | linear >> 10 & 0xffc));
+        let table_entry = self.read_table(u64::from(directory_entry & entry::ADDRESS | linear >> 10 & 0xffc));
         (table_entry & entry::P != 0)
             .then(|| u64::from(table_entry & entry::ADDRESS | linear & OFFSET_MASK) & self.a20_mask)
     }

@@ -102,8 +102,7 @@ pub mod eflags {
     /// The six arithmetic flags, those that an engine may keep lazily.
     pub const ARITHMETIC: u32 = CF | PF | AF | ZF | SF | OF;
     /// Every bit that exists; the others read as zero, [`FIXED`] as one.
-    pub const DEFINED: u32 =
-        ARITHMETIC | TF | IF | DF | IOPL | NT | RF | VM | AC | VIF | VIP | ID;
+    pub const DEFINED: u32 = ARITHMETIC | TF | IF | DF | IOPL | NT | RF | VM | AC | VIF | VIP | ID;
 }
 
 /// CR0 bits.

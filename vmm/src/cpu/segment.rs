@@ -79,8 +79,7 @@ impl<B: Bus> Vcpu<B> {
         }
         let Some(address) = self.descriptor_address(selector) else { return Ok(None) };
         let descriptor = self.read_descriptor_at(address)?;
-        let reachable =
-            descriptor.is_conforming() || rpl(selector).max(self.cpl()) <= descriptor.dpl();
+        let reachable = descriptor.is_conforming() || rpl(selector).max(self.cpl()) <= descriptor.dpl();
         Ok(Some(descriptor).filter(|_| reachable))
     }
 

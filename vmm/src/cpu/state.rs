@@ -1,6 +1,6 @@
 //! The architectural state: plain data that can be saved, compared and put back.
 
-use super::registers::{Seg, cr0, dr6, dr7, eflags, gpr, rights};
+use super::registers::{Seg, cr0, cr3, dr6, dr7, eflags, gpr, rights};
 use serde::{Deserialize, Serialize};
 
 /// A segment register (also LDTR and TR) with its hidden part.
@@ -127,7 +127,7 @@ impl Segment {
 
     /// Whether `len` bytes (not zero) at `offset` lie within the limit.
     pub const fn contains(&self, offset: u32, len: u32) -> bool {
-        let Some(last) = offset.checked_add(len - 1) else { return false };
+        let Some(last) = offset.checked_add(len.saturating_sub(1)) else { return false };
         let data = self.rights & (rights::NOT_SYSTEM | rights::CODE) == rights::NOT_SYSTEM;
         if data && self.rights & rights::EXPAND_DOWN != 0 {
             let top = if self.big() { u32::MAX } else { 0xffff };
@@ -330,6 +330,10 @@ impl CpuState {
         self.eflags = self.eflags & eflags::DEFINED | eflags::FIXED;
         self.cr0 = self.cr0 & cr0::WRITABLE | cr0::ET;
         self.cr4 &= super::cpuid::CR4_SUPPORTED;
+        self.cr3 &= cr3::DIRECTORY | cr3::PWT | cr3::PCD;
+        self.dr[6] = self.dr[6] & dr6::WRITABLE | dr6::FIXED_ONE;
+        self.dr[7] = self.dr[7] & dr7::WRITABLE | dr7::FIXED_ONE;
+        self.pending_debug &= dr6::WRITABLE;
         let renewed = |s: Segment| Segment::new(s.selector, s.rights & rights::DEFINED, s.base, s.limit);
         self.segments = self.segments.map(renewed);
         self.ldtr = renewed(self.ldtr);

@@ -82,8 +82,7 @@ impl<B: Bus> Vcpu<B> {
     ///
     /// What the instruction or gate itself demands (privilege, presence of the gate) has been checked.
     pub(super) fn switch_task(&mut self, tss: u16, kind: TaskSwitch, external: u32) -> Exec {
-        let (address, descriptor) =
-            self.tss_descriptor(tss, kind).map_err(|fault| fault.adding(external))?;
+        let (address, descriptor) = self.tss_descriptor(tss, kind).map_err(|fault| fault.adding(external))?;
         let new = descriptor.segment(tss);
         let old = self.state.tr;
         if !old.usable() {
@@ -126,8 +125,7 @@ impl<B: Bus> Vcpu<B> {
         }
 
         self.state.cr0 |= cr0::TS;
-        self.state.tr =
-            Segment::new(tss, new.rights() | system_type::BUSY, new.base(), new.limit());
+        self.state.tr = Segment::new(tss, new.rights() | system_type::BUSY, new.base(), new.limit());
         self.load_context(context, kind).map_err(|fault| fault.adding(external).after_switch())
     }
 
@@ -140,11 +138,8 @@ impl<B: Bus> Vcpu<B> {
         }
         let address = self.descriptor_address(tss).ok_or(invalid)?;
         let descriptor = self.read_descriptor_at(address)?;
-        let fits = if kind == TaskSwitch::Return {
-            descriptor.is_busy_tss()
-        } else {
-            descriptor.is_available_tss()
-        };
+        let fits =
+            if kind == TaskSwitch::Return { descriptor.is_busy_tss() } else { descriptor.is_available_tss() };
         if !fits {
             return Err(invalid);
         }

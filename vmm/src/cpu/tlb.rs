@@ -86,14 +86,8 @@ struct Entry {
     host: *mut u8,
 }
 
-const EMPTY: Entry = Entry {
-    read: NO_PAGE,
-    write: NO_PAGE,
-    page: NO_PAGE,
-    flags: 0,
-    physical: 0,
-    host: std::ptr::null_mut(),
-};
+const EMPTY: Entry =
+    Entry { read: NO_PAGE, write: NO_PAGE, page: NO_PAGE, flags: 0, physical: 0, host: std::ptr::null_mut() };
 
 /// A translated page, as the slow path uses it.
 #[derive(Clone, Copy, Debug)]
@@ -119,6 +113,20 @@ pub(super) struct NewEntry {
     pub(super) fast_write: bool,
 }
 
+/// Bytes up to the end of a page that can be reached directly.
+pub(super) struct Run {
+    pub(super) host: *mut u8,
+    /// At least one.
+    pub(super) left: u32,
+}
+
+impl Run {
+    fn of(entry: &Entry, linear: u32) -> Self {
+        let offset = linear & OFFSET_MASK;
+        Self { host: entry.host.wrapping_add(offset as usize), left: PAGE_SIZE as u32 - offset }
+    }
+}
+
 /// See the module's description.
 pub(super) struct Tlb {
     entries: Box<[Entry; TOTAL]>,
@@ -130,7 +138,7 @@ pub(super) struct Tlb {
 
 #[inline(always)]
 fn index(mode: Mode, linear: u32) -> usize {
-    (mode as usize * ENTRIES | (linear >> 12) as usize & (ENTRIES - 1)) & (TOTAL - 1)
+    ((mode as usize * ENTRIES) | (linear >> 12) as usize & (ENTRIES - 1)) & (TOTAL - 1)
 }
 
 impl Tlb {
@@ -188,6 +196,18 @@ impl Tlb {
     #[inline(always)]
     pub(super) fn fast_write(&self, mode: Mode, linear: u32, len: u32) -> bool {
         self.entries[index(mode, linear)].write == linear.wrapping_add(len.wrapping_sub(1)) & PAGE_MASK
+    }
+
+    /// What is left of the page of `linear`, when it can be read directly.
+    pub(super) fn readable_run(&self, mode: Mode, linear: u32) -> Option<Run> {
+        let entry = &self.entries[index(mode, linear)];
+        (entry.read == linear & PAGE_MASK).then(|| Run::of(entry, linear))
+    }
+
+    /// What is left of the page of `linear`, when it can be written directly.
+    pub(super) fn writable_run(&self, mode: Mode, linear: u32) -> Option<Run> {
+        let entry = &self.entries[index(mode, linear)];
+        (entry.write == linear & PAGE_MASK).then(|| Run::of(entry, linear))
     }
 
     /// The known translation of the page of `linear`, if it permits the access.

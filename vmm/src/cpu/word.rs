@@ -1,5 +1,8 @@
 //! The integers that one access moves, and the only places where guest memory is touched directly.
-#![expect(unsafe_code, reason = "guest memory is shared with other processes: raw pointers, never references")]
+#![expect(
+    unsafe_code,
+    reason = "guest memory is shared with other processes: raw pointers, never references"
+)]
 
 /// An integer that one instruction can read or write: `u8`, `u16`, `u32` or `u64`.
 pub trait Word: Copy + private::Sealed {

@@ -146,7 +146,8 @@ impl<B: Bus> BlockCache<B> {
 
     fn drop_in_page(&mut self, cpu: &mut Vcpu<B>, page: u64, start: u64, end: u64) -> usize {
         let Some(entry) = self.pages.get(&page) else { return 0 };
-        let overlaps = |block: &Block<B>| block.physical < end && start < block.physical + u64::from(block.len);
+        let overlaps =
+            |block: &Block<B>| block.physical < end && start < block.physical + u64::from(block.len);
         let hit: Vec<u32> = entry
             .blocks
             .iter()

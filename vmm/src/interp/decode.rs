@@ -112,8 +112,7 @@ pub fn decode<B: Bus>(bytes: &[u8], wide: bool) -> Outcome<B> {
 
 /// The first byte that is no prefix.
 fn opcode(bytes: &[u8]) -> u8 {
-    let is_prefix =
-        |byte: &u8| matches!(byte, 0x26 | 0x2e | 0x36 | 0x3e | 0x64..=0x67 | 0xf0 | 0xf2 | 0xf3);
+    let is_prefix = |byte: &u8| matches!(byte, 0x26 | 0x2e | 0x36 | 0x3e | 0x64..=0x67 | 0xf0 | 0xf2 | 0xf3);
     bytes.iter().copied().find(|byte| !is_prefix(byte)).unwrap_or(0)
 }
 

@@ -160,9 +160,8 @@ impl LazyFlags {
     /// Sets CF and OF alone (rotates).
     #[inline(always)]
     pub const fn set_carry_overflow(&mut self, carry: bool, overflow: bool) {
-        self.aux = (self.aux & !(CARRY_OUT | CARRY_IN))
-            | (carry as u32) << 31
-            | ((carry != overflow) as u32) << 30;
+        self.aux =
+            (self.aux & !(CARRY_OUT | CARRY_IN)) | (carry as u32) << 31 | ((carry != overflow) as u32) << 30;
     }
 
     /// Sets ZF alone (BSF, CMPXCHG8B, LAR, VERR).
@@ -193,12 +192,7 @@ mod tests {
     #[test]
     fn every_combination_of_bits_survives() {
         for n in 0..64u32 {
-            let bits = (n & 1)
-                | (n & 2) << 1
-                | (n & 4) << 2
-                | (n & 8) << 3
-                | (n & 16) << 3
-                | (n & 32) << 6;
+            let bits = (n & 1) | (n & 2) << 1 | (n & 4) << 2 | (n & 8) << 3 | (n & 16) << 3 | (n & 32) << 6;
             assert_eq!(LazyFlags::from_bits(bits | !ARITHMETIC).to_bits(), bits);
         }
     }
@@ -206,9 +200,10 @@ mod tests {
     #[test]
     fn setting_carry_keeps_the_other_five() {
         for n in 0..64u32 {
-            let bits = [CF, PF, AF, ZF, SF, OF].iter().enumerate().fold(0, |all, (i, flag)| {
-                if n >> i & 1 != 0 { all | flag } else { all }
-            });
+            let bits = [CF, PF, AF, ZF, SF, OF]
+                .iter()
+                .enumerate()
+                .fold(0, |all, (i, flag)| if n >> i & 1 != 0 { all | flag } else { all });
             for carry in [false, true] {
                 let mut flags = LazyFlags::from_bits(bits);
                 flags.set_carry(carry);

@@ -16,5 +16,7 @@ pub mod flags;
 pub mod op;
 pub mod ops;
 mod run;
+#[cfg(test)]
+mod tests;
 
 pub use run::{Exit, Interp, Statistics};

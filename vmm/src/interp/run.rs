@@ -153,8 +153,7 @@ impl<B: Bus> Interp<B> {
     #[cold]
     fn take_own_writes(&mut self, cpu: &mut Vcpu<B>) {
         while let Some((physical, len)) = cpu.code.take_written() {
-            self.statistics.blocks_dropped +=
-                self.cache.drop_range(cpu, physical, u64::from(len)) as u64;
+            self.statistics.blocks_dropped += self.cache.drop_range(cpu, physical, u64::from(len)) as u64;
         }
     }
 

@@ -4,9 +4,9 @@
 
 use super::stack::{pop_value, push_value};
 use super::{by_condition, by_word_size, holds};
-use crate::cpu::{SoftInterrupt, Vcpu};
 use crate::cpu::bus::Bus;
 use crate::cpu::fault::{Exec, Fault};
+use crate::cpu::{SoftInterrupt, Vcpu};
 use crate::interp::decode::{Decoded, Kind, is_wide_far};
 use crate::interp::op::{ECX, ESP, Ends, Handler, Mem, Op, Place, Reg, Size};
 use iced_x86::{Code, Mnemonic};
@@ -33,7 +33,9 @@ pub fn select<B: Bus>(form: &Decoded, op: &mut Op<B>) -> Option<Handler<B>> {
             Kind::Memory => by_word_size!(size, call_indirect, Mem),
             _ => by_word_size!(size, call_indirect, Reg),
         },
-        Mnemonic::Ret => by_word_size!(if matches!(code, Code::Retnw | Code::Retnw_imm16) { 2 } else { 4 }, ret),
+        Mnemonic::Ret => {
+            by_word_size!(if matches!(code, Code::Retnw | Code::Retnw_imm16) { 2 } else { 4 }, ret)
+        }
         Mnemonic::Retf if is_wide_far(code) => ret_far::<B, true>,
         Mnemonic::Retf => ret_far::<B, false>,
         Mnemonic::Iret => iret::<B, false>,

@@ -7,7 +7,7 @@ use crate::cpu::bus::{Bus, PAGE_SIZE};
 use crate::cpu::fault::Exec;
 use crate::cpu::registers::{Seg, eflags};
 use crate::interp::decode::{Decoded, Kind};
-use crate::interp::op::{Dword, EAX, ECX, EDI, EDX, ESI, Ends, Handler, Imm, Op, Place, Rm, Reg, Size, Word};
+use crate::interp::op::{Dword, EAX, ECX, EDI, EDX, ESI, Ends, Handler, Imm, Op, Place, Reg, Rm, Size, Word};
 use iced_x86::Mnemonic;
 
 /// Most bytes that one burst moves.

@@ -17,9 +17,9 @@ pub mod system;
 
 use super::decode::Decoded;
 use super::op::{Ends, Handler, Op};
+use crate::cpu::Vcpu;
 use crate::cpu::bus::Bus;
 use crate::cpu::fault::{Exec, Fault};
-use crate::cpu::Vcpu;
 
 /// The handler for a decoded instruction; #UD where no group knows it.
 pub fn select<B: Bus>(form: &Decoded, op: &mut Op<B>) -> Handler<B> {

@@ -6,7 +6,9 @@ use crate::cpu::bus::Bus;
 use crate::cpu::fault::{Exec, Fault};
 use crate::cpu::registers::Seg;
 use crate::interp::decode::{Decoded, Kind};
-use crate::interp::op::{Byte, Dword, EAX, EBX, EDX, Ends, Handler, Imm, Mem, Op, Place, Reg, Rm, Size, Target, Word};
+use crate::interp::op::{
+    Byte, Dword, EAX, EBX, EDX, Ends, Handler, Imm, Mem, Op, Place, Reg, Rm, Size, Target, Word,
+};
 use iced_x86::{Code, Mnemonic, Register};
 
 /// Names the handler of an instruction of this group.
@@ -16,8 +18,7 @@ pub fn select<B: Bus>(form: &Decoded, op: &mut Op<B>) -> Option<Handler<B>> {
     Some(match form.mnemonic {
         Mnemonic::Mov => return moves(form, op),
         Mnemonic::Movzx | Mnemonic::Movsx => {
-            let source_is_byte =
-                if memory_source { source_size == 1 } else { form.register(1).is_gpr8() };
+            let source_is_byte = if memory_source { source_size == 1 } else { form.register(1).is_gpr8() };
             let signed = form.mnemonic == Mnemonic::Movsx;
             match (source_is_byte, signed, memory_source) {
                 (true, false, true) => by_word_size!(form.size, extend, Byte, Zero, Mem),
@@ -243,4 +244,3 @@ fn load_segment<B: Bus, R: Place>(cpu: &mut Vcpu<B>, op: &Op<B>) -> Exec {
     let selector = R::read::<B, Word>(cpu, op)? as u16;
     if segment == Seg::Ss { cpu.load_ss_with_shadow(selector) } else { cpu.load_segment(segment, selector) }
 }
-

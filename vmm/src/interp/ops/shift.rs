@@ -77,15 +77,16 @@ struct Right;
 
 fn shift<B: Bus, S: Size, O: Shift, D: Target, C: Place>(cpu: &mut Vcpu<B>, op: &Op<B>) -> Exec {
     let count = C::read::<B, S>(cpu, op)? & COUNT_MASK;
-    D::modify::<B, S>(cpu, op, |cpu, value| {
-        if count == 0 { value } else { O::apply::<S>(&mut cpu.lazy, value, count) }
-    })
+    D::modify::<B, S>(
+        cpu,
+        op,
+        |cpu, value| {
+            if count == 0 { value } else { O::apply::<S>(&mut cpu.lazy, value, count) }
+        },
+    )
 }
 
-fn shift_double<B: Bus, S: Size, O: DoubleShift, D: Target, C: Place>(
-    cpu: &mut Vcpu<B>,
-    op: &Op<B>,
-) -> Exec {
+fn shift_double<B: Bus, S: Size, O: DoubleShift, D: Target, C: Place>(cpu: &mut Vcpu<B>, op: &Op<B>) -> Exec {
     let count = C::read::<B, S>(cpu, op)? & COUNT_MASK;
     let filler = S::get(cpu, op.rm);
     D::modify::<B, S>(cpu, op, |cpu, value| {

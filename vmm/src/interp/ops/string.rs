@@ -190,10 +190,7 @@ fn repeated_while_equal<B: Bus, S: Size, A: Size, E: Element>(cpu: &mut Vcpu<B>,
     repeat_while::<B, S, A, E>(cpu, op, |cpu| cpu.lazy.zero())
 }
 
-fn repeated_while_not_equal<B: Bus, S: Size, A: Size, E: Element>(
-    cpu: &mut Vcpu<B>,
-    op: &Op<B>,
-) -> Exec {
+fn repeated_while_not_equal<B: Bus, S: Size, A: Size, E: Element>(cpu: &mut Vcpu<B>, op: &Op<B>) -> Exec {
     repeat_while::<B, S, A, E>(cpu, op, |cpu| !cpu.lazy.zero())
 }
 
