@@ -3,6 +3,9 @@
 use rustix::process::{Pid, Signal};
 use std::time::Duration;
 
+/// Linux shows times to user space in 1/100 s, whatever its own tick is (USER_HZ).
+const MILLIS_PER_TICK: u64 = 10;
+
 /// Sends SIGKILL.
 pub fn kill(pid: u32) {
     let pid = Pid::from_raw(pid as i32).expect("no process has number 0");
@@ -27,7 +30,7 @@ pub fn cpu_time(pid: u32) -> Duration {
     let ticks = |at: usize| fields[at].parse::<u64>().expect("a count of clock ticks");
     // utime and stime: fields 14 and 15 of proc(5), counted from 1 and from before the name.
     let ticks = ticks(14 - 3) + ticks(15 - 3);
-    Duration::from_secs_f64(ticks as f64 / rustix::param::clock_ticks_per_second() as f64)
+    Duration::from_millis(ticks * MILLIS_PER_TICK)
 }
 
 /// Processes that have `word` as an argument of its own.
