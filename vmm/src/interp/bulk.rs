@@ -66,9 +66,11 @@ pub fn copy<B: Bus, S: Size, A: Size>(
         return 0;
     }
     let size = S::BITS / 8;
-    let count = count
-        .min(contiguous::<B, S, A>(cpu, segment, source))
-        .min(contiguous::<B, S, A>(cpu, Seg::Es, target));
+    let count = count.min(contiguous::<B, S, A>(cpu, segment, source)).min(contiguous::<B, S, A>(
+        cpu,
+        Seg::Es,
+        target,
+    ));
     if count < WORTH_IT {
         return 0;
     }

@@ -35,7 +35,7 @@ struct CodePage {
 
 /// All decoded blocks.
 pub struct BlockCache<B: Bus> {
-    slots: Vec<Slot>,
+    slots: Box<[Slot; SLOTS]>,
     blocks: Vec<Block<B>>,
     free: Vec<u32>,
     pages: HashMap<u64, CodePage>,
@@ -54,14 +54,15 @@ fn page_of(physical: u64) -> u64 {
     physical & !(PAGE_SIZE - 1)
 }
 
+/// A table without blocks, made on the heap: it is too big for some stacks.
+fn empty_slots() -> Box<[Slot; SLOTS]> {
+    let slots = vec![Slot { key: NO_KEY, block: 0 }; SLOTS].into_boxed_slice();
+    slots.try_into().unwrap_or_else(|_| unreachable!("a slice of that length"))
+}
+
 impl<B: Bus> Default for BlockCache<B> {
     fn default() -> Self {
-        BlockCache {
-            slots: vec![Slot { key: NO_KEY, block: 0 }; SLOTS],
-            blocks: Vec::new(),
-            free: Vec::new(),
-            pages: HashMap::new(),
-        }
+        BlockCache { slots: empty_slots(), blocks: Vec::new(), free: Vec::new(), pages: HashMap::new() }
     }
 }
 
