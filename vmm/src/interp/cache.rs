@@ -75,7 +75,7 @@ impl<B: Bus> BlockCache<B> {
     }
 
     /// How many blocks there are.
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.blocks.len() - self.free.len()
     }
 
@@ -146,7 +146,11 @@ impl<B: Bus> BlockCache<B> {
     }
 
     fn drop_in_page(&mut self, cpu: &mut Vcpu<B>, page: u64, start: u64, end: u64) -> usize {
-        let Some(entry) = self.pages.get(&page) else { return 0 };
+        let Some(entry) = self.pages.get(&page) else {
+            // Marked by a decoding that came to nothing, or by an interpreter that is no more.
+            cpu.unmark_code_page(page);
+            return 0;
+        };
         let overlaps =
             |block: &Block<B>| block.physical < end && start < block.physical + u64::from(block.len);
         let hit: Vec<u32> = entry

@@ -91,7 +91,7 @@ impl<B: Bus> Interp<B> {
 
     /// What has been done so far.
     pub fn statistics(&self) -> Statistics {
-        Statistics { blocks_kept: self.cache.len() as u64, ..self.statistics }
+        Statistics { blocks_kept: self.cache.count() as u64, ..self.statistics }
     }
 
     /// Forgets all decoded code (after guest memory was changed behind the bus, as by a restored snapshot).
@@ -153,8 +153,11 @@ impl<B: Bus> Interp<B> {
             || cpu.breakpoints_enabled()
     }
 
-    /// Drops what devices wrote over.
+    /// Drops what devices wrote over, and what interrupts delivered since have pushed over.
     fn take_foreign_writes(&mut self, cpu: &mut Vcpu<B>) {
+        if cpu.code.has_written() {
+            self.take_own_writes(cpu);
+        }
         while let Some((physical, len)) = cpu.bus.take_written_code() {
             self.statistics.blocks_dropped += self.cache.drop_range(cpu, physical, len) as u64;
         }
@@ -286,6 +289,7 @@ impl<B: Bus> Interp<B> {
             }
         }
         if ops.is_empty() {
+            self.cache.drop_range(cpu, location.physical, 1);
             return false;
         }
         self.statistics.blocks_decoded += 1;
