@@ -1,8 +1,8 @@
 //! Shows a view without a VM: `cargo run -p vmsim-display --example test_pattern -- [OPTIONS]`.
 //!
 //! `terminal` shows it in the terminal, `integer` scales by whole factors, `full` starts full
-//! screen, `quit` ends after five seconds. Keys go round: F1 text, F2 320x200, F3 640x480, F4 a
-//! smaller text screen; other keys appear on the screen.
+//! screen, `quit` ends after five seconds, `animate` changes the picture all the time. Keys:
+//! F1 text, F2 320x200, F3 640x480, F4 a smaller text screen; all keys appear on the screen.
 
 use display::source::{Command, Frame, InputSink, ScreenSource, TextScreen, VmStatus};
 use display::{Options, Scaling, View};
@@ -30,6 +30,7 @@ struct Screen {
     machine: Rc<RefCell<Machine>>,
     started: Instant,
     quit: bool,
+    animate: bool,
 }
 
 struct Input(Rc<RefCell<Machine>>);
@@ -102,6 +103,9 @@ fn draw_bars(frame: &mut Frame, width: u32, height: u32, phase: u64) {
 
 impl ScreenSource for Screen {
     fn changed(&mut self) -> Option<u64> {
+        if self.animate {
+            self.machine.borrow_mut().sequence += 1;
+        }
         Some(self.machine.borrow().sequence)
     }
 
@@ -159,7 +163,12 @@ impl InputSink for Input {
 fn main() -> ExitCode {
     let has = |word: &str| std::env::args().any(|argument| argument == word);
     let machine = Rc::new(RefCell::new(Machine { mode: Mode::Text, sequence: 1, log: Vec::new() }));
-    let mut screen = Screen { machine: Rc::clone(&machine), started: Instant::now(), quit: has("quit") };
+    let mut screen = Screen {
+        machine: Rc::clone(&machine),
+        started: Instant::now(),
+        quit: has("quit"),
+        animate: has("animate"),
+    };
     let mut input = Input(Rc::clone(&machine));
     let options = Options {
         view: if has("terminal") { View::Terminal } else { View::Window },

@@ -34,8 +34,8 @@ pub fn save(frame: &Frame, path: &Path) -> Result<(), ScreenshotError> {
         // Before an older file is lost.
         return Err(ScreenshotError::NoPicture);
     }
-    let file = File::create(path)
-        .map_err(|source| ScreenshotError::Create { path: path.to_owned(), source })?;
+    let file =
+        File::create(path).map_err(|source| ScreenshotError::Create { path: path.to_owned(), source })?;
     encode(frame, BufWriter::new(file))
 }
 

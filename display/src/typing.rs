@@ -178,8 +178,7 @@ mod tests {
             .into_iter()
             .map(|stroke| (stroke.key, stroke.pressed))
             .collect();
-        let expected =
-            [(Key::LEFT_SHIFT, true), (Key::A, true), (Key::A, false), (Key::LEFT_SHIFT, false)];
+        let expected = [(Key::LEFT_SHIFT, true), (Key::A, true), (Key::A, false), (Key::LEFT_SHIFT, false)];
         assert_eq!(strokes, expected);
     }
 
@@ -214,9 +213,6 @@ mod tests {
 
     #[test]
     fn character_without_a_key_is_named_with_its_place() {
-        assert_eq!(
-            combinations_for("naïve"),
-            Err(TypingError::NoKey { character: 'ï', position: 3 })
-        );
+        assert_eq!(combinations_for("naïve"), Err(TypingError::NoKey { character: 'ï', position: 3 }));
     }
 }

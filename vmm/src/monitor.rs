@@ -2,9 +2,9 @@
 //! deals with that: interrupts, resets, pauses, halts, shutdowns.
 
 use crate::bus::MachineBus;
-use crate::cpu::{InterruptShadow, Seg, Vcpu};
 use crate::cpu::bus::Bus;
 use crate::cpu::registers::eflags;
+use crate::cpu::{Seg, Vcpu};
 use crate::interp::{Exit, Interp};
 use ipc::board::{RunState, VMM_SLOT, VcpuState, attention};
 use ipc::sync::Ordering;
@@ -103,18 +103,13 @@ impl Monitor {
             }
             let board = self.vcpu.bus.board();
             let before = board.run_state();
-            board.processes[VMM_SLOT]
-                .doorbell
-                .sleep(Some(LONGEST_SLEEP), || board.run_state() != before);
+            board.processes[VMM_SLOT].doorbell.sleep(Some(LONGEST_SLEEP), || board.run_state() != before);
         }
     }
 
     fn deliver_interrupt(&mut self) {
         let board = self.vcpu.bus.board();
-        let state = &self.vcpu.state;
-        let can_interrupt =
-            state.eflags & eflags::IF != 0 && state.interrupt_shadow == InterruptShadow::None;
-        if board.attention() & attention::INTR == 0 || !can_interrupt {
+        if board.attention() & attention::INTR == 0 || !self.vcpu.accepts_interrupts() {
             return;
         }
         // Taken before the request is looked at: one that is published meanwhile sets it again.
@@ -131,9 +126,7 @@ impl Monitor {
         let started = board.clock.now();
         let wanted = if self.vcpu.state.eflags & eflags::IF != 0 { u32::MAX } else { !attention::INTR };
         while board.attention() & wanted == 0 {
-            board.processes[VMM_SLOT]
-                .doorbell
-                .sleep(Some(LONGEST_SLEEP), || board.attention() & wanted != 0);
+            board.processes[VMM_SLOT].doorbell.sleep(Some(LONGEST_SLEEP), || board.attention() & wanted != 0);
         }
         let halted = board.clock.now() - started;
         board.vcpu.halted_nanos.fetch_add(halted, Ordering::Relaxed);

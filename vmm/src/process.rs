@@ -65,7 +65,8 @@ fn wait_for_devices(board: &Board, devices: &[(u32, String)]) {
         matches!(ProcessState::from_wire(state), ProcessState::Ready | ProcessState::Offline)
     };
     loop {
-        let missing: Vec<_> = devices.iter().filter(|(slot, _)| !ready(slot)).map(|(_, name)| name.as_str()).collect();
+        let missing: Vec<_> =
+            devices.iter().filter(|(slot, _)| !ready(slot)).map(|(_, name)| name.as_str()).collect();
         if missing.is_empty() || board.run_state() == RunState::Stopping {
             return;
         }

@@ -156,9 +156,16 @@ impl DeviceProcess {
     /// Does what the model wanted done, now that its state is committed.
     pub(super) fn apply_effects(&mut self, number: usize, now: VirtualTime) {
         let mut regions_changed = false;
-        for index in 0..self.shared.effects.len() {
-            let effect = self.shared.effects[index];
-            self.apply(number, effect, now, &mut regions_changed);
+        // What the guest can read without asking comes before what can make it read: an
+        // interrupt handler that finds the old status in the mirror page would do nothing, and
+        // no further edge would come.
+        for mirrors in [true, false] {
+            for index in 0..self.shared.effects.len() {
+                let effect = self.shared.effects[index];
+                if matches!(effect, Effect::Mirror(..)) == mirrors {
+                    self.apply(number, effect, now, &mut regions_changed);
+                }
+            }
         }
         self.shared.effects.clear();
         if regions_changed {

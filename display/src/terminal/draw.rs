@@ -178,10 +178,7 @@ fn draw_pixels(area: &mut ratatui::Frame<'_>, place_in: Rect, frame: &Frame, pal
         let (upper, lower) = pair.split_at(room.0 as usize);
         for ((upper, lower), x) in upper.iter().zip(lower).zip(place_in.x..) {
             if let Some(target) = buffer.cell_mut(Position::new(x, y)) {
-                target
-                    .set_char(UPPER_HALF)
-                    .set_fg(palette.of_pixel(*upper))
-                    .set_bg(palette.of_pixel(*lower));
+                target.set_char(UPPER_HALF).set_fg(palette.of_pixel(*upper)).set_bg(palette.of_pixel(*lower));
             }
         }
     }

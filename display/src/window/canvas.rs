@@ -3,9 +3,9 @@
 //! The pixel buffer has the window's size, one to one: the picture is scaled into it here,
 //! because the graphics library scales only by whole factors and with square pixels.
 
+use crate::DisplayError;
 use crate::scale::{Rect, Scaler, Scaling, place, proportions};
 use crate::source::Frame;
-use crate::DisplayError;
 use pixels::wgpu::Color;
 use pixels::{Error, Pixels, PixelsBuilder, SurfaceTexture};
 use std::sync::Arc;
@@ -33,10 +33,11 @@ impl Canvas {
     pub fn new(window: &Arc<Window>) -> Result<Self, DisplayError> {
         let size = not_empty(window.inner_size().into());
         let surface = SurfaceTexture::new(size.0, size.1, Arc::clone(window));
-        let pixels = PixelsBuilder::new(size.0, size.1, surface)
-            .clear_color(Color::BLACK)
-            .build()
-            .map_err(|error| DisplayError::NoGraphicsAdapter { reason: error.to_string() })?;
+        let pixels = PixelsBuilder::new(size.0, size.1, surface).clear_color(Color::BLACK).build().map_err(
+            |error| DisplayError::NoGraphicsAdapter {
+                reason: error.to_string().trim_end_matches('.').to_owned(),
+            },
+        )?;
         Ok(Self { pixels, size, rect: Rect::default(), scaler: Scaler::new((1, 1), (1, 1)), row: Vec::new() })
     }
 

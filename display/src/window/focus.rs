@@ -21,8 +21,7 @@ pub enum Action {
 }
 
 /// Keys that do something for the window while Ctrl and Alt are held.
-const HOT_KEYS: &[(Key, Action)] =
-    &[(Key::F, Action::ToggleFullScreen), (Key::INSERT, Action::CtrlAltDel)];
+const HOT_KEYS: &[(Key, Action)] = &[(Key::F, Action::ToggleFullScreen), (Key::INSERT, Action::CtrlAltDel)];
 
 /// The keys that are down, and for whom.
 #[derive(Debug, Default)]

@@ -8,7 +8,7 @@ mod canvas;
 mod focus;
 mod keymap;
 
-use crate::scale::{place, proportions, Scaling};
+use crate::scale::{Scaling, place, proportions};
 use crate::source::{Command, Frame, InputSink, ScreenSource, VmStatus};
 use crate::{DisplayError, Options};
 use canvas::Canvas;
@@ -62,9 +62,9 @@ pub fn run(
 /// The error without the place in the library's source that it starts with.
 fn reason_of(error: &winit::error::EventLoopError) -> String {
     let text = error.to_string();
-    let reason = text.rsplit_once(".rs:").map_or(text.as_str(), |(_, rest)| {
-        rest.trim_start_matches(|c: char| c.is_ascii_digit() || c == ':')
-    });
+    let reason = text
+        .rsplit_once(".rs:")
+        .map_or(text.as_str(), |(_, rest)| rest.trim_start_matches(|c: char| c.is_ascii_digit() || c == ':'));
     reason.trim().trim_end_matches('.').to_owned()
 }
 
@@ -461,7 +461,7 @@ impl ApplicationHandler for Viewer<'_> {
         let actions = self.focus.lost();
         self.act(actions);
         self.capture_mouse(false);
-        if !self.status.ended {
+        if !self.status.ended && self.error.is_none() {
             self.input.command(Command::Closed);
         }
     }

@@ -30,6 +30,7 @@ pub struct DeviceLink {
     memory_name: String,
     memory: Option<Segment>,
     sequence: u64,
+    seen_head: u64,
     map_seen: u64,
     regions: Vec<RegionInfo>,
     models: Vec<ModelInfo>,
@@ -49,6 +50,7 @@ impl DeviceLink {
             memory_name: names.device_memory(slot),
             memory: None,
             sequence: 0,
+            seen_head: 0,
             map_seen: u64::MAX,
             regions: Vec::new(),
             models: Vec::new(),
@@ -184,7 +186,7 @@ impl DeviceLink {
         self.sequence = self.link.layout().requests.produced() + 1;
         message.sequence = self.sequence;
         let words = message.encode();
-        match self.link.layout().requests.push(words) {
+        match self.link.layout().requests.push_remembering(words, &mut self.seen_head) {
             Ok(()) => {}
             Err(RingError::Full) => {
                 let mut sent = false;
