@@ -292,6 +292,15 @@ impl Board {
         self.processes[VMM_SLOT].doorbell.ring();
     }
 
+    /// Lets the clock go on after [`SharedClock::freeze`], and wakes every process: those that sleep
+    /// until a timer is due chose how long while time stood still.
+    pub fn thaw(&self, reason: crate::clock::Freeze) {
+        self.clock.thaw(reason);
+        for cell in &self.processes {
+            cell.doorbell.ring();
+        }
+    }
+
     /// Why the vCPU should leave guest code; 0 for no reason.
     #[inline]
     pub fn attention(&self) -> u32 {

@@ -73,6 +73,8 @@ impl DeviceProcess {
     fn sleep(&self, timer: Option<VirtualTime>) {
         let board = self.shared.board();
         let mut timeout = LONGEST_SLEEP;
+        // How long to sleep depends on whether the clock runs: if that changes, think again.
+        let clock = board.clock.changes();
         if let Some(deadline) = timer
             && !board.clock.is_frozen()
         {
@@ -82,7 +84,9 @@ impl DeviceProcess {
             timeout = timeout.min(painter.next_look(board));
         }
         let cell = &board.processes[self.shared.slot];
-        cell.doorbell.sleep(Some(timeout), || self.has_news() || self.is_due(timer));
+        cell.doorbell.sleep(Some(timeout), || {
+            self.has_news() || self.is_due(timer) || board.clock.changes() != clock
+        });
     }
 
     fn serve_timers(&mut self) -> bool {

@@ -169,7 +169,7 @@ impl Supervisor {
     /// Lets the guest run.
     pub fn run_guest(&self) {
         let board = self.memory.board();
-        board.clock.thaw(Freeze::Paused);
+        board.thaw(Freeze::Paused);
         board.set_run_state(RunState::Running);
     }
 

@@ -29,11 +29,7 @@ impl Supervisor {
             Request::Resume => {
                 let board = self.memory.board();
                 board.set_run_state(RunState::Running);
-                board.clock.thaw(Freeze::Paused);
-                for cell in &board.processes {
-                    // Timers go on: sleepers must compute their next deadline again.
-                    cell.doorbell.ring();
-                }
+                board.thaw(Freeze::Paused);
                 Reply::Ok
             }
             Request::Reset => {

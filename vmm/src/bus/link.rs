@@ -7,7 +7,7 @@
 use ipc::board::{Board, ProcessState, RunState, VMM_SLOT, VcpuState};
 use ipc::clock::{Freeze, host_nanos};
 use ipc::doorbell::Patience;
-use ipc::link::{Link, ModelInfo, Payload};
+use ipc::link::{Link, ModelInfo, Payload, REPLY_SLOTS};
 use ipc::message::{Kind, Message, Status};
 use ipc::region::RegionInfo;
 use ipc::ring::RingError;
@@ -22,6 +22,8 @@ use std::time::Duration;
 const FREEZE_AFTER: u64 = 200_000;
 /// Waits of this length are worth a line in the log. Host ns.
 const WORTH_A_LINE: u64 = 20_000_000;
+/// Ranges of written code that are remembered one by one.
+const MAX_WRITTEN_CODE: usize = 1024;
 /// How often a long wait looks at the run state.
 const LOOK_AROUND: Duration = Duration::from_millis(50);
 
@@ -186,7 +188,8 @@ impl DeviceLink {
     }
 
     fn push(&mut self, board: &Board, mut message: Message, written_code: &mut VecDeque<(u64, u64)>) -> u64 {
-        self.sequence = self.link.layout().requests.produced() + 1;
+        // Both indices are in memory that the device can write: whatever they say, we go on.
+        self.sequence = self.link.layout().requests.produced().wrapping_add(1);
         message.sequence = self.sequence;
         let words = message.encode();
         match self.link.layout().requests.push_remembering(words, &mut self.seen_head) {
@@ -208,7 +211,8 @@ impl DeviceLink {
     /// Takes what is in the reply ring; returns the reply to `sequence` when it is among it.
     fn take_replies(&mut self, sequence: u64, written_code: &mut VecDeque<(u64, u64)>) -> Option<Message> {
         let replies = &self.link.layout().replies;
-        loop {
+        // An honest ring holds no more; one that a hostile process keeps filling ends here too.
+        for _ in 0..REPLY_SLOTS {
             let words = match replies.peek() {
                 Ok(Some(words)) => words,
                 Ok(None) => return None,
@@ -221,6 +225,11 @@ impl DeviceLink {
             replies.advance();
             match Message::decode(words) {
                 Some(message) if message.kind == Kind::CodeWritten => {
+                    if written_code.len() >= MAX_WRITTEN_CODE {
+                        // Too many to remember one by one: all decoded code is to go.
+                        written_code.clear();
+                        written_code.push_back((0, u64::MAX));
+                    }
                     written_code.push_back((message.address, message.value));
                 }
                 Some(message) if message.kind == Kind::Reply && message.sequence == sequence => {
@@ -231,6 +240,7 @@ impl DeviceLink {
                 _ => tracing::error!("{} sent what no device process sends: {words:x?}", self.name),
             }
         }
+        None
     }
 
     /// Waits until `done`; gives up when the VM ends or the device was taken off the bus.
@@ -252,21 +262,32 @@ impl DeviceLink {
         let mut frozen = false;
         let mut finished = false;
         while !finished {
-            let gone = || {
-                ProcessState::from_wire(board.processes[self.slot].state.load(Ordering::Acquire))
-                    == ProcessState::Offline
-            };
-            if board.run_state() == RunState::Stopping || gone() {
+            let state =
+                ProcessState::from_wire(board.processes[self.slot].state.load(Ordering::Acquire));
+            if state == ProcessState::Offline {
                 // Nobody will handle what is in the ring.
                 self.link.layout().requests.clear();
                 break;
             }
-            let waited = host_nanos() - started;
-            if !frozen && waited >= FREEZE_AFTER {
+            if board.run_state() == RunState::Stopping {
+                // The device still finishes what was posted: a disk write must not be lost.
+                break;
+            }
+            // A device that took the request and defers its answer waits for a timer of its own:
+            // time must run for it. One that did not take it is stopped, slow or dead.
+            let stuck = self.has_pending() || state != ProcessState::Ready;
+            let waited = host_nanos().saturating_sub(started);
+            if stuck && !frozen && waited >= FREEZE_AFTER {
                 board.clock.freeze(Freeze::DeviceWait);
                 frozen = true;
+            } else if frozen && !stuck {
+                board.thaw(Freeze::DeviceWait);
+                frozen = false;
             }
-            let limit = if frozen { LOOK_AROUND } else { Duration::from_nanos(FREEZE_AFTER - waited) };
+            let limit = match FREEZE_AFTER.checked_sub(waited) {
+                Some(left @ 1..) => Duration::from_nanos(left),
+                _ => LOOK_AROUND,
+            };
             board.processes[VMM_SLOT].doorbell.sleep(Some(limit), || {
                 finished = finished || done(self);
                 finished
@@ -274,8 +295,8 @@ impl DeviceLink {
             finished = finished || done(self);
         }
         if frozen {
-            board.clock.thaw(Freeze::DeviceWait);
-            let waited = host_nanos() - started;
+            board.thaw(Freeze::DeviceWait);
+            let waited = host_nanos().saturating_sub(started);
             if waited >= WORTH_A_LINE {
                 ipc::logging::set_context(board.clock.now(), (0, 0));
                 tracing::warn!("Waited {} ms for {}; guest time stood still", waited / 1_000_000, self.name);
