@@ -44,6 +44,7 @@ impl Said {
 /// The surroundings of one test. Dropping it removes all files.
 pub struct Home {
     folder: tempfile::TempDir,
+    display: Option<String>,
 }
 
 impl Default for Home {
@@ -59,7 +60,12 @@ impl Home {
         for name in ["run", "tmp", "files"] {
             std::fs::create_dir(folder.path().join(name)).expect("a folder");
         }
-        Self { folder }
+        Self { folder, display: None }
+    }
+
+    /// Commands get the X server `display` in their environment from now on, or none.
+    pub fn set_display(&mut self, display: Option<&str>) {
+        self.display = display.map(str::to_owned);
     }
 
     /// A VM name that no other test has.
@@ -116,6 +122,7 @@ impl Home {
             .env_remove("DISPLAY")
             .env_remove("WAYLAND_DISPLAY")
             .env_remove("RUST_LOG")
+            .envs(self.display.as_ref().map(|display| ("DISPLAY", display)))
             .stdin(Stdio::null());
         command
     }

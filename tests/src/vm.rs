@@ -126,6 +126,11 @@ impl Vm {
         &self.home
     }
 
+    /// Its surroundings, to be changed.
+    pub fn home_mut(&mut self) -> &mut Home {
+        &mut self.home
+    }
+
     /// Its name.
     pub fn name(&self) -> &str {
         &self.name
