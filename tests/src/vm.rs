@@ -253,7 +253,8 @@ impl Vm {
         self.wait_screen(&format!("answer to {command}"), |text| {
             let mut lines = text.lines().filter(|line| !line.trim().is_empty());
             // The first prompt is gone from the top when the answer is long.
-            let answered = lines.clone().count() > 1 && (lines.next().is_some_and(|l| l.starts_with(&echo)) || lines.clone().count() > 20);
+            let answered = lines.clone().count() > 1
+                && (lines.next().is_some_and(|l| l.starts_with(&echo)) || lines.clone().count() > 20);
             answered && text.trim_end().ends_with(r"A:\>")
         })
     }
@@ -294,7 +295,9 @@ impl Drop for Vm {
             let _ = self.home.command(&["stop", "--vm", &self.name]).output();
         }
         for pid in left() {
-            if is_alive(pid) && let Some(pid) = rustix::process::Pid::from_raw(pid as i32) {
+            if is_alive(pid)
+                && let Some(pid) = rustix::process::Pid::from_raw(pid as i32)
+            {
                 let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
             }
         }

@@ -61,7 +61,7 @@ fn dies_in_the_middle_of_work(process: &str) {
         std::thread::sleep(Duration::from_millis(30 + 45 * round));
         let old = vm.kill(process);
         vm.wait_restarted(process, old);
-        vm.wait_text("1 file(s) copied");
+        vm.wait_text(&format!("=> {name}"));
         vm.wait_prompt();
     }
     let image = vm.home().file("freedos-1440.img");

@@ -13,11 +13,7 @@ fn with_demo_floppy() -> (Home, String) {
 #[test]
 fn menu_opens_every_page_and_comes_back() {
     let vm = Vm::start(&["--demo"]);
-    for (key, shown) in [
-        ("1", "All 256 attributes"),
-        ("3", "Type something"),
-        ("5", "Read by INT 13h"),
-    ] {
+    for (key, shown) in [("1", "All 256 attributes"), ("3", "Type something"), ("5", "Read by INT 13h")] {
         vm.wait_text("Press 1 to 6");
         vm.key(key);
         vm.wait_text(shown);

@@ -119,6 +119,7 @@ fn window_shows_the_prompt_and_takes_typed_keys() {
     let Some(server) = Server::start() else { return };
     let Some((vm, window)) = with_window(&server) else { return };
 
+    vm.dos("dir");
     // Text on black: some of the window is lit, most is not.
     poll("picture in the window", PATIENCE, || {
         let lit = lit_on_screen(&server, &window);
@@ -204,6 +205,8 @@ fn without_a_display_server_a_window_is_refused_and_the_guest_runs() {
     vm.wait_text("Press 1 to 6");
 
     poll("note in the log", PATIENCE, || vm.log(&[]).contains("display server").then_some(()));
+    let line = vm.vmsim(&["display", "--display", "window"]).one_line_error();
+    assert!(line.contains("display server") && line.contains("--display terminal"), "{line}");
     vm.key("1");
     vm.wait_text("All 256 attributes");
     vm.stop();

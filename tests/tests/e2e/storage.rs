@@ -46,7 +46,7 @@ fn read_only_image_stays_as_it_was_and_dos_says_so() {
 
     vm.type_text("echo hello > x.txt\\n");
 
-    vm.wait_screen("complaint", |text| text.to_lowercase().contains("write protect"));
+    vm.wait_screen("complaint", |text| text.to_lowercase().contains("write-protect"));
     let _home = vm.stop();
     assert!(std::fs::read(image).ok() == std::fs::read(&copy).ok(), "the image was written");
 }
@@ -75,7 +75,8 @@ fn partitioned_disk(path: &Path, files: &[(&str, &[u8])]) {
     const SECTOR: u64 = 512;
     const START: u32 = 63;
     const SECTORS: u32 = 32 * 1024;
-    let mut disk = std::fs::File::options().read(true).write(true).create_new(true).open(path).expect("a file");
+    let mut disk =
+        std::fs::File::options().read(true).write(true).create_new(true).open(path).expect("a file");
     disk.set_len(u64::from(START + SECTORS) * SECTOR).expect("its size");
     let mut table = [0; 512];
     let entry = &mut table[446..462];
@@ -87,12 +88,14 @@ fn partitioned_disk(path: &Path, files: &[(&str, &[u8])]) {
     entry[12..16].copy_from_slice(&SECTORS.to_le_bytes());
     table[510..].copy_from_slice(&[0x55, 0xaa]);
     disk.write_all(&table).expect("the partition table");
-    let partition = Partition { disk, start: u64::from(START) * SECTOR, len: u64::from(SECTORS) * SECTOR, at: 0 };
+    let partition =
+        Partition { disk, start: u64::from(START) * SECTOR, len: u64::from(SECTORS) * SECTOR, at: 0 };
     format_and_fill(partition, files);
 }
 
 fn format_and_fill(mut partition: Partition, files: &[(&str, &[u8])]) {
-    let options = fatfs::FormatVolumeOptions::new().fat_type(fatfs::FatType::Fat16).heads(16).sectors_per_track(63);
+    let options =
+        fatfs::FormatVolumeOptions::new().fat_type(fatfs::FatType::Fat16).heads(16).sectors_per_track(63);
     fatfs::format_volume(&mut partition, options.drive_num(0x80)).expect("a file system");
     // DOS finds the volume by the number of sectors before it, which the formatter leaves out.
     partition.write_at(0x1c, &63u32.to_le_bytes());
