@@ -95,25 +95,39 @@ fn wait(word: &AtomicU32, _: Option<Duration>) {
 #[cfg(loom)]
 fn wake(_: &AtomicU32) {}
 
-/// How long to spin and to yield before sleeping, fitted to the CPUs this process may use.
+/// How long to look before sleeping, fitted to the CPUs this process may use.
+///
+/// A peer that runs answers within a microsecond: that is what spinning is for. One that has
+/// not answered by then is probably waiting for a CPU, perhaps ours: from there on every few
+/// looks the CPU is offered (`sched_yield`), which costs little when nobody wants it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Patience {
     /// Looks with a spin hint in between. Zero on one CPU: the peer cannot move while we spin.
-    pub spins: u32,
-    /// Looks with a `sched_yield` in between.
-    pub yields: u32,
+    spins: u32,
+    /// Times to yield after that.
+    yields: u32,
+    /// Looks after each yield.
+    spins_per_yield: u32,
 }
 
 impl Patience {
     /// For the vCPU that waits for an answer it cannot go on without.
     pub fn for_reply() -> Self {
-        if cpus() > 1 { Self { spins: 2_000, yields: 8 } } else { Self { spins: 0, yields: 64 } }
+        if cpus() > 1 {
+            Self { spins: 300, yields: 100, spins_per_yield: 20 }
+        } else {
+            Self { spins: 0, yields: 64, spins_per_yield: 0 }
+        }
     }
 
     /// For a device process after it ran out of work: stay awake a little, as accesses come in
-    /// bursts. About 50 us on two CPUs.
+    /// bursts. Some 30 us on two CPUs.
     pub fn for_work() -> Self {
-        if cpus() > 1 { Self { spins: 1_500, yields: 2 } } else { Self { spins: 0, yields: 4 } }
+        if cpus() > 1 {
+            Self { spins: 300, yields: 30, spins_per_yield: 20 }
+        } else {
+            Self { spins: 0, yields: 4, spins_per_yield: 0 }
+        }
     }
 
     /// Looks until `news()` holds; true when it did before patience ran out.
@@ -126,10 +140,13 @@ impl Patience {
             spin_hint();
         }
         for _ in 0..self.yields {
-            if news() {
-                return true;
-            }
             std::thread::yield_now();
+            for _ in 0..=self.spins_per_yield {
+                if news() {
+                    return true;
+                }
+                spin_hint();
+            }
         }
         news()
     }

@@ -96,7 +96,7 @@ pub fn plan(args: &RunArgs) -> Result<Plan> {
             std::fs::write(&rom, images::demo::demo_rom())?;
             if nothing_to_boot {
                 let path = dir.path().join("demo.img");
-                std::fs::write(&path, images::demo::demo_floppy())?;
+                std::fs::write(&path, images::demo::data_floppy())?;
                 floppies.push(Drive { path, read_only: false, geometry: None });
             }
             temporary = Some(dir);

@@ -4,7 +4,7 @@
 use crate::bus::MachineBus;
 use crate::cpu::bus::Bus;
 use crate::cpu::registers::eflags;
-use crate::cpu::{InterruptShadow, Seg, Vcpu};
+use crate::cpu::{Seg, Vcpu};
 use crate::interp::{Exit, Interp};
 use ipc::board::{RunState, VMM_SLOT, VcpuState, attention};
 use ipc::sync::Ordering;
@@ -109,9 +109,7 @@ impl Monitor {
 
     fn deliver_interrupt(&mut self) {
         let board = self.vcpu.bus.board();
-        let state = &self.vcpu.state;
-        let can_interrupt = state.eflags & eflags::IF != 0 && state.interrupt_shadow == InterruptShadow::None;
-        if board.attention() & attention::INTR == 0 || !can_interrupt {
+        if board.attention() & attention::INTR == 0 || !self.vcpu.accepts_interrupts() {
             return;
         }
         // Taken before the request is looked at: one that is published meanwhile sets it again.

@@ -32,6 +32,14 @@ pub fn bench_floppy() -> Vec<u8> {
     floppy(BENCH_FLOPPY)
 }
 
+/// A 1.44 MB floppy without a boot sector, for the demo's page that reads one: the ROM runs its
+/// own demo with it in the drive.
+pub fn data_floppy() -> Vec<u8> {
+    let text = b"This is sector 0 of the floppy in drive A, read by the demo guest through the 82077AA \
+        floppy controller, DMA channel 2 and IRQ 6 of a virtual PC whose devices are processes.";
+    floppy(text)
+}
+
 /// The whole image: the build script keeps only its head, the rest is empty.
 fn floppy(head: &[u8]) -> Vec<u8> {
     let mut image = head.to_vec();

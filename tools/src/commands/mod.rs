@@ -9,8 +9,10 @@ mod screen;
 use crate::cli::{Cli, Command, DisplayKind, RunArgs};
 use crate::client;
 use anyhow::Result;
-use ipc::control::Request;
+use ipc::control::{Request, VmStatus};
 use ipc::runtime_dir::RuntimeDir;
+use std::fmt::Write as _;
+use std::io::Write as _;
 use std::process::ExitCode;
 
 /// Runs what the command line asks for.
@@ -54,40 +56,52 @@ fn stop(name: Option<&str>) -> Result<()> {
 fn ps() -> Result<()> {
     let dir = RuntimeDir::open()?;
     let running = client::running(&dir);
+    let mut out = String::new();
     if running.is_empty() {
-        println!("No VM is running.");
+        out.push_str("No VM is running.\n");
     }
     for vm in running {
-        let status = match client::connect(Some(vm.name())) {
-            Ok((mut control, _)) => control.status()?,
-            Err(error) => {
-                println!("{}: {error:#}", vm.name());
-                continue;
-            }
-        };
-        println!(
-            "{}: {}, {} MiB RAM, virtual time {:.3} s, {} instructions, last at {:04x}:{:08x}",
-            status.name,
-            status.state,
-            status.ram_bytes >> 20,
-            status.virtual_nanos as f64 / 1e9,
-            status.instructions,
-            status.cs_eip.0,
-            status.cs_eip.1
-        );
-        println!("  {:12} {:>8}  {:11} {:>8}  MODELS", "PROCESS", "PID", "STATE", "RESTARTS");
-        for process in status.processes {
-            let pid = if process.pid == 0 { "-".into() } else { process.pid.to_string() };
-            println!(
-                "  {:12} {pid:>8}  {:11} {:>8}  {}",
-                process.name,
-                process.state,
-                process.restarts,
-                process.models.join(" ")
-            );
+        match client::connect(Some(vm.name())).and_then(|(mut control, _)| Ok(control.status()?)) {
+            Ok(status) => describe(&status, &mut out)?,
+            Err(error) => writeln!(out, "{}: {error:#}", vm.name())?,
         }
     }
+    print_text(&out)
+}
+
+fn describe(status: &VmStatus, out: &mut String) -> std::fmt::Result {
+    writeln!(
+        out,
+        "{}: {}, {} MiB RAM, virtual time {:.3} s, {} instructions, last at {:04x}:{:08x}",
+        status.name,
+        status.state,
+        status.ram_bytes >> 20,
+        status.virtual_nanos as f64 / 1e9,
+        status.instructions,
+        status.cs_eip.0,
+        status.cs_eip.1
+    )?;
+    writeln!(out, "  {:12} {:>8}  {:11} {:>8}  MODELS", "PROCESS", "PID", "STATE", "RESTARTS")?;
+    for process in &status.processes {
+        let pid = if process.pid == 0 { "-".into() } else { process.pid.to_string() };
+        writeln!(
+            out,
+            "  {:12} {pid:>8}  {:11} {:>8}  {}",
+            process.name,
+            process.state,
+            process.restarts,
+            process.models.join(" ")
+        )?;
+    }
     Ok(())
+}
+
+/// Prints to standard output; a reader that has seen enough (`| head`) is no error.
+fn print_text(text: &str) -> Result<()> {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        other => Ok(other?),
+    }
 }
 
 fn open_display(kind: DisplayKind, name: Option<&str>) -> Result<()> {

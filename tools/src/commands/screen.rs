@@ -19,7 +19,7 @@ pub fn screen(args: &ScreenArgs) -> Result<()> {
     }
     if args.text {
         match &frame.text {
-            Some(text) => print!("{}", display::text::plain_text(text)),
+            Some(text) => super::print_text(&display::text::plain_text(text))?,
             None => {
                 bail!("The screen is in a graphics mode ({} x {}): use --png FILE", frame.width, frame.height)
             }

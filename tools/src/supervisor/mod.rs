@@ -237,6 +237,13 @@ impl Supervisor {
             if exit.status.success() {
                 // The user closed it.
                 self.processes[DISPLAY] = None;
+                if self.memory.board().powered_off.load(Ordering::Acquire) == 0 {
+                    let vm = &self.config.name;
+                    eprintln!(
+                        "vmsim: the view is closed and '{vm}' runs on; 'vmsim display --vm {vm}' opens it again, \
+                         'vmsim stop --vm {vm}' ends it"
+                    );
+                }
                 return Ok(());
             }
             if exit.was_refused() {

@@ -17,10 +17,12 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 /// After this long without an answer, guest time stands still until the answer comes: a device
-/// that is stopped or being restarted must not make guest time-outs expire. Host ns.
-const FREEZE_AFTER: u64 = 5_000_000;
-/// Ranges of written code that are remembered one by one.
-const MAX_WRITTEN_CODE: usize = 1024;
+            board.thaw(Freeze::DeviceWait);
+            let waited = host_nanos().saturating_sub(started);
+            if waited >= WORTH_A_LINE {
+                ipc::logging::set_context(board.clock.now(), (0, 0));
+                tracing::warn!("Waited {} ms for {}; guest time stood still", waited / 1_000_000, self.name);
+            }
 /// How often a long wait looks at the run state.
 const LOOK_AROUND: Duration = Duration::from_millis(50);
 
@@ -292,9 +294,18 @@ impl DeviceLink {
             finished = finished || done(self);
         }
         if frozen {
+<<<<<<< HEAD
             board.thaw(Freeze::DeviceWait);
             let waited = host_nanos().saturating_sub(started) / 1_000_000;
             tracing::warn!("Waited {waited} ms for {}; guest time stood still", self.name);
+=======
+            board.clock.thaw(Freeze::DeviceWait);
+            let waited = host_nanos() - started;
+            if waited >= WORTH_A_LINE {
+                ipc::logging::set_context(board.clock.now(), (0, 0));
+                tracing::warn!("Waited {} ms for {}; guest time stood still", waited / 1_000_000, self.name);
+            }
+>>>>>>> main
         }
         vcpu.waits_for.store(0, Ordering::Relaxed);
         vcpu.state.store(state_before, Ordering::Relaxed);

@@ -423,7 +423,10 @@ impl Bus for MachineBus {
             value: taken.vector.into(),
             ..Message::new(Kind::InterruptAcknowledge)
         };
-        self.post(index, message, true);
+        // Not local: the handler's first access to its device waits until the controller has
+        // taken the request out of its IRR. Otherwise that access could make the device raise
+        // its line again before, and the acknowledge would swallow the new edge.
+        self.post(index, message, false);
         Some(taken.vector)
     }
 

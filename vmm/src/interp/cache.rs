@@ -35,7 +35,7 @@ struct CodePage {
 
 /// All decoded blocks.
 pub struct BlockCache<B: Bus> {
-    slots: Vec<Slot>,
+    slots: Box<[Slot; SLOTS]>,
     blocks: Vec<Block<B>>,
     free: Vec<u32>,
     pages: HashMap<u64, CodePage>,
@@ -54,14 +54,15 @@ fn page_of(physical: u64) -> u64 {
     physical & !(PAGE_SIZE - 1)
 }
 
+/// A table without blocks, made on the heap: it is too big for some stacks.
+fn empty_slots() -> Box<[Slot; SLOTS]> {
+    let slots = vec![Slot { key: NO_KEY, block: 0 }; SLOTS].into_boxed_slice();
+    slots.try_into().unwrap_or_else(|_| unreachable!("a slice of that length"))
+}
+
 impl<B: Bus> Default for BlockCache<B> {
     fn default() -> Self {
-        BlockCache {
-            slots: vec![Slot { key: NO_KEY, block: 0 }; SLOTS],
-            blocks: Vec::new(),
-            free: Vec::new(),
-            pages: HashMap::new(),
-        }
+        BlockCache { slots: empty_slots(), blocks: Vec::new(), free: Vec::new(), pages: HashMap::new() }
     }
 }
 
@@ -74,7 +75,7 @@ impl<B: Bus> BlockCache<B> {
     }
 
     /// How many blocks there are.
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.blocks.len() - self.free.len()
     }
 
@@ -145,7 +146,11 @@ impl<B: Bus> BlockCache<B> {
     }
 
     fn drop_in_page(&mut self, cpu: &mut Vcpu<B>, page: u64, start: u64, end: u64) -> usize {
-        let Some(entry) = self.pages.get(&page) else { return 0 };
+        let Some(entry) = self.pages.get(&page) else {
+            // Marked by a decoding that came to nothing, or by an interpreter that is no more.
+            cpu.unmark_code_page(page);
+            return 0;
+        };
         let overlaps =
             |block: &Block<B>| block.physical < end && start < block.physical + u64::from(block.len);
         let hit: Vec<u32> = entry

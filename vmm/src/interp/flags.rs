@@ -102,11 +102,12 @@ impl LazyFlags {
         self.aux = 0;
     }
 
-    /// SF, ZF and PF from the sign-extended `result`; CF and OF as given; AF clear.
+    /// After a shift: SF, ZF and PF from the sign-extended `result`; CF and OF as given; AF, which is
+    /// undefined, is set as on the Intel processors that this was compared with.
     #[inline(always)]
-    pub const fn set_result_carry_overflow(&mut self, result: u32, carry: bool, overflow: bool) {
+    pub const fn set_shift(&mut self, result: u32, carry: bool, overflow: bool) {
         self.result = result;
-        self.aux = (carry as u32) << 31 | ((carry != overflow) as u32) << 30;
+        self.aux = (carry as u32) << 31 | ((carry != overflow) as u32) << 30 | HALF_CARRY;
     }
 
     #[inline(always)]

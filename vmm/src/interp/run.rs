@@ -61,13 +61,25 @@ impl<B: Bus> Default for Interp<B> {
     }
 }
 
+/// What to do when blocks no longer follow each other.
+enum After {
+    /// Look at the processor.
+    Look,
+    /// Drop the blocks whose code was written.
+    DropCode,
+    /// Deliver a fault.
+    Deliver(Fault),
+    /// Execute one instruction that no block can hold.
+    Step,
+}
+
 /// How a block ended.
 enum Left {
     /// With its last instruction.
     Done(Ends),
     /// Before that, because code was written.
     CodeWritten,
-    /// With a fault, after so many instructions.
+    /// With a fault; EIP and ESP have been put back.
     Faulted(Fault),
 }
 
@@ -79,7 +91,7 @@ impl<B: Bus> Interp<B> {
 
     /// What has been done so far.
     pub fn statistics(&self) -> Statistics {
-        Statistics { blocks_kept: self.cache.len() as u64, ..self.statistics }
+        Statistics { blocks_kept: self.cache.count() as u64, ..self.statistics }
     }
 
     /// Forgets all decoded code (after guest memory was changed behind the bus, as by a restored snapshot).
@@ -141,8 +153,11 @@ impl<B: Bus> Interp<B> {
             || cpu.breakpoints_enabled()
     }
 
-    /// Drops what devices wrote over.
+    /// Drops what devices wrote over, and what interrupts delivered since have pushed over.
     fn take_foreign_writes(&mut self, cpu: &mut Vcpu<B>) {
+        if cpu.code.has_written() {
+            self.take_own_writes(cpu);
+        }
         while let Some((physical, len)) = cpu.bus.take_written_code() {
             self.statistics.blocks_dropped += self.cache.drop_range(cpu, physical, len) as u64;
         }
@@ -176,49 +191,41 @@ impl<B: Bus> Interp<B> {
                 return left.saturating_sub(1);
             }
         };
-        loop {
+        // Nothing in the loop below changes CS: what does ends its block with `Ends::Full`.
+        let wide = cpu.code_is_32bit();
+        let code = cpu.state.segment(Seg::Cs);
+        let (base, limit) = (code.base(), code.limit());
+        let mut instructions = 0;
+        let mut blocks = 0;
+        let after = loop {
             if self.map_generation != Some(cpu.bus.map_generation()) {
                 self.follow_map(cpu);
-                return left;
+                break After::Look;
             }
-            let wide = cpu.code_is_32bit();
             let start = cpu.state.eip;
             let Some(block) = self.cache.find(location.physical, wide) else {
                 if self.decode_block(cpu, &location, wide) {
                     continue;
                 }
-                self.step_once(cpu);
-                return left.saturating_sub(1);
+                break After::Step;
             };
-            let limit = cpu.state.segment(Seg::Cs).limit();
             if u64::from(start) + u64::from(block.len) > u64::from(limit) + 1 {
-                self.step_once(cpu);
-                return left.saturating_sub(1);
+                break After::Step;
             }
-            self.statistics.blocks += 1;
+            blocks += 1;
             let (executed, end) = execute(block, cpu, start);
-            self.statistics.instructions += executed;
-            left = left.saturating_sub(executed);
+            instructions += executed;
             match end {
                 Left::Done(Ends::Not | Ends::Near) => {}
-                Left::Done(Ends::Full | Ends::Interrupt) => return left,
-                Left::CodeWritten => {
-                    self.take_own_writes(cpu);
-                    return left;
-                }
-                Left::Faulted(fault) => {
-                    if cpu.code.has_written() {
-                        self.take_own_writes(cpu);
-                    }
-                    self.deliver(cpu, fault);
-                    return left;
-                }
+                Left::Done(Ends::Full | Ends::Interrupt) => break After::Look,
+                Left::CodeWritten => break After::DropCode,
+                Left::Faulted(fault) => break After::Deliver(fault),
             }
-            if left == 0 || cpu.wants_attention() {
-                return left;
+            if instructions >= left || cpu.wants_attention() {
+                break After::Look;
             }
             let eip = cpu.state.eip;
-            let linear = cpu.state.segment(Seg::Cs).base().wrapping_add(eip);
+            let linear = base.wrapping_add(eip);
             if (linear ^ location.linear) & !(PAGE_SIZE as u32 - 1) == 0 && eip <= limit {
                 // The same page, and nothing that could translate it differently has happened.
                 let offset = u64::from(linear) % PAGE_SIZE;
@@ -227,13 +234,28 @@ impl<B: Bus> Interp<B> {
             } else {
                 location = match cpu.translate_code(eip) {
                     Ok(location) => location,
-                    Err(fault) => {
-                        self.deliver(cpu, fault);
-                        return left;
-                    }
+                    Err(fault) => break After::Deliver(fault),
                 };
             }
+        };
+        self.statistics.blocks += blocks;
+        self.statistics.instructions += instructions;
+        left = left.saturating_sub(instructions);
+        match after {
+            After::Look => {}
+            After::DropCode => self.take_own_writes(cpu),
+            After::Deliver(fault) => {
+                if cpu.code.has_written() {
+                    self.take_own_writes(cpu);
+                }
+                self.deliver(cpu, fault);
+            }
+            After::Step => {
+                self.step_once(cpu);
+                left = left.saturating_sub(1);
+            }
         }
+        left
     }
 
     /// Decodes what starts at `location` and keeps it. False when it cannot be kept.
@@ -267,6 +289,7 @@ impl<B: Bus> Interp<B> {
             }
         }
         if ops.is_empty() {
+            self.cache.drop_range(cpu, location.physical, 1);
             return false;
         }
         self.statistics.blocks_decoded += 1;
@@ -380,29 +403,48 @@ fn restore<B: Bus>(cpu: &mut Vcpu<B>, fault: &Fault, start: u32, esp: u32) {
 /// Runs a block. Returns the number of instructions completed (or tried).
 #[inline(always)]
 fn execute<B: Bus>(block: &Block<B>, cpu: &mut Vcpu<B>, start: u32) -> (u64, Left) {
-    let Some((last, body)) = block.ops.split_last() else { return (0, Left::CodeWritten) };
-    let mut before = 0;
-    for (i, op) in body.iter().enumerate() {
+    let Some((last, body)) = block.ops.split_last() else { return (1, Left::CodeWritten) };
+    let mut rest = body.iter();
+    while let Some(op) = rest.next() {
         let esp = cpu.state.gpr[ESP as usize];
-        if let Err(fault) = (op.handler)(cpu, op) {
-            restore(cpu, &fault, start.wrapping_add(before), esp);
-            return (i as u64 + 1, Left::Faulted(fault));
-        }
-        before = u32::from(op.end);
-        if cpu.code.has_written() {
-            cpu.state.eip = start.wrapping_add(before);
-            return (i as u64 + 1, Left::CodeWritten);
+        let result = (op.handler)(cpu, op);
+        if result.is_err() || cpu.code.has_written() {
+            let index = body.len() - rest.len() - 1;
+            return stop(block, cpu, start, index, esp, result);
         }
     }
     let esp = cpu.state.gpr[ESP as usize];
     cpu.state.eip = start.wrapping_add(u32::from(last.end));
-    let executed = block.ops.len() as u64;
     match (last.handler)(cpu, last) {
+        Err(fault) => stop(block, cpu, start, body.len(), esp, Err(fault)),
+        Ok(()) if cpu.code.has_written() => (block.ops.len() as u64, Left::CodeWritten),
+        Ok(()) => (block.ops.len() as u64, Left::Done(last.ends)),
+    }
+}
+
+/// Leaves a block before its end (or at its end with a fault): after instruction `index`, or, when that
+/// faulted, before it.
+#[cold]
+#[inline(never)]
+fn stop<B: Bus>(
+    block: &Block<B>,
+    cpu: &mut Vcpu<B>,
+    start: u32,
+    index: usize,
+    esp: u32,
+    result: Exec,
+) -> (u64, Left) {
+    let end_of = |index: usize| block.ops.get(index).map_or(0, |op| u32::from(op.end));
+    let executed = index as u64 + 1;
+    match result {
+        Ok(()) => {
+            cpu.state.eip = start.wrapping_add(end_of(index));
+            (executed, Left::CodeWritten)
+        }
         Err(fault) => {
+            let before = index.checked_sub(1).map_or(0, end_of);
             restore(cpu, &fault, start.wrapping_add(before), esp);
             (executed, Left::Faulted(fault))
         }
-        Ok(()) if cpu.code.has_written() => (executed, Left::CodeWritten),
-        Ok(()) => (executed, Left::Done(last.ends)),
     }
 }

@@ -109,21 +109,32 @@ fn bit_in_string<B: Bus, S: Size, O: BitChange>(cpu: &mut Vcpu<B>, op: &Op<B>) -
     }
 }
 
+/// The flags of a bit scan: ZF tells whether the source was zero; the others, undefined, are those of
+/// the bit's number.
+fn set_scan_flags<B: Bus>(cpu: &mut Vcpu<B>, position: Option<u32>) {
+    cpu.lazy.set_logic(position.unwrap_or(0));
+    if position == Some(0) {
+        cpu.lazy.set_zero(false);
+    }
+}
+
 fn scan_forward<B: Bus, S: Size, R: Place>(cpu: &mut Vcpu<B>, op: &Op<B>) -> Exec {
     let value = R::read::<B, S>(cpu, op)?;
-    if value != 0 {
-        S::set(cpu, op.reg, value.trailing_zeros());
+    let position = (value != 0).then(|| value.trailing_zeros());
+    if let Some(position) = position {
+        S::set(cpu, op.reg, position);
     }
-    cpu.lazy.set_zero(value == 0);
+    set_scan_flags(cpu, position);
     Ok(())
 }
 
 fn scan_reverse<B: Bus, S: Size, R: Place>(cpu: &mut Vcpu<B>, op: &Op<B>) -> Exec {
     let value = R::read::<B, S>(cpu, op)?;
-    if let Some(position) = value.checked_ilog2() {
+    let position = value.checked_ilog2();
+    if let Some(position) = position {
         S::set(cpu, op.reg, position);
     }
-    cpu.lazy.set_zero(value == 0);
+    set_scan_flags(cpu, position);
     Ok(())
 }
 

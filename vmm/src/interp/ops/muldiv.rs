@@ -1,10 +1,11 @@
-//! Multiplication and division.
+//! Multiplication and division. SF, ZF, AF and PF are undefined after them; here they stay as they were.
 
 use super::{by_size, by_word_size};
 use crate::cpu::Vcpu;
 use crate::cpu::bus::Bus;
 use crate::cpu::fault::{Exec, Fault};
 use crate::interp::decode::{Decoded, Kind};
+use crate::interp::flags::{AF, CF, OF};
 use crate::interp::op::{AH, EAX, EDX, Handler, Mem, Op, Place, Reg, Rm, Size};
 use iced_x86::Mnemonic;
 
@@ -52,7 +53,7 @@ fn multiply<B: Bus, S: Size, R: Place>(cpu: &mut Vcpu<B>, op: &Op<B>) -> Exec {
     let product = u64::from(S::get(cpu, EAX)) * u64::from(factor);
     let (high, low) = ((product >> S::BITS) as u32, product as u32 & S::MASK);
     set_halves::<B, S>(cpu, high, low);
-    cpu.lazy.set_result_carry_overflow(S::sign_extend(low), high != 0, high != 0);
+    cpu.lazy.set_carry_overflow(high != 0, high != 0);
     Ok(())
 }
 
@@ -67,7 +68,7 @@ fn multiply_signed<B: Bus, S: Size, R: Place>(cpu: &mut Vcpu<B>, op: &Op<B>) -> 
     let low = product as u32 & S::MASK;
     set_halves::<B, S>(cpu, (product >> S::BITS) as u32, low);
     let overflow = signed::<S>(low) != product;
-    cpu.lazy.set_result_carry_overflow(S::sign_extend(low), overflow, overflow);
+    cpu.lazy.set_carry_overflow(overflow, overflow);
     Ok(())
 }
 
@@ -77,7 +78,7 @@ fn truncated_product<B: Bus, S: Size>(cpu: &mut Vcpu<B>, op: &Op<B>, a: u32, b: 
     let low = product as u32 & S::MASK;
     S::set(cpu, op.reg, low);
     let overflow = signed::<S>(low) != product;
-    cpu.lazy.set_result_carry_overflow(S::sign_extend(low), overflow, overflow);
+    cpu.lazy.set_carry_overflow(overflow, overflow);
 }
 
 fn multiply_two<B: Bus, S: Size, R: Place>(cpu: &mut Vcpu<B>, op: &Op<B>) -> Exec {
@@ -93,6 +94,13 @@ fn multiply_three<B: Bus, S: Size, R: Place>(cpu: &mut Vcpu<B>, op: &Op<B>) -> E
     Ok(())
 }
 
+/// All flags are undefined after a division; these are what the Intel processors leave that this was
+/// compared with.
+fn set_division_flags<B: Bus>(cpu: &mut Vcpu<B>) {
+    let kept = cpu.lazy.to_bits() & (CF | OF);
+    cpu.lazy.set_bits(kept | AF);
+}
+
 fn divide<B: Bus, S: Size, R: Place>(cpu: &mut Vcpu<B>, op: &Op<B>) -> Exec {
     let divisor = u64::from(R::read::<B, S>(cpu, op)?);
     let dividend = wide_accumulator::<B, S>(cpu);
@@ -104,6 +112,7 @@ fn divide<B: Bus, S: Size, R: Place>(cpu: &mut Vcpu<B>, op: &Op<B>) -> Exec {
         return Err(Fault::de());
     }
     set_halves::<B, S>(cpu, remainder as u32, quotient as u32);
+    set_division_flags(cpu);
     Ok(())
 }
 
@@ -120,5 +129,6 @@ fn divide_signed<B: Bus, S: Size, R: Place>(cpu: &mut Vcpu<B>, op: &Op<B>) -> Ex
         return Err(Fault::de());
     }
     set_halves::<B, S>(cpu, remainder as u32, quotient as u32);
+    set_division_flags(cpu);
     Ok(())
 }

@@ -112,7 +112,7 @@ impl Shift for Shl {
         let wide = u64::from(value) << count;
         let result = wide as u32 & S::MASK;
         let carry = bit(wide, S::BITS);
-        flags.set_result_carry_overflow(S::sign_extend(result), carry, carry != top::<S>(result));
+        flags.set_shift(S::sign_extend(result), carry, carry != top::<S>(result));
         result
     }
 }
@@ -123,7 +123,7 @@ impl Shift for Shr {
         let result = value >> count;
         let before_last = value >> (count - 1);
         let carry = before_last & 1 != 0;
-        flags.set_result_carry_overflow(S::sign_extend(result), carry, top::<S>(before_last));
+        flags.set_shift(S::sign_extend(result), carry, top::<S>(before_last));
         result
     }
 }
@@ -134,7 +134,7 @@ impl Shift for Sar {
         let extended = S::sign_extend(value) as i32;
         let carry = extended >> (count - 1) & 1 != 0;
         let result = (extended >> count) as u32;
-        flags.set_result_carry_overflow(result, carry, false);
+        flags.set_shift(result, carry, false);
         result
     }
 }
@@ -165,9 +165,6 @@ impl Shift for Rcl {
     #[inline(always)]
     fn apply<S: Size>(flags: &mut LazyFlags, value: u32, count: u32) -> u32 {
         let n = count % (S::BITS + 1);
-        if n == 0 {
-            return value;
-        }
         // The carry is the bit above the operand.
         let ring = u64::from(flags.carry()) << S::BITS | u64::from(value);
         let turned = ring << n | ring >> (S::BITS + 1 - n);
@@ -182,9 +179,6 @@ impl Shift for Rcr {
     #[inline(always)]
     fn apply<S: Size>(flags: &mut LazyFlags, value: u32, count: u32) -> u32 {
         let n = count % (S::BITS + 1);
-        if n == 0 {
-            return value;
-        }
         let ring = u64::from(flags.carry()) << S::BITS | u64::from(value);
         let turned = ring >> n | ring << (S::BITS + 1 - n);
         let result = turned as u32 & S::MASK;
@@ -206,7 +200,7 @@ impl DoubleShift for Left {
             let ring = pair << S::BITS | u64::from(value);
             ((ring << count >> (2 * S::BITS)) as u32 & S::MASK, bit(ring << count, 3 * S::BITS))
         };
-        flags.set_result_carry_overflow(S::sign_extend(result), carry, top::<S>(result ^ value));
+        flags.set_shift(S::sign_extend(result), carry, carry != top::<S>(result));
         result
     }
 }
@@ -222,7 +216,7 @@ impl DoubleShift for Right {
         let result = (ring >> count) as u32 & S::MASK;
         let before_last = (ring >> (count - 1)) as u32;
         let overflow = top::<S>(result ^ before_last);
-        flags.set_result_carry_overflow(S::sign_extend(result), before_last & 1 != 0, overflow);
+        flags.set_shift(S::sign_extend(result), before_last & 1 != 0, overflow);
         result
     }
 }

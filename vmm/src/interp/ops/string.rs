@@ -8,6 +8,7 @@ use crate::cpu::Vcpu;
 use crate::cpu::bus::Bus;
 use crate::cpu::fault::Exec;
 use crate::cpu::registers::{Seg, eflags};
+use crate::interp::bulk;
 use crate::interp::decode::{Decoded, Kind};
 use crate::interp::op::{Byte, Dword, EAX, ECX, EDI, ESI, Ends, Handler, Op, Size, Word};
 use iced_x86::Mnemonic;
@@ -129,6 +130,15 @@ impl Element for Move {
         advance::<B, S, A>(cpu, EDI, 1);
         Ok(())
     }
+
+    #[inline(always)]
+    fn bulk<B: Bus, S: Size, A: Size>(cpu: &mut Vcpu<B>, op: &Op<B>, count: u32) -> u32 {
+        let (source, target) = (A::get(cpu, ESI), A::get(cpu, EDI));
+        let moved = bulk::copy::<B, S, A>(cpu, op.segment, source, target, count);
+        advance::<B, S, A>(cpu, ESI, moved);
+        advance::<B, S, A>(cpu, EDI, moved);
+        moved
+    }
 }
 
 impl Element for Store {
@@ -139,6 +149,15 @@ impl Element for Store {
         S::store(cpu, Seg::Es, target, value)?;
         advance::<B, S, A>(cpu, EDI, 1);
         Ok(())
+    }
+
+    #[inline(always)]
+    fn bulk<B: Bus, S: Size, A: Size>(cpu: &mut Vcpu<B>, _op: &Op<B>, count: u32) -> u32 {
+        let target = A::get(cpu, EDI);
+        let value = S::get(cpu, EAX);
+        let stored = bulk::fill::<B, S, A>(cpu, target, value, count);
+        advance::<B, S, A>(cpu, EDI, stored);
+        stored
     }
 }
 

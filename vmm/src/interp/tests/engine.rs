@@ -1,7 +1,7 @@
 use super::{Bench, CODE, DATA, STACK, assemble};
 use crate::cpu::bus::Bus;
-use crate::cpu::registers::{cr0, eflags};
-use crate::cpu::state::{Activity, InterruptShadow};
+use crate::cpu::registers::{cr0, eflags, rights};
+use crate::cpu::state::{Activity, InterruptShadow, Segment};
 use crate::interp::Exit;
 use iced_x86::code_asm::*;
 
@@ -246,7 +246,7 @@ fn code_past_the_segment_limit_is_a_protection_fault() {
     let mut bench = Bench::flat(&[0x90, 0x90, 0x90, 0xf4]);
     with_handlers(&mut bench);
     let code_segment = bench.cpu.state.segments[1];
-    bench.cpu.state.segments[1] = crate::cpu::state::Segment::new(8, code_segment.rights(), 0, CODE + 1);
+    bench.cpu.state.segments[1] = Segment::new(8, code_segment.rights(), 0, CODE + 1);
 
     bench.run();
 
@@ -516,4 +516,39 @@ fn step_executes_one_instruction() {
     assert_eq!(bench.interp.step(&mut bench.cpu), Exit::Budget);
     assert_eq!(bench.interp.step(&mut bench.cpu), Exit::Halted);
     assert_eq!(bench.eax(), 2);
+}
+
+#[test]
+fn page_without_kept_code_is_not_marked() {
+    // One instruction, across the end of its page.
+    let mut bench = Bench::flat(&[]);
+    let code = assemble(32, |a| {
+        a.mov(eax, 1)?;
+        a.hlt()
+    });
+    bench.cpu.bus.load(0x2ffe, &code);
+    bench.cpu.state.eip = 0x2ffe;
+    bench.run();
+    assert!(!bench.cpu.bus.code_pages.contains(&0x2000));
+}
+
+#[test]
+fn code_that_an_interrupt_frame_overwrote_is_decoded_again() {
+    let mut bench = Bench::assembled(|a| {
+        a.mov(eax, 1)?;
+        a.hlt()
+    });
+    with_handlers(&mut bench);
+    bench.run();
+    // The frame's EIP lands on the immediate of MOV, its CS (F4) on the HLT.
+    bench.cpu.state.segments[1] = Segment::new(0xf4, rights::FLAT_CODE, 0, u32::MAX);
+    bench.cpu.state.gpr[4] = CODE + 13;
+    bench.cpu.state.eip = 0x1234_5678;
+    bench.cpu.deliver_external(0x11);
+    bench.cpu.state.eip = CODE;
+    bench.cpu.state.gpr[4] = STACK;
+
+    bench.run();
+
+    assert_eq!(bench.eax(), 0x1234_5678);
 }
