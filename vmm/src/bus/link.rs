@@ -17,12 +17,13 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 /// After this long without an answer, guest time stands still until the answer comes: a device
-            board.thaw(Freeze::DeviceWait);
-            let waited = host_nanos().saturating_sub(started);
-            if waited >= WORTH_A_LINE {
-                ipc::logging::set_context(board.clock.now(), (0, 0));
-                tracing::warn!("Waited {} ms for {}; guest time stood still", waited / 1_000_000, self.name);
-            }
+/// that is stopped, restarted or short of CPU must not make guest time-outs expire nor spoil
+/// its calibration loops. Host ns; well above what an answer takes from a process that sleeps.
+const FREEZE_AFTER: u64 = 200_000;
+/// Waits of this length are worth a line in the log. Host ns.
+const WORTH_A_LINE: u64 = 20_000_000;
+/// Ranges of written code that are remembered one by one.
+const MAX_WRITTEN_CODE: usize = 1024;
 /// How often a long wait looks at the run state.
 const LOOK_AROUND: Duration = Duration::from_millis(50);
 
@@ -294,18 +295,12 @@ impl DeviceLink {
             finished = finished || done(self);
         }
         if frozen {
-<<<<<<< HEAD
             board.thaw(Freeze::DeviceWait);
-            let waited = host_nanos().saturating_sub(started) / 1_000_000;
-            tracing::warn!("Waited {waited} ms for {}; guest time stood still", self.name);
-=======
-            board.clock.thaw(Freeze::DeviceWait);
-            let waited = host_nanos() - started;
+            let waited = host_nanos().saturating_sub(started);
             if waited >= WORTH_A_LINE {
                 ipc::logging::set_context(board.clock.now(), (0, 0));
                 tracing::warn!("Waited {} ms for {}; guest time stood still", waited / 1_000_000, self.name);
             }
->>>>>>> main
         }
         vcpu.waits_for.store(0, Ordering::Relaxed);
         vcpu.state.store(state_before, Ordering::Relaxed);
