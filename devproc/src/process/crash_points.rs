@@ -406,9 +406,12 @@ impl Machine {
     }
 
     fn access(&self, kind: Kind, register: u64, value: u32) -> Message {
-        let (model, address) =
-            if register == CONTROLLER { (1, CONTROLLER) } else { (0, 0x300 + register) };
-        Message { model, address, value: value.into(), width: Width::Byte, ..Message::new(kind) }
+        let (model, address, width) = if register == CONTROLLER {
+            (1, CONTROLLER, Width::Byte)
+        } else {
+            (0, 0x300 + register, Width::Dword)
+        };
+        Message { model, address, value: value.into(), width, ..Message::new(kind) }
     }
 
     fn answer(&self, sequence: u64) -> Option<Message> {
@@ -492,6 +495,8 @@ impl Machine {
         }
         self.seen.edges.push(self.board().lines.edges());
         self.seen.channels.push(self.board().dma_channel(CHANNEL).0);
+        let states = &self.link.layout().states[..2];
+        self.seen.states.push(states.iter().flat_map(|page| page.committed().unwrap().data).collect());
     }
 
     fn run(mut self) -> (Seen, u32) {
@@ -503,8 +508,6 @@ impl Machine {
         let mut ram = vec![0; 0x2000];
         assert!(self.ram.read(0, &mut ram));
         self.seen.ram = ram;
-        let states = &self.link.layout().states[..2];
-        self.seen.states = states.iter().map(|page| page.committed().unwrap().data).collect();
         (self.seen, self.deaths)
     }
 }
@@ -532,7 +535,8 @@ fn compare(seen: &Seen, expected: &Seen, when: &str) {
     assert_eq!(step.map(|i| (SCRIPT[i], seen.channels[i], expected.channels[i])), None, "channel: {when}");
     let byte = seen.ram.iter().zip(&expected.ram).position(|(a, b)| a != b);
     assert_eq!(byte, None, "memory: {when}");
-    assert_eq!(seen.states, expected.states, "states: {when}");
+    let step = seen.states.iter().zip(&expected.states).position(|(a, b)| a != b);
+    assert_eq!(step.map(|i| (SCRIPT[i], &seen.states[i], &expected.states[i])), None, "states: {when}");
 }
 
 #[test]
