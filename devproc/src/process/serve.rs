@@ -214,6 +214,7 @@ impl DeviceProcess {
             let answered = (request.expects_reply() && !deferred).then_some(reply);
             committer.begin(number, request.sequence, answered);
             committer.commit(number, model, shared);
+            crash_point();
             if request.kind == Kind::InterruptAcknowledge {
                 shared.board().intr.acknowledge_arrived(request.address as u32);
             }
