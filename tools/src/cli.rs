@@ -136,7 +136,8 @@ pub struct RunArgs {
     /// Run the built-in demo on the built-in firmware, which needs nothing else on the machine
     #[arg(long)]
     pub demo: bool,
-    /// Another executable for a device process: DEVICE=PATH, such as gpu=target/release/my-gpu
+    /// Another executable for a device process: DEVICE=PATH, such as gpu=target/release/my-gpu;
+    /// DEVICE=hand leaves it to you to start it ('vmsim-dev gpu --attach VM')
     #[arg(long, value_name = "DEVICE=PATH")]
     pub device: Vec<String>,
     /// Return once the guest runs, and leave it running

@@ -134,6 +134,9 @@ pub fn plan(args: &RunArgs) -> Result<Plan> {
 
 fn executable(path: &Path) -> Result<Executable> {
     use std::os::unix::fs::PermissionsExt;
+    if path.file_name().is_some_and(|name| name == Executable::BY_HAND) && !path.exists() {
+        return Ok(Executable::ByHand);
+    }
     let meta = std::fs::metadata(path).with_context(|| format!("Device executable {}", path.display()))?;
     ensure!(
         meta.is_file() && meta.permissions().mode() & 0o111 != 0,

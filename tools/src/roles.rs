@@ -3,14 +3,16 @@
 //! The program itself has every role: `vmsim role vmm --attach VM` and so on, run from the same
 //! file as the supervisor (`/proc/self/exe`), wherever that is: in a build tree, installed, or
 //! already replaced on disk by a newer build. A device process may instead be any executable,
-//! which is run as `EXE DEVICE --attach VM`; with `devproc::main` that is all it has to know.
+//! which is run as `EXE DEVICE --attach VM`; with `devproc::standard::main`
+//! that is all it has to know.
 
 use crate::cli::RoleArgs;
 use anyhow::{Result, bail};
 use std::path::PathBuf;
 use std::process::Command;
 
-/// Device processes of the standard PC, in the order of their slots.
+/// Device processes of the standard PC. Where two processes claim a port, the earlier one in
+/// the alphabet keeps it.
 pub const STANDARD_DEVICES: &[&str] = &["chipset", "gpu", "keyboard", "storage"];
 
 /// What runs a device process.
@@ -20,6 +22,13 @@ pub enum Executable {
     Own,
     /// Another one.
     Other(PathBuf),
+    /// Nothing: somebody starts it by hand, from a shell, a debugger or an IDE.
+    ByHand,
+}
+
+impl Executable {
+    /// What `--device NAME=hand` says.
+    pub const BY_HAND: &str = "hand";
 }
 
 /// The program file of this process, even when it was replaced on disk meanwhile.
@@ -35,9 +44,10 @@ pub fn vmm_command(vm: &str) -> Command {
     command
 }
 
-/// The command that runs device process `device` of `vm`.
-pub fn device_command(vm: &str, device: &str, executable: &Executable) -> Command {
-    match executable {
+/// The command that runs device process `device` of `vm`; `None` when it is started by hand.
+pub fn device_command(vm: &str, device: &str, executable: &Executable) -> Option<Command> {
+    Some(match executable {
+        Executable::ByHand => return None,
         Executable::Own => {
             let mut command = Command::new(own_executable());
             command.args(["role", "device", device, "--attach", vm]);
@@ -48,7 +58,7 @@ pub fn device_command(vm: &str, device: &str, executable: &Executable) -> Comman
             command.args([device, "--attach", vm]);
             command
         }
-    }
+    })
 }
 
 /// The command that runs a display of `kind` for `vm`.

@@ -91,9 +91,8 @@ impl DeviceProcess {
             timeout = timeout.min(painter.next_look(board));
         }
         let cell = &board.processes[self.shared.slot];
-        cell.doorbell.sleep(Some(timeout), || {
-            self.has_news() || self.is_due(timer) || board.clock.changes() != clock
-        });
+        cell.doorbell
+            .sleep(Some(timeout), || self.has_news() || self.is_due(timer) || board.clock.changes() != clock);
     }
 
     fn serve_timers(&mut self) -> bool {

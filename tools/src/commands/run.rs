@@ -4,7 +4,7 @@ use crate::cli::{DisplayKind, RunArgs};
 use crate::config;
 use crate::supervisor::{Ending, Supervisor};
 use anyhow::{Context, Result, bail};
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Write};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode, Stdio};
 
@@ -55,6 +55,12 @@ fn detach(name: &str) -> Result<ExitCode> {
         .stderr(Stdio::piped());
     new_session(&mut command);
     let mut child = command.spawn().context("Cannot start the supervisor")?;
+    // What it says while starting (for whom it waits, what is wrong) is passed on as it comes.
+    let stderr = child.stderr.take();
+    let passed_on = std::thread::spawn(move || {
+        let lines = stderr.map(BufReader::new).into_iter().flat_map(BufRead::lines);
+        lines.map_while(Result::ok).map(|line| eprintln!("{line}")).count()
+    });
     let mut line = String::new();
     if let Some(out) = child.stdout.take() {
         // An empty line is the end of a supervisor that failed.
@@ -65,12 +71,7 @@ fn detach(name: &str) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let status = child.wait().context("Waiting for the supervisor")?;
-    let mut said = String::new();
-    if let Some(mut stderr) = child.stderr.take() {
-        stderr.read_to_string(&mut said).context("Reading what the supervisor said")?;
-    }
-    eprint!("{said}");
-    if said.trim().is_empty() {
+    if passed_on.join().unwrap_or(0) == 0 {
         bail!("The supervisor ended: {status}");
     }
     Ok(ExitCode::FAILURE)

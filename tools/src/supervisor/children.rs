@@ -21,14 +21,14 @@ pub struct Child {
     pub generation: u64,
 }
 
-/// How a child ended.
+/// How a process of the VM ended.
 pub struct ChildExit {
     /// Index of the process.
     pub process: usize,
     /// Which run of it.
     pub generation: u64,
-    /// Its status.
-    pub status: ExitStatus,
+    /// Its status; not known of a process that somebody else started.
+    pub status: Option<ExitStatus>,
 }
 
 impl ChildExit {
@@ -36,16 +36,22 @@ impl ChildExit {
     pub fn why(&self, stderr: &Path) -> String {
         let said = std::fs::read_to_string(stderr).unwrap_or_default();
         let last = said.lines().rev().find(|line| !line.trim().is_empty());
-        match (self.status.signal(), last) {
+        let Some(status) = self.status else { return "it was started by hand and ended".into() };
+        match (status.signal(), last) {
             (Some(signal), _) => format!("killed by signal {signal}"),
-            (None, Some(line)) if !self.status.success() => line.trim().into(),
-            _ => self.status.to_string(),
+            (None, Some(line)) if !status.success() => line.trim().into(),
+            _ => status.to_string(),
         }
+    }
+
+    /// Whether it ended in order. What is not known counts as that.
+    pub fn was_orderly(&self) -> bool {
+        self.status.is_none_or(|status| status.success())
     }
 
     /// Whether it ended by itself with an error, as opposed to being killed or crashing.
     pub fn was_refused(&self) -> bool {
-        self.status.code() == Some(1)
+        self.status.is_some_and(|status| status.code() == Some(1))
     }
 }
 
@@ -92,8 +98,25 @@ impl Child {
         std::thread::spawn(move || {
             if let Ok(status) = child.wait() {
                 // The supervisor may be gone by now.
-                let _ = events.send(Event::Exit(ChildExit { process, generation, status }));
+                let _ = events.send(Event::Exit(ChildExit { process, generation, status: Some(status) }));
             }
+        });
+        Ok(Self { pid, generation })
+    }
+
+    /// Watches a process that somebody else started and that attached by itself.
+    pub fn adopt(pid: u32, process: usize, events: Sender<Event>) -> io::Result<Self> {
+        use rustix::event::{PollFd, PollFlags};
+        use rustix::process::{Pid, PidfdFlags, pidfd_open};
+        let raw = i32::try_from(pid).ok().and_then(Pid::from_raw);
+        let fd = pidfd_open(raw.ok_or(io::ErrorKind::InvalidInput)?, PidfdFlags::empty())?;
+        let generation = GENERATION.fetch_add(1, Ordering::Relaxed);
+        std::thread::spawn(move || {
+            let mut fds = [PollFd::new(&fd, PollFlags::IN)];
+            // Readable once the process has ended; a signal to us only makes it look again.
+            while !matches!(rustix::event::poll(&mut fds, None), Ok(ready) if ready > 0) {}
+            // The supervisor may be gone by now.
+            let _ = events.send(Event::Exit(ChildExit { process, generation, status: None }));
         });
         Ok(Self { pid, generation })
     }

@@ -11,6 +11,7 @@ mod server;
 
 use crate::cli::DisplayKind;
 use crate::config::Plan;
+use crate::progress::say;
 use crate::roles::Executable;
 use anyhow::{Context, Result, bail};
 use children::{Child, ChildExit};
@@ -18,10 +19,12 @@ use crossbeam::channel::{Receiver, Sender, unbounded};
 use ipc::board::{MAX_DEVICES, ProcessState, RunState, VMM_SLOT};
 use ipc::clock::Freeze;
 use ipc::control::Role;
+use ipc::input::HostEvent;
 use ipc::runtime_dir::{RuntimeDir, VmDir, VmLock};
 use ipc::setup::{Command, Lifeline};
 use ipc::sync::Ordering;
 use memory::VmMemory;
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 /// How long processes may take to attach when a VM starts.
@@ -34,6 +37,8 @@ const DEATH_WINDOW: Duration = Duration::from_secs(10);
 /// Restarts beyond the first few wait this much longer each time.
 const BACK_OFF: Duration = Duration::from_millis(20);
 const QUICK_RESTARTS: usize = 3;
+/// How soon input that did not fit is offered again.
+const INPUT_RETRY: Duration = Duration::from_millis(2);
 
 /// Something that the supervisor reacts to.
 pub enum Event {
@@ -78,6 +83,8 @@ pub struct Supervisor {
     devices: Vec<(u32, String)>,
     processes: Vec<Option<Managed>>,
     display_kind: Option<&'static str>,
+    /// Input that the keyboard process has not taken yet.
+    input: VecDeque<HostEvent>,
     events: Receiver<Event>,
     sender: Sender<Event>,
     last_sample: (Instant, u64),
@@ -96,11 +103,11 @@ impl Supervisor {
         let (lock, stale) = dir.take()?;
         if stale {
             let removed = ipc::segment::SegmentNames::new(&config.name).remove_all();
-            eprintln!(
-                "vmsim: removed what an earlier VM '{}' left behind ({} segments)",
+            say(&format!(
+                "removed what an earlier VM '{}' left behind ({} segments)",
                 config.name,
                 removed.len()
-            );
+            ));
         }
         let memory = match VmMemory::create(&config, &devices) {
             Ok(memory) => memory,
@@ -116,6 +123,7 @@ impl Supervisor {
             devices: slots.map(|(slot, (name, _))| (slot as u32, name.clone())).collect(),
             processes: (0..=DISPLAY).map(|_| None).collect(),
             display_kind: display_kind(display),
+            input: VecDeque::new(),
             dir,
             config,
             events,
@@ -148,7 +156,8 @@ impl Supervisor {
             if waiting.is_empty() {
                 return Ok(());
             }
-            if Instant::now() > deadline {
+            let by_hand = |name: &String| self.is_by_hand(name);
+            if Instant::now() > deadline && !waiting.iter().all(by_hand) {
                 bail!("{} did not attach within {START_TIMEOUT:?}", waiting.join(", "));
             }
             match self.events.recv_timeout(Duration::from_millis(5)) {
@@ -192,6 +201,8 @@ impl Supervisor {
         if self.memory.board().powered_off.load(Ordering::Acquire) != 0 {
             return Ok(Some(Ending::PoweredOff));
         }
+        self.pass_input();
+        let wait = if self.input.is_empty() { wait } else { wait.min(INPUT_RETRY) };
         match self.events.recv_timeout(wait) {
             Ok(Event::Exit(exit)) => self.handle_exit(exit)?,
             Ok(Event::Restart(process)) => self.restart_now(process),
@@ -211,6 +222,13 @@ impl Supervisor {
             Err(_) => self.sample(),
         }
         Ok(None)
+    }
+
+    fn is_by_hand(&self, name: &str) -> bool {
+        self.processes
+            .iter()
+            .flatten()
+            .any(|p| p.executable == Executable::ByHand && p.role.to_string() == name && p.pid == 0)
     }
 
     fn name(&self, process: usize) -> String {
@@ -234,21 +252,21 @@ impl Supervisor {
         }
         if process == DISPLAY {
             self.memory.board().displays.store(0, Ordering::Release);
-            if exit.status.success() {
+            if exit.was_orderly() {
                 // The user closed it.
                 self.processes[DISPLAY] = None;
                 if self.memory.board().powered_off.load(Ordering::Acquire) == 0 {
                     let vm = &self.config.name;
-                    eprintln!(
-                        "vmsim: the view is closed and '{vm}' runs on; 'vmsim display --vm {vm}' opens it again, \
+                    say(&format!(
+                        "the view is closed and '{vm}' runs on; 'vmsim display --vm {vm}' opens it again, \
                          'vmsim stop --vm {vm}' ends it"
-                    );
+                    ));
                 }
                 return Ok(());
             }
             if exit.was_refused() {
                 self.note(&format!("display: {why}"));
-                eprintln!("vmsim: {why}");
+                say(&why);
                 self.processes[DISPLAY] = None;
                 return Ok(());
             }
@@ -308,9 +326,13 @@ impl Supervisor {
         let Some(managed) = &mut self.processes[process] else { return Ok(()) };
         let vm = &self.config.name;
         let command = match &managed.role {
-            Role::Vmm => crate::roles::vmm_command(vm),
+            Role::Vmm => Some(crate::roles::vmm_command(vm)),
             Role::Device(device) => crate::roles::device_command(vm, device, &managed.executable),
-            Role::Display => crate::roles::display_command(vm, self.display_kind.unwrap_or("window")),
+            Role::Display => Some(crate::roles::display_command(vm, self.display_kind.unwrap_or("window"))),
+        };
+        let Some(command) = command else {
+            say(&format!("waits for {name}; start it with: vmsim-dev {name} --attach {vm}"));
+            return Ok(());
         };
         let terminal = managed.role == Role::Display && self.display_kind == Some("terminal");
         let stderr = self.dir.log(&format!("{name}.stderr"));

@@ -1,10 +1,12 @@
 //! Answers to what clients ask of a VM.
 
+use super::children::Child;
 use super::{DISPLAY, Managed, Supervisor};
 use crate::roles::Executable;
 use ipc::board::{MAX_DEVICES, ProcessState, RunState, VMM_SLOT, VcpuState};
 use ipc::clock::Freeze;
 use ipc::control::{ProcessStatus, Reply, Request, Role, VmStatus};
+use ipc::input::HostEvent;
 use ipc::message::PROTOCOL_VERSION;
 use ipc::setup::Setup;
 use ipc::sync::Ordering;
@@ -12,6 +14,8 @@ use std::time::Instant;
 
 /// `Board::request_reset`: the whole machine.
 const RESET_MACHINE: u32 = 2;
+/// Input events kept for a keyboard process that is busy or being restarted.
+const MAX_WAITING_INPUT: usize = 4096;
 
 impl Supervisor {
     /// Answers everything but [`Request::Stop`], which the main loop handles.
@@ -19,7 +23,7 @@ impl Supervisor {
         match request {
             Request::Attach { role, pid, server, build } => self.attach(&role, pid, server, build),
             Request::Status => Reply::Status(self.status()),
-            Request::Input(events) => self.input(&events),
+            Request::Input(events) => self.input(events),
             Request::Pause => {
                 let board = self.memory.board();
                 board.clock.freeze(Freeze::Paused);
@@ -88,6 +92,14 @@ impl Supervisor {
         });
         match sent {
             Ok(lifeline) => {
+                if managed.child.is_none() {
+                    match Child::adopt(pid, index, self.sender.clone()) {
+                        Ok(child) => managed.child = Some(child),
+                        Err(error) => {
+                            return Reply::Refused(format!("Process {pid} cannot be watched: {error}"));
+                        }
+                    }
+                }
                 managed.lifeline = Some(lifeline);
                 managed.pid = pid;
                 managed.build = build;
@@ -103,16 +115,28 @@ impl Supervisor {
         }
     }
 
-    fn input(&self, events: &[ipc::input::HostEvent]) -> Reply {
-        let Some((slot, _)) = self.devices.iter().find(|(_, name)| name == "keyboard") else {
-            return Reply::Refused("This VM has no keyboard process".into());
-        };
-        for event in events {
-            if !self.memory.send_event(*slot as usize, event) {
-                return Reply::Refused("The keyboard process does not take input fast enough".into());
-            }
+    fn input(&mut self, events: Vec<HostEvent>) -> Reply {
+        // All or nothing: a key whose release was refused would stay down in the guest.
+        if self.input.len() + events.len() > MAX_WAITING_INPUT {
+            return Reply::Refused("The keyboard process does not take input: see 'vmsim ps'".into());
         }
+        self.input.extend(events);
+        self.pass_input();
         Reply::Ok
+    }
+
+    /// Hands waiting input to the keyboard process as far as it takes it.
+    pub(super) fn pass_input(&mut self) {
+        let Some((slot, _)) = self.devices.iter().find(|(_, name)| name == "keyboard") else {
+            self.input.clear();
+            return;
+        };
+        while let Some(event) = self.input.front() {
+            if !self.memory.send_event(*slot as usize, event) {
+                return;
+            }
+            self.input.pop_front();
+        }
     }
 
     fn open_display(&mut self, kind: &str) -> Reply {

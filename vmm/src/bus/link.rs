@@ -262,8 +262,7 @@ impl DeviceLink {
         let mut frozen = false;
         let mut finished = false;
         while !finished {
-            let state =
-                ProcessState::from_wire(board.processes[self.slot].state.load(Ordering::Acquire));
+            let state = ProcessState::from_wire(board.processes[self.slot].state.load(Ordering::Acquire));
             if state == ProcessState::Offline {
                 // Nobody will handle what is in the ring.
                 self.link.layout().requests.clear();
