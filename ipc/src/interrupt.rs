@@ -70,9 +70,10 @@ impl Lines {
     /// Levels of the 16 ISA lines, and of the four PIRQs.
     pub fn levels(&self) -> (u16, u8) {
         let bits = |cells: &[AtomicU64]| {
-            cells.iter().enumerate().fold(0, |bits, (i, cell)| {
-                bits | u16::from(cell.load(Ordering::Acquire) & HOLDERS != 0) << i
-            })
+            cells
+                .iter()
+                .enumerate()
+                .fold(0, |bits, (i, cell)| bits | u16::from(cell.load(Ordering::Acquire) & HOLDERS != 0) << i)
         };
         (bits(&self.isa), bits(&self.pirq) as u8)
     }

@@ -7,8 +7,8 @@
 
 use super::{BuildContext, DeviceProcess, Place};
 use crate::device::{
-    Access, Device, IoError, ReadResult, Region, RegionId, ResetKind, StateError, TimerId, Width, WriteResult,
-    load_state, save_state,
+    Access, Device, IoError, ReadResult, Region, RegionId, ResetKind, StateError, TimerId, Width,
+    WriteResult, load_state, save_state,
 };
 use crate::host::{DmaChannel, DmaDirection, Host};
 use ipc::board::{Board, VMM_SLOT, attention};

@@ -267,7 +267,8 @@ mod tests {
             ..Default::default()
         };
         let reply = |sequence| Message { sequence, value: 0x80, ..Message::new(Kind::Reply) };
-        let decisions = Decisions { reply: Some(reply(9)), late_reply: Some(reply(8)), events: 3, deferred: 4 };
+        let decisions =
+            Decisions { reply: Some(reply(9)), late_reply: Some(reply(8)), events: 3, deferred: 4 };
         let effects = [
             Effect::Irq(6, true),
             Effect::Dma(2, DmaChannel::default()),

@@ -99,8 +99,7 @@ fn serve_attached(attachment: Attachment, device: &str, build: Builder) -> Resul
             return;
         }
         // The channel broke: the supervisor is gone, and nothing must stay behind.
-        names.remove_all();
-        dir.remove();
+        dir.remove_abandoned(&names);
         std::process::exit(0);
     });
     process.serve()

@@ -1,8 +1,8 @@
 //! The main loop of a device process.
 
-use super::{ProcessError, crash_point};
 use super::host::ModelHost;
 use super::machine::DeviceProcess;
+use super::{ProcessError, crash_point};
 use crate::device::{Access, IoError, RegionId, ResetKind};
 use ipc::board::RunState;
 use ipc::doorbell::Patience;
@@ -270,8 +270,7 @@ fn access(
         width: request.width,
     };
     // The region may have moved since the VMM looked: what is outside now, nobody answers.
-    let is_access =
-        matches!(request.kind, Kind::Read | Kind::Write | Kind::ReadBurst | Kind::WriteBurst);
+    let is_access = matches!(request.kind, Kind::Read | Kind::Write | Kind::ReadBurst | Kind::WriteBurst);
     if is_access && host.shared.region(host.model, region).is_none_or(|r| at.offset >= r.len) {
         return Err(IoError::InvalidRegister);
     }
