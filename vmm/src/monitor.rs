@@ -32,6 +32,10 @@ impl Monitor {
 
     /// Runs until the VM stops.
     pub fn run(&mut self) {
+        // Nobody calls the vCPU for a run state that never changed: it looks once itself.
+        if !self.follow_run_state() {
+            return;
+        }
         loop {
             if !self.attend() {
                 return;

@@ -417,10 +417,15 @@ impl Bus for MachineBus {
             }
         }
         let taken = self.board().intr.take()?;
-        let index = self.links.iter().position(|l| l.slot() == usize::from(taken.process))?;
+        let Some(index) = self.links.iter().position(|l| l.slot() == usize::from(taken.process)) else {
+            // No process of ours can have published that, and none will deal with it.
+            self.board().intr.acknowledge_arrived(taken.generation);
+            return None;
+        };
         let message = Message {
             model: taken.model,
             value: taken.vector.into(),
+            address: taken.generation.into(),
             ..Message::new(Kind::InterruptAcknowledge)
         };
         // Not local: the handler's first access to its device waits until the controller has
@@ -447,7 +452,15 @@ impl Bus for MachineBus {
                 link.take_events(&mut self.written_code);
             }
         }
-        self.written_code.pop_front()
+        // Ranges come from device processes: only what is RAM counts.
+        let ram = self.map.ram_len();
+        while let Some((address, len)) = self.written_code.pop_front() {
+            let end = address.saturating_add(len).min(ram);
+            if address < end {
+                return Some((address, end - address));
+            }
+        }
+        None
     }
 
     fn now(&mut self) -> VirtualTime {
