@@ -9,6 +9,7 @@
 
 use crate::clock::SharedClock;
 use crate::doorbell::Doorbell;
+pub use crate::interrupt::{InterruptRequest, Lines, PendingInterrupt};
 use crate::segment::Shared;
 use crate::sync::{AtomicU32, AtomicU64, Ordering};
 
@@ -102,42 +103,6 @@ impl VcpuState {
             _ => Self::Off,
         }
     }
-}
-
-/// Interrupt request lines. A line has one bit per device process that holds it.
-#[repr(C, align(64))]
-pub struct Lines {
-    /// Bit n of word i: device process n asserts ISA IRQ i.
-    isa: [AtomicU32; 16],
-    /// Rising edges of each ISA IRQ so far.
-    edges: [AtomicU32; 16],
-    /// Bit n of word i: device process n asserts PCI PIRQ i.
-    pirq: [AtomicU32; 4],
-    /// Changes of any line so far.
-    generation: AtomicU32,
-    /// Bit n: device process n wants to be woken by changes.
-    watchers: AtomicU32,
-}
-
-/// The interrupt request from the controller to the CPU, as one word:
-/// bits 0-7 vector, 8 pending, 9 acknowledged, 16-23 model, 24-31 device process, 32-63 generation.
-#[repr(C, align(64))]
-pub struct InterruptRequest {
-    word: AtomicU64,
-}
-
-const INTR_PENDING: u64 = 1 << 8;
-const INTR_ACKNOWLEDGED: u64 = 1 << 9;
-
-/// A published interrupt request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PendingInterrupt {
-    /// Vector to deliver.
-    pub vector: u8,
-    /// Device process of the controller.
-    pub process: u8,
-    /// Model number of the controller in that process.
-    pub model: u8,
 }
 
 /// One process of the VM.
@@ -249,6 +214,8 @@ pub struct Board {
     pub processes: [ProcessCell; PROCESS_SLOTS],
     /// Displays attached at present.
     pub displays: AtomicU32,
+    /// Bit n: process n sleeps until time goes on.
+    frozen_sleepers: AtomicU32,
     /// One bit per RAM page: decoded code of it is being kept.
     code: [AtomicU64; CODE_WORDS],
 }
@@ -292,13 +259,50 @@ impl Board {
         self.processes[VMM_SLOT].doorbell.ring();
     }
 
-    /// Lets the clock go on after [`SharedClock::freeze`], and wakes every process: those that sleep
-    /// until a timer is due chose how long while time stood still.
+    /// Lets the clock go on after [`SharedClock::freeze`], and wakes the processes that chose how
+    /// long to sleep while time stood still ([`Board::sleeps_frozen`]).
     pub fn thaw(&self, reason: crate::clock::Freeze) {
         self.clock.thaw(reason);
-        for cell in &self.processes {
+        // SYNC POINT frozen sleepers: either we see the bit here, or the sleeper, who sets it
+        // before it looks at the clock for the last time, sees the clock go on.
+        let sleepers = self.frozen_sleepers.swap(0, Ordering::SeqCst);
+        for (slot, cell) in self.processes.iter().enumerate() {
+            if sleepers & 1 << slot != 0 {
+                cell.doorbell.ring();
+            }
+        }
+    }
+
+    /// Notes that process `slot` is about to sleep with a timer armed that does not move, as the
+    /// clock stands still. Look at [`SharedClock::changes`] after this once more.
+    pub fn sleeps_frozen(&self, slot: usize) {
+        self.frozen_sleepers.fetch_or(1 << (slot & 31), Ordering::SeqCst);
+    }
+
+    /// Wakes the processes that watch lines, but for `slot`.
+    pub fn wake_watchers(&self, slot: usize) {
+        let watchers = self.lines.watchers();
+        for (_, cell) in
+            self.processes.iter().enumerate().filter(|(i, _)| *i != slot && watchers & 1 << i != 0)
+        {
             cell.doorbell.ring();
         }
+    }
+
+    /// Tells everybody to look at everything. For a process that goes on for another one, which
+    /// may have died after it changed something and before it said so.
+    pub fn announce(&self, slot: usize) {
+        self.lines.announce();
+        self.wake_watchers(slot);
+        self.map_generation.fetch_add(1, Ordering::Release);
+        self.call_vcpu(attention::MAP | attention::INTR | attention::RESET | attention::CODE_WRITTEN);
+    }
+
+    /// Lets go of what device process `slot` drives, because it is off the bus for good.
+    pub fn disconnect(&self, slot: usize) {
+        self.lines.release(slot);
+        self.wake_watchers(slot);
+        self.call_vcpu(attention::RUN_STATE);
     }
 
     /// Why the vCPU should leave guest code; 0 for no reason.
@@ -429,137 +433,6 @@ impl Board {
     }
 }
 
-impl Lines {
-    /// Drives device process `slot`'s share of ISA IRQ `irq` (0-15). True when the line changed.
-    pub fn set_isa(&self, irq: u8, slot: usize, level: bool) -> bool {
-        let index = usize::from(irq & 15);
-        let changed = drive(&self.isa[index], slot, level);
-        if changed {
-            if level {
-                self.edges[index].fetch_add(1, Ordering::AcqRel);
-            }
-            self.generation.fetch_add(1, Ordering::Release);
-        }
-        changed
-    }
-
-    /// Drives device process `slot`'s share of PIRQ `pirq` (0-3). True when the line changed.
-    pub fn set_pirq(&self, pirq: u8, slot: usize, level: bool) -> bool {
-        let changed = drive(&self.pirq[usize::from(pirq & 3)], slot, level);
-        if changed {
-            self.generation.fetch_add(1, Ordering::Release);
-        }
-        changed
-    }
-
-    /// Levels of the 16 ISA lines, and of the four PIRQs.
-    pub fn levels(&self) -> (u16, u8) {
-        let bits = |cells: &[AtomicU32]| {
-            cells
-                .iter()
-                .enumerate()
-                .fold(0, |bits, (i, cell)| bits | u16::from(cell.load(Ordering::Acquire) != 0) << i)
-        };
-        (bits(&self.isa), bits(&self.pirq) as u8)
-    }
-
-    /// Rising edges of each ISA line so far.
-    pub fn edges(&self) -> [u32; 16] {
-        std::array::from_fn(|i| self.edges[i].load(Ordering::Acquire))
-    }
-
-    /// Changes so far.
-    #[inline]
-    pub fn generation(&self) -> u32 {
-        self.generation.load(Ordering::Acquire)
-    }
-
-    /// Makes device process `slot` one that is woken by changes.
-    pub fn watch(&self, slot: usize) {
-        self.watchers.fetch_or(1 << (slot & 31), Ordering::AcqRel);
-    }
-
-    /// Slots of the processes that are woken by changes, as bits.
-    pub fn watchers(&self) -> u32 {
-        self.watchers.load(Ordering::Acquire)
-    }
-}
-
-/// True when the wired-OR level changed.
-fn drive(cell: &AtomicU32, slot: usize, level: bool) -> bool {
-    let bit = 1 << (slot & 31);
-    let old =
-        if level { cell.fetch_or(bit, Ordering::AcqRel) } else { cell.fetch_and(!bit, Ordering::AcqRel) };
-    let new = if level { old | bit } else { old & !bit };
-    (old != 0) != (new != 0)
-}
-
-impl InterruptRequest {
-    /// Publishes (or withdraws) the controller's request. Does nothing while an acknowledge is
-    /// on its way to the controller: it publishes again when it has dealt with that.
-    /// True when the CPU should look.
-    pub fn publish(&self, request: Option<u8>, process: u8, model: u8) -> bool {
-        let mut old = self.word.load(Ordering::Relaxed);
-        loop {
-            if old & INTR_ACKNOWLEDGED != 0 {
-                return false;
-            }
-            let generation = (old >> 32).wrapping_add(1) << 32;
-            let source = u64::from(model) << 16 | u64::from(process) << 24;
-            let pending = request.map_or(0, |vector| INTR_PENDING | u64::from(vector));
-            let new = generation | source | pending;
-            // SYNC POINT intr: pairs with the CPU's Acquire in `take`.
-            match self.word.compare_exchange_weak(old, new, Ordering::AcqRel, Ordering::Relaxed) {
-                Ok(_) => return request.is_some(),
-                Err(found) => old = found,
-            }
-        }
-    }
-
-    /// Device process that published last.
-    #[inline]
-    pub fn process(&self) -> usize {
-        (self.word.load(Ordering::Acquire) >> 24) as usize & 0xff
-    }
-
-    /// Whether a request is pending.
-    #[inline]
-    pub fn is_pending(&self) -> bool {
-        let word = self.word.load(Ordering::Acquire);
-        word & INTR_PENDING != 0 && word & INTR_ACKNOWLEDGED == 0
-    }
-
-    /// CPU: takes the pending request, if there still is one. The controller must then be told.
-    pub fn take(&self) -> Option<PendingInterrupt> {
-        let mut old = self.word.load(Ordering::Acquire);
-        loop {
-            if old & INTR_PENDING == 0 || old & INTR_ACKNOWLEDGED != 0 {
-                return None;
-            }
-            match self.word.compare_exchange_weak(
-                old,
-                old | INTR_ACKNOWLEDGED,
-                Ordering::AcqRel,
-                Ordering::Acquire,
-            ) {
-                Ok(_) => {
-                    return Some(PendingInterrupt {
-                        vector: old as u8,
-                        model: (old >> 16) as u8,
-                        process: (old >> 24) as u8,
-                    });
-                }
-                Err(found) => old = found,
-            }
-        }
-    }
-
-    /// Controller: the acknowledge has arrived; requests may be published again.
-    pub fn acknowledge_arrived(&self) {
-        self.word.fetch_and(!(INTR_PENDING | INTR_ACKNOWLEDGED), Ordering::AcqRel);
-    }
-}
-
 /// Fresh zeroed board on the heap, for tests of other crates too.
 #[doc(hidden)]
 pub fn zeroed_board() -> Box<Board> {
@@ -570,32 +443,6 @@ pub fn zeroed_board() -> Box<Board> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_shared_line_falls_when_its_last_holder_lets_go() {
-        let board = zeroed_board();
-        assert!(board.lines.set_isa(5, 0, true));
-        assert!(!board.lines.set_isa(5, 1, true));
-        assert!(!board.lines.set_isa(5, 0, false));
-        assert_eq!(board.lines.levels(), (1 << 5, 0));
-        assert!(board.lines.set_isa(5, 1, false));
-        assert_eq!(board.lines.levels(), (0, 0));
-        assert_eq!(board.lines.edges()[5], 1);
-    }
-
-    #[test]
-    fn a_taken_request_stays_taken_until_the_controller_knows() {
-        let board = zeroed_board();
-        assert!(board.intr.publish(Some(0x08), 1, 2));
-        assert_eq!(board.intr.take(), Some(PendingInterrupt { vector: 8, process: 1, model: 2 }));
-        assert!(!board.intr.publish(Some(0x09), 1, 2));
-        assert_eq!(board.intr.take(), None);
-        board.intr.acknowledge_arrived();
-        assert!(board.intr.publish(Some(0x09), 1, 2));
-        assert!(board.intr.is_pending());
-        board.intr.publish(None, 1, 2);
-        assert_eq!(board.intr.take(), None);
-    }
 
     #[test]
     fn shadow_switches_cover_whole_ranges_and_call_the_vcpu_once_changed() {

@@ -90,6 +90,19 @@ impl SharedClock {
         self.word.store(reason as u64, Ordering::Release);
     }
 
+    /// Sets the time of a clock that stands still: for a VM that is restored, and for tests. Does
+    /// nothing while it runs.
+    pub fn set(&self, time: VirtualTime) {
+        let mut word = self.word.load(Ordering::Acquire);
+        while word & FREEZERS != 0 && word & STOPPING == 0 {
+            let new = time.0 << VALUE_SHIFT | word & FREEZERS;
+            match self.exchange(word, new) {
+                Ok(_) => return,
+                Err(found) => word = found,
+            }
+        }
+    }
+
     /// Whether the clock stands still.
     pub fn is_frozen(&self) -> bool {
         self.word.load(Ordering::Relaxed) & FREEZERS != 0

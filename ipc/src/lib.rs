@@ -3,13 +3,17 @@
 //! This crate knows shared memory, rings, the virtual clock, interrupt lines and the
 //! handshake. It must not know what a CPU or a particular device does.
 //!
-//! The lock-free parts (`ring`, `doorbell`, `clock`) also build under `--cfg loom`, where every
-//! interleaving of their tests is tried; the rest is left out there.
+//! The lock-free parts (`ring`, `doorbell`, `clock`, `interrupt`, `state_page`, `region_table`)
+//! also build under `--cfg loom`, where every interleaving of their tests is tried; the rest is
+//! left out there.
 
 pub mod clock;
 pub mod doorbell;
+pub mod interrupt;
 pub mod message;
+pub mod region_table;
 pub mod ring;
+pub mod state_page;
 pub mod sync;
 pub mod time;
 pub mod width;

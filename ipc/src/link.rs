@@ -7,8 +7,10 @@
 #![expect(unsafe_code)] // For `unsafe impl Shared` and for copying payloads from shared memory.
 
 use crate::message::MESSAGE_WORDS;
-use crate::ring::{Padded, Ring};
+pub use crate::region_table::{MAX_REGIONS, REGION_WORDS, RegionTable};
+use crate::ring::Ring;
 use crate::segment::{Segment, SegmentError, Shared};
+pub use crate::state_page::{COMMIT_WORDS, CommittedState, STATE_BYTES, StatePage};
 use crate::sync::{AtomicU32, AtomicU64, Ordering};
 
 /// First word of a link: "VMSimLnk".
@@ -19,53 +21,12 @@ pub const REQUEST_SLOTS: usize = 1024;
 pub const REPLY_SLOTS: usize = 256;
 /// Host events in flight.
 pub const EVENT_SLOTS: usize = 256;
-/// Regions per device process.
-pub const MAX_REGIONS: usize = 128;
 /// Models per device process.
 pub const MAX_MODELS: usize = 16;
 /// Mirror cells per device process.
 pub const MIRROR_CELLS: usize = 1024;
 /// Bytes of each payload area: the longest burst.
 pub const PAYLOAD_BYTES: usize = 64 << 10;
-/// Bytes of saved state per model.
-pub const STATE_BYTES: usize = 64 << 10;
-/// Words that describe a region.
-pub const REGION_WORDS: usize = 8;
-/// Words of the record that accompanies a committed state.
-pub const COMMIT_WORDS: usize = 64;
-
-/// A copy of the bytes in a state page.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CommittedState {
-    /// Sequence number of the last request that the state includes.
-    pub sequence: u64,
-    /// Version of the model's state format.
-    pub version: u16,
-    /// What else was decided with it (reply, effects); the device host's own format.
-    pub record: Vec<u64>,
-    /// The state.
-    pub data: Vec<u8>,
-}
-
-#[repr(C)]
-struct StateSlot {
-    sequence: AtomicU64,
-    version: AtomicU32,
-    len: AtomicU32,
-    record_len: AtomicU32,
-    reserved: AtomicU32,
-    record: [AtomicU64; COMMIT_WORDS],
-    data: [AtomicU64; STATE_BYTES / 8],
-}
-
-/// Double-buffered committed state of one model.
-#[repr(C)]
-pub struct StatePage {
-    /// Bit 0: which slot holds the committed state; the rest counts commits. 0: nothing committed.
-    published: AtomicU64,
-    reserved: [AtomicU64; 7],
-    slots: [StateSlot; 2],
-}
 
 /// What identifies one model of the process.
 #[repr(C)]
@@ -91,15 +52,6 @@ pub struct ModelInfo {
     pub pci: Option<(u8, u8, u8)>,
 }
 
-#[repr(C)]
-struct RegionTable {
-    /// Odd while the table changes; counts changes.
-    generation: AtomicU64,
-    count: AtomicU32,
-    reserved: AtomicU32,
-    cells: [[AtomicU64; REGION_WORDS]; MAX_REGIONS],
-}
-
 /// The shared layout of a link.
 #[repr(C)]
 pub struct LinkLayout {
@@ -120,7 +72,7 @@ pub struct LinkLayout {
     pub replies: Ring<REPLY_SLOTS>,
     /// Supervisor to device: host events, packed.
     pub events: Ring<EVENT_SLOTS>,
-    regions: Padded<RegionTable>,
+    regions: RegionTable,
     mirror: [AtomicU32; MIRROR_CELLS],
     payload_out: [AtomicU64; PAYLOAD_BYTES / 8],
     payload_in: [AtomicU64; PAYLOAD_BYTES / 8],
@@ -134,7 +86,6 @@ unsafe impl Shared for LinkLayout {}
 const _: () = {
     assert!(align_of::<LinkLayout>() <= 4096);
     assert!(size_of::<ModelCell>() == 64);
-    assert!(size_of::<StateSlot>() == 24 + COMMIT_WORDS * 8 + STATE_BYTES);
 };
 
 /// Which payload area.
@@ -210,7 +161,11 @@ impl LinkLayout {
         let info = |cell: &ModelCell| {
             let bytes: Vec<u8> =
                 cell.name.iter().flat_map(|w| w.load(Ordering::Relaxed).to_le_bytes()).collect();
-            let name = bytes.iter().take_while(|b| **b != 0).map(|b| char::from(*b)).collect();
+            let name = bytes
+                .iter()
+                .take_while(|b| **b != 0)
+                .map(|b| if b.is_ascii_graphic() { char::from(*b) } else { '?' })
+                .collect();
             let pci = cell.pci.load(Ordering::Relaxed);
             let pci = (pci >> 31 != 0).then_some(((pci >> 16) as u8, (pci >> 8) as u8 & 31, pci as u8 & 7));
             ModelInfo { name, pci }
@@ -221,40 +176,18 @@ impl LinkLayout {
     /// Changes of the region table so far; odd while it changes.
     #[inline]
     pub fn region_generation(&self) -> u64 {
-        self.regions.0.generation.load(Ordering::Acquire)
+        self.regions.generation()
     }
 
     /// Replaces the region table. Device side. Regions beyond [`MAX_REGIONS`] are refused by
     /// the caller.
     pub fn set_regions(&self, regions: &[[u64; REGION_WORDS]]) {
-        let table = &self.regions.0;
-        // A predecessor may have died in the middle and left it odd: start from even.
-        let generation = table.generation.load(Ordering::Relaxed) | 1;
-        table.generation.store(generation, Ordering::Relaxed);
-        // SYNC POINT regions: the odd generation is visible before any cell changes.
-        crate::sync::fence(Ordering::Release);
-        for (cell, region) in table.cells.iter().zip(regions) {
-            for (word, value) in cell.iter().zip(region) {
-                word.store(*value, Ordering::Relaxed);
-            }
-        }
-        table.count.store(regions.len().min(MAX_REGIONS) as u32, Ordering::Relaxed);
-        table.generation.store(generation.wrapping_add(1), Ordering::Release);
+        self.regions.set(regions);
     }
 
     /// Reads the region table with its generation; `None` while it is being changed.
     pub fn regions(&self) -> Option<(u64, Vec<[u64; REGION_WORDS]>)> {
-        let table = &self.regions.0;
-        let before = table.generation.load(Ordering::Acquire);
-        let count = (table.count.load(Ordering::Relaxed) as usize).min(MAX_REGIONS);
-        let regions = table.cells[..count]
-            .iter()
-            .map(|cell| std::array::from_fn(|i| cell[i].load(Ordering::Relaxed)))
-            .collect();
-        // SYNC POINT regions: pairs with the fence in `set_regions`.
-        crate::sync::fence(Ordering::Acquire);
-        let after = table.generation.load(Ordering::Relaxed);
-        (before & 1 == 0 && before == after).then_some((before, regions))
+        self.regions.get()
     }
 
     /// A mirror cell; 0 beyond the end.
@@ -302,66 +235,6 @@ impl LinkLayout {
     }
 }
 
-impl StatePage {
-    /// Commits a state: writes the slot that is not current, then makes it current with one store.
-    /// Device side. False (and nothing changed) when it is too long.
-    #[must_use]
-    pub fn commit(&self, sequence: u64, version: u16, record: &[u64], data: &[u8]) -> bool {
-        if data.len() > STATE_BYTES || record.len() > COMMIT_WORDS {
-            return false;
-        }
-        let published = self.published.load(Ordering::Relaxed);
-        let target = (published & 1) ^ 1;
-        let slot = &self.slots[target as usize];
-        slot.sequence.store(sequence, Ordering::Relaxed);
-        slot.version.store(version.into(), Ordering::Relaxed);
-        slot.len.store(data.len() as u32, Ordering::Relaxed);
-        slot.record_len.store(record.len() as u32, Ordering::Relaxed);
-        for (cell, word) in slot.record.iter().zip(record) {
-            cell.store(*word, Ordering::Relaxed);
-        }
-        let target_bytes = slot.data.as_ptr().cast_mut().cast::<u8>();
-        // SAFETY: the length was checked against the slot; the memory is atomics (UnsafeCell), and
-        // only this process writes it; a concurrent reader checks `published` again afterwards.
-        unsafe { target_bytes.copy_from_nonoverlapping(data.as_ptr(), data.len()) };
-        // SYNC POINT state: everything above is visible to whoever sees the new value.
-        self.published.store(((published >> 1).wrapping_add(1) << 1) | target, Ordering::Release);
-        true
-    }
-
-    /// The committed state; `None` when nothing was committed yet.
-    pub fn committed(&self) -> Option<CommittedState> {
-        loop {
-            // SYNC POINT state: pairs with the store in `commit`.
-            let published = self.published.load(Ordering::Acquire);
-            if published == 0 {
-                return None;
-            }
-            let slot = &self.slots[(published & 1) as usize];
-            let len = (slot.len.load(Ordering::Relaxed) as usize).min(STATE_BYTES);
-            let record_len = (slot.record_len.load(Ordering::Relaxed) as usize).min(COMMIT_WORDS);
-            let mut data = vec![0; len];
-            // SAFETY: as in `commit`; the length is bounded by the slot.
-            unsafe { slot.data.as_ptr().cast::<u8>().copy_to_nonoverlapping(data.as_mut_ptr(), len) };
-            let state = CommittedState {
-                sequence: slot.sequence.load(Ordering::Relaxed),
-                version: slot.version.load(Ordering::Relaxed) as u16,
-                record: slot.record[..record_len].iter().map(|w| w.load(Ordering::Relaxed)).collect(),
-                data,
-            };
-            crate::sync::fence(Ordering::Acquire);
-            if self.published.load(Ordering::Relaxed) == published {
-                return Some(state);
-            }
-        }
-    }
-
-    /// Forgets everything committed: the next start of the process is a cold one.
-    pub fn clear(&self) {
-        self.published.store(0, Ordering::Release);
-    }
-}
-
 /// Packs a host event into one ring message.
 pub fn encode_event(event: &crate::input::HostEvent) -> [u64; MESSAGE_WORDS] {
     let mut words = [0; MESSAGE_WORDS];
@@ -392,49 +265,6 @@ mod tests {
 
     fn link(part: &str) -> Link {
         Link::create(&SegmentNames::new(&format!("link{}{part}", std::process::id())).link(0)).unwrap()
-    }
-
-    #[test]
-    fn the_last_commit_is_what_a_successor_finds() {
-        let link = link("a");
-        let page = &link.layout().states[3];
-        assert_eq!(page.committed(), None);
-        assert!(page.commit(5, 1, &[7], b"five"));
-        assert!(page.commit(6, 2, &[], b"six"));
-        let state = page.committed().unwrap();
-        assert_eq!((state.sequence, state.version, state.data.as_slice()), (6, 2, b"six".as_slice()));
-        assert!(!page.commit(7, 1, &[], &vec![0; STATE_BYTES + 1]));
-        assert_eq!(page.committed().unwrap().sequence, 6);
-    }
-
-    #[test]
-    fn a_reader_never_sees_a_mixed_state() {
-        let link = link("b");
-        let page = &link.layout().states[0];
-        assert!(page.commit(0, 1, &[0], &[0; 4096]));
-        std::thread::scope(|scope| {
-            let writer = scope.spawn(|| {
-                for n in 1..20_000u64 {
-                    assert!(page.commit(n, 1, &[n], &[n as u8; 4096]));
-                }
-            });
-            while !writer.is_finished() {
-                let state = page.committed().unwrap();
-                assert!(state.data.iter().all(|b| *b == state.sequence as u8));
-                assert_eq!(state.record, [state.sequence]);
-            }
-        });
-    }
-
-    #[test]
-    fn the_region_table_is_whole_or_not_there() {
-        let link = link("c");
-        let layout = link.layout();
-        layout.set_regions(&[[1; REGION_WORDS], [2; REGION_WORDS]]);
-        let (generation, regions) = layout.regions().unwrap();
-        assert_eq!((generation, regions.len()), (2, 2));
-        layout.set_regions(&[[3; REGION_WORDS]]);
-        assert_eq!(layout.regions().unwrap(), (4, vec![[3; REGION_WORDS]]));
     }
 
     #[test]

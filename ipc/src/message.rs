@@ -21,7 +21,7 @@ pub const MESSAGE_WORDS: usize = 8;
 
 /// Version of the message layout and of everything else in shared memory. Processes of
 /// different versions refuse each other in the handshake.
-pub const PROTOCOL_VERSION: u32 = 1;
+pub const PROTOCOL_VERSION: u32 = 2;
 
 /// What a message asks for or tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -41,7 +41,7 @@ pub enum Kind {
     ConfigWrite = 6,
     /// VMM to device: reset every model; `value` 0 power-on, 1 hard.
     Reset = 7,
-    /// VMM to device: the CPU took the published vector `value`.
+    /// VMM to device: the CPU took the published vector `value` of request number `address`.
     InterruptAcknowledge = 8,
     /// Device to VMM: the answer to the request of the same sequence number.
     Reply = 64,

@@ -79,6 +79,12 @@ impl<const N: usize> Ring<N> {
         self.tail.0.load(Ordering::Relaxed)
     }
 
+    /// Messages consumed so far.
+    #[inline]
+    pub fn consumed(&self) -> u64 {
+        self.head.0.load(Ordering::Relaxed)
+    }
+
     /// Appends a message. Must only be called by the one producer.
     ///
     /// # Errors

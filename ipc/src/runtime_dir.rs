@@ -1,9 +1,11 @@
 //! The private directory where running VMs are found: lock, control socket and logs of each.
 
+use crate::segment::SegmentNames;
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 use thiserror::Error;
 
 /// Why the directory or a VM's place in it could not be had.
@@ -30,6 +32,9 @@ pub enum RuntimeDirError {
         source: io::Error,
     },
 }
+
+/// How long a lock that somebody holds is tried again: long enough for those who only look.
+const PATIENCE: Duration = Duration::from_millis(300);
 
 /// Where the current user's VMs are.
 pub struct RuntimeDir {
@@ -139,25 +144,21 @@ impl VmDir {
     /// [`RuntimeDirError::Running`] while a VM of that name lives.
     pub fn take(&self) -> Result<(VmLock, bool), RuntimeDirError> {
         let io = |source| RuntimeDirError::Io { path: self.path.clone(), source };
-        let stale = match DirBuilder::new().mode(0o700).create(&self.path) {
-            Ok(()) => false,
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => true,
-            Err(error) => return Err(io(error)),
-        };
-        let file = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .mode(0o600)
-            .open(self.lock_path())
-            .map_err(io)?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(std::fs::TryLockError::WouldBlock) => {
-                return Err(RuntimeDirError::Running(self.name.clone()));
+        let deadline = Instant::now() + PATIENCE;
+        let (file, stale) = loop {
+            let stale = match DirBuilder::new().mode(0o700).create(&self.path) {
+                Ok(()) => false,
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => true,
+                Err(error) => return Err(io(error)),
+            };
+            match self.try_take() {
+                Ok(Some(file)) => break (file, stale),
+                // Somebody looks at the lock, or removes what is left of a VM.
+                Ok(None) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(5)),
+                Ok(None) => return Err(RuntimeDirError::Running(self.name.clone())),
+                Err(error) => return Err(io(error)),
             }
-            Err(std::fs::TryLockError::Error(error)) => return Err(io(error)),
-        }
+        };
         if stale {
             for entry in std::fs::read_dir(&self.path).map_err(io)?.flatten() {
                 if entry.path() != self.lock_path() {
@@ -167,6 +168,42 @@ impl VmDir {
             }
         }
         Ok((VmLock { _file: file }, stale))
+    }
+
+    /// Tries to lock the place; `None` when somebody holds it or has just removed it.
+    fn try_take(&self) -> io::Result<Option<File>> {
+        let path = self.lock_path();
+        let opened = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path);
+        let file = match opened {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            opened => opened?,
+        };
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(std::fs::TryLockError::WouldBlock) => return Ok(None),
+            Err(std::fs::TryLockError::Error(error)) => return Err(error),
+        }
+        // Between the two, the file may have been removed: then another one is the lock now.
+        let same = std::fs::metadata(&path).is_ok_and(|m| file.metadata().is_ok_and(|f| f.ino() == m.ino()));
+        Ok(same.then_some(file))
+    }
+
+    /// Removes the VM's segments and its place, unless a supervisor holds it. For processes that
+    /// find their supervisor gone: by then a new VM of the same name may have been started.
+    pub fn remove_abandoned(&self, names: &SegmentNames) {
+        let deadline = Instant::now() + PATIENCE;
+        while self.lock_path().exists() {
+            if let Ok(Some(_lock)) = self.try_take() {
+                names.remove_all();
+                self.remove();
+                return;
+            }
+            // The dying supervisor's lock may go a moment after its channels.
+            if Instant::now() > deadline {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
     }
 
     /// Whether a supervisor holds the place.
@@ -203,6 +240,25 @@ mod tests {
         assert!(stale && !vm.socket().exists());
         vm.remove();
         assert!(dir.names().is_empty());
+    }
+
+    #[test]
+    fn what_is_abandoned_is_removed_and_what_a_new_vm_holds_is_not() {
+        let parent = tempfile::tempdir().unwrap();
+        let dir = RuntimeDir::at(parent.path().join("run")).unwrap();
+        let name = format!("gone{}", std::process::id());
+        let names = SegmentNames::new(&name);
+        let vm = dir.vm(&name).unwrap();
+        let (lock, _) = vm.take().unwrap();
+        let segment = crate::segment::Segment::create(&names.ram(), 4096).unwrap();
+        vm.remove_abandoned(&names);
+        assert!(vm.is_running() && crate::segment::Segment::open(&names.ram()).is_ok());
+        drop(lock);
+        vm.remove_abandoned(&names);
+        assert!(!vm.path().exists() && crate::segment::Segment::open(&names.ram()).is_err());
+        drop(segment);
+        let (_lock, stale) = vm.take().unwrap();
+        assert!(!stale);
     }
 
     #[test]

@@ -32,6 +32,10 @@ impl Monitor {
 
     /// Runs until the VM stops.
     pub fn run(&mut self) {
+        // Nobody calls the vCPU for a run state that never changed: it looks once itself.
+        if !self.follow_run_state() {
+            return;
+        }
         loop {
             if !self.attend() {
                 return;
@@ -39,6 +43,7 @@ impl Monitor {
             self.deliver_interrupt();
             self.set_state(VcpuState::Running);
             let exit = self.engine.run(&mut self.vcpu, SLICE);
+            self.vcpu.bus.settle_bells();
             self.publish_progress();
             match exit {
                 Exit::Budget | Exit::Attention => {}

@@ -39,8 +39,7 @@ pub fn run(vm: &str) -> Result<(), ProcessError> {
     // The channel breaks when the supervisor is gone: then nothing must stay behind.
     std::thread::spawn(move || {
         if commands.recv().is_err() {
-            watch_names.remove_all();
-            watch_dir.remove();
+            watch_dir.remove_abandoned(&watch_names);
         }
         std::process::exit(0);
     });

@@ -4,40 +4,107 @@
 //! are committed with one store -> effects -> reply -> the request leaves the ring. A process
 //! that dies before the commit leaves the request for its successor to run; one that dies
 //! after it leaves a record from which the successor completes it without running it again.
+//!
+//! Effects come in two steps. First those that nobody notices by himself (mirrors, DMA channels,
+//! regions); then the commit is marked as applied; then those that make others look (lines, the
+//! request to the CPU). So once the guest can react, nothing of the first step is ever repeated over
+//! what it did. Lines and requests are levels that `Device::attach` drives again from the state;
+//! edges beyond the level are counted on the board, so a successor knows which are missing.
 
-use super::effects::{Effect, pack_channel, pack_record, unpack_record};
+use super::crash_point;
+use super::effects::{Decisions, Edges, Effect, Record, pack_channel, pack_record, unpack_record};
 use super::host::ModelHost;
 use super::machine::{DeviceProcess, Shared};
 use crate::device::{Device, ResetKind};
 use ipc::board::attention;
-use ipc::message::{Kind, MESSAGE_WORDS, Message};
+use ipc::message::{Kind, Message};
 use ipc::sync::Ordering;
 use ipc::time::VirtualTime;
 use std::io::Write;
 
-/// Buffers for commits: filled anew each time, allocated once.
+/// ISA lines; PIRQs are numbered after them.
+const ISA_LINES: u32 = 16;
+/// Lines of both kinds.
+const ALL_LINES: u32 = ISA_LINES + 4;
+
+/// The request that is being dealt with.
+#[derive(Clone, Copy, Debug)]
+struct InProgress {
+    model: usize,
+    sequence: u64,
+    reply: Option<Message>,
+}
+
+/// Buffers for commits (filled anew each time, allocated once), and what goes into each.
 #[derive(Debug, Default)]
 pub struct Committer {
     state: Vec<u8>,
     record: Vec<u64>,
+    /// Whatever else the request's model commits before the request is done carries its sequence
+    /// number and reply too, or a successor would run it again, or never answer.
+    in_progress: Option<InProgress>,
+    /// Host events that each model has dealt with.
+    events: Vec<u64>,
 }
 
 impl Committer {
-    /// Commits `model`'s state if it changed. `sequence` is that of the request it includes.
-    pub fn commit(
-        &mut self,
-        number: usize,
-        model: &mut dyn Device,
-        sequence: u64,
-        reply: Option<&Message>,
-        shared: &Shared,
-    ) {
-        if !model.take_changed() {
+    /// For a process with `models` models.
+    pub fn new(models: usize) -> Self {
+        Self { events: vec![0; models], ..Self::default() }
+    }
+
+    /// From here to [`Committer::end`], what model `model` commits includes request `sequence`.
+    #[inline]
+    pub fn begin(&mut self, model: usize, sequence: u64, reply: Option<Message>) {
+        self.in_progress = Some(InProgress { model, sequence, reply });
+    }
+
+    /// The request is done.
+    #[inline]
+    pub fn end(&mut self) {
+        self.in_progress = None;
+    }
+
+    /// Notes that model `number` deals with host event number `count`. False when it did before.
+    pub fn sees_event(&mut self, number: usize, count: u64) -> bool {
+        let new = self.events[number] < count;
+        self.events[number] = self.events[number].max(count);
+        new
+    }
+
+    /// Commits `model`'s state if it changed or if it did something.
+    pub fn commit(&mut self, number: usize, model: &mut dyn Device, shared: &Shared) {
+        let changed = model.take_changed();
+        if !changed && shared.effects.is_empty() && shared.deferred[number].is_none() {
             return;
         }
         self.state.clear();
         model.save(&mut self.state);
-        pack_record(reply, &shared.effects, &mut self.record);
+        let own = self.in_progress.filter(|request| request.model == number);
+        let mut decisions = Decisions {
+            reply: own.and_then(|request| request.reply),
+            late_reply: None,
+            events: self.events[number],
+            deferred: 0,
+        };
+        if let Some(sequence) = shared.deferred[number] {
+            let value = shared.effects.iter().find_map(|effect| match effect {
+                Effect::Deferred(value) => Some(u64::from(*value)),
+                _ => None,
+            });
+            match value {
+                Some(value) => {
+                    decisions.late_reply = Some(Message { sequence, value, ..Message::new(Kind::Reply) });
+                }
+                None => decisions.deferred = sequence,
+            }
+        }
+        let line = |irq| {
+            let held = shared.held_lines[number] & 1u32 << irq != 0;
+            (held, shared.board().lines.edges_of(irq))
+        };
+        pack_record(&decisions, &shared.effects, line, &mut self.record);
+        let sequence = own.map_or_else(|| shared.layout().requests.consumed(), |request| request.sequence);
         let page = &shared.layout().states[number];
         if !page.commit(sequence, model.state_version(), &self.record, &self.state) {
             tracing::error!(
@@ -49,129 +116,168 @@ impl Committer {
     }
 }
 
+/// A model that goes on from what its predecessor committed.
+struct Resumed {
+    number: usize,
+    sequence: u64,
+    applied: bool,
+    record: Record,
+}
+
 impl DeviceProcess {
     /// Starts the models afresh, or goes on from what a predecessor committed.
     pub(super) fn start(&mut self, resume: bool) {
         let now = self.shared.board().clock.now();
-        let mut resumed_at = vec![None; self.models.len()];
-        let mut repeat = Vec::new();
-        for number in 0..self.models.len() {
-            let committed = self.shared.layout().states[number].committed().filter(|_| resume);
-            if let Some(state) = committed {
-                let model = &mut self.models[number];
-                match model.load(state.version, &state.data) {
-                    Ok(()) => {
-                        resumed_at[number] = Some(state.sequence);
-                        repeat.push((number, state));
-                    }
-                    Err(error) => {
-                        tracing::error!("{} starts cold, its state was refused: {error}", model.name());
-                    }
-                }
-            }
-            let fresh = resumed_at[number].is_none();
-            let Self { models, shared, .. } = self;
-            let mut host = ModelHost { shared, model: number, now };
-            models[number].attach(&mut host);
-            if fresh {
-                models[number].reset(ResetKind::PowerOn, &mut host);
-            }
-            if fresh {
-                let next = self.next_sequence() - 1;
-                // A first state must exist even for a model that says it did not change.
-                let _ = self.models[number].take_changed();
-                self.committer.state.clear();
-                self.models[number].save(&mut self.committer.state);
-                let version = self.models[number].state_version();
-                let page = &self.shared.layout().states[number];
-                let _ = page.commit(next, version, &[0], &self.committer.state);
-            }
-            self.apply_effects(number, now);
+        let models = if resume { 0..self.models.len() } else { 0..0 };
+        let resumed: Vec<_> = models.filter_map(|number| self.load(number)).collect();
+        let head = self.shared.layout().requests.peek().ok().flatten().and_then(Message::decode);
+        let next = self.next_sequence();
+        // Every model resets again: that is harmless, and which of them did is not in one place.
+        let committed = head.filter(|request| request.kind != Kind::Reset).and_then(|request| {
+            let is_it = |r: &&Resumed| r.number == usize::from(request.model) && r.sequence >= next;
+            resumed.iter().find(is_it).map(|r| (request, r.record.decisions.reply))
+        });
+        if let Some((request, _)) = &committed
+            && request.kind == Kind::InterruptAcknowledge
+        {
+            // Before the controller publishes its next request, which would be ignored otherwise.
+            self.shared.board().intr.acknowledge_arrived(request.address as u32);
         }
+        self.starting = true;
+        for number in 0..self.models.len() {
+            let fresh = !resumed.iter().any(|r| r.number == number);
+            self.attach(number, fresh, now);
+        }
+        for Resumed { number, record, .. } in resumed.iter().filter(|r| !r.applied) {
+            self.shared.effects.extend(&record.effects);
+            self.apply_effects(*number, now);
+            self.shared.layout().states[*number].set_applied();
+        }
+        self.starting = false;
+        crash_point();
         // A line that the predecessor held and no model holds now is let go.
-        for line in 0..20 {
-            let held = self.shared.held_lines.first().is_some_and(|lines| lines & 1 << line != 0);
-            if !self.shared.held_lines.is_empty() {
-                self.drive_line(0, line, held);
-            }
+        for line in 0..ALL_LINES {
+            self.publish_line(line);
         }
         self.shared.publish_regions();
-        if resume {
-            self.complete_committed_request(repeat, now);
+        crash_point();
+        for Resumed { number, record, .. } in &resumed {
+            for edges in &record.edges {
+                self.repeat_edges(*number, *edges);
+            }
+            // One that was taken already is ignored.
+            if let Some(reply) = &record.decisions.late_reply {
+                self.send(reply);
+            }
         }
-        // Lines may have changed while nobody looked.
+        crash_point();
+        if let Some((request, reply)) = committed {
+            if let Some(reply) = reply
+                && !self.already_replied(reply.sequence)
+            {
+                self.send(&reply);
+            }
+            crash_point();
+            self.shared.layout().requests.advance();
+            tracing::info!("Completed request {}, which the predecessor had committed", request.sequence);
+        }
+        // Whatever the predecessor changed last, it may not have said so.
+        self.shared.board().announce(self.shared.slot);
         self.lines_seen = self.shared.board().lines.generation().wrapping_sub(1);
         self.follow_lines(now);
+        for number in 0..self.models.len() {
+            // What changed by attaching.
+            self.call(number, now, |_, _| {});
+        }
+    }
+
+    /// Loads what was committed for a model, if anything was and the model takes it.
+    fn load(&mut self, number: usize) -> Option<Resumed> {
+        let state = self.shared.layout().states[number].committed()?;
+        let model = &mut self.models[number];
+        if let Err(error) = model.load(state.version, &state.data) {
+            tracing::error!("{} starts cold, its state was refused: {error}", model.name());
+            return None;
+        }
+        let record = unpack_record(&state.record);
+        self.shared.deferred[number] = Some(record.decisions.deferred).filter(|sequence| *sequence != 0);
+        // At most the event at hand can have been dealt with.
+        let events = self.shared.layout().events.consumed().wrapping_add(1);
+        self.committer.events[number] = record.decisions.events.min(events);
+        Some(Resumed { number, sequence: state.sequence, applied: state.applied, record })
+    }
+
+    fn attach(&mut self, number: usize, fresh: bool, now: VirtualTime) {
+        let Self { models, shared, committer, .. } = self;
+        let model = models[number].as_mut();
+        let mut host = ModelHost { shared, model: number, now };
+        model.attach(&mut host);
+        if fresh {
+            model.reset(ResetKind::PowerOn, &mut host);
+            // A first state must exist even for a model that says it did not change.
+            let _ = model.take_changed();
+            committer.state.clear();
+            model.save(&mut committer.state);
+            let page = &shared.layout().states[number];
+            let sequence = shared.layout().requests.consumed();
+            if !page.commit(sequence, model.state_version(), &[], &committer.state) {
+                tracing::error!("State of {} is too large to commit: it cannot be restarted", model.name());
+            }
+        }
+        self.apply_effects(number, now);
+    }
+
+    /// Makes the edges of a line that the predecessor had committed but not made.
+    fn repeat_edges(&mut self, number: usize, edges: Edges) {
+        let irq = u32::from(edges.irq);
+        let made = self.shared.board().lines.edges_of(edges.irq).wrapping_sub(edges.before);
+        let level = self.shared.held_lines[number] & 1 << irq != 0;
+        for _ in made..edges.rises {
+            self.drive_line(number, irq, !level);
+            self.drive_line(number, irq, level);
+        }
     }
 
     /// Sequence number of the oldest request that was not completed.
-    pub(super) fn next_sequence(&self) -> u64 {
-        let requests = &self.shared.layout().requests;
-        requests.produced() - requests.len().unwrap_or(0) + 1
-    }
-
-    /// If the predecessor committed the oldest request but died before it left the ring: repeat
-    /// what may not have been done of it.
-    fn complete_committed_request(
-        &mut self,
-        committed: Vec<(usize, ipc::link::CommittedState)>,
-        now: VirtualTime,
-    ) {
-        let next = self.next_sequence();
-        let Ok(Some(words)) = self.shared.layout().requests.peek() else { return };
-        let Some(request) = Message::decode(words) else { return };
-        if matches!(request.kind, Kind::Reset) {
-            // Every model resets again: that is harmless, and which of them did is not in one place.
-            return;
-        }
-        let done = committed
-            .iter()
-            .find(|(number, state)| *number == usize::from(request.model) && state.sequence >= next);
-        let Some((number, state)) = done else { return };
-        let (reply, effects) = unpack_record(&state.record);
-        self.shared.effects.extend(effects);
-        self.apply_effects(*number, now);
-        if request.kind == Kind::InterruptAcknowledge {
-            self.shared.board().intr.acknowledge_arrived();
-        }
-        if let Some(reply) = reply
-            && !self.already_replied(reply.sequence)
-        {
-            self.send(&reply);
-        }
-        self.shared.layout().requests.advance();
-        tracing::info!("Completed request {next}, which the predecessor had committed");
+    fn next_sequence(&self) -> u64 {
+        self.shared.layout().requests.consumed().wrapping_add(1)
     }
 
     /// Whether the reply to `sequence` is still in the reply ring: sent, not yet taken. A reply
     /// that was taken implies that nobody waits for it, and the VMM ignores a second one.
     fn already_replied(&self, sequence: u64) -> bool {
-        self.shared
-            .layout()
-            .replies
-            .peek_last()
-            .is_some_and(|words: [u64; MESSAGE_WORDS]| words[0] == sequence)
+        let last = self.shared.layout().replies.peek_last();
+        last.is_some_and(|words| words[0] == sequence)
     }
 
     /// Does what the model wanted done, now that its state is committed.
     pub(super) fn apply_effects(&mut self, number: usize, now: VirtualTime) {
         let mut regions_changed = false;
-        // What the guest can read without asking comes before what can make it read: an
-        // interrupt handler that finds the old status in the mirror page would do nothing, and
-        // no further edge would come.
-        for mirrors in [true, false] {
-            for index in 0..self.shared.effects.len() {
-                let effect = self.shared.effects[index];
-                if matches!(effect, Effect::Mirror(..)) == mirrors {
-                    self.apply(number, effect, now, &mut regions_changed);
-                }
+        let mut recorded = false;
+        for index in 0..self.shared.effects.len() {
+            let effect = self.shared.effects[index];
+            if effect.comes_first() {
+                recorded |= effect.is_recorded();
+                self.apply(number, effect, now, &mut regions_changed);
+                crash_point();
             }
         }
-        self.shared.effects.clear();
-        if regions_changed {
+        if regions_changed && !self.starting {
             self.shared.publish_regions();
             self.shared.board().call_vcpu(attention::MAP);
         }
+        if recorded && !self.starting {
+            self.shared.layout().states[number].set_applied();
+            crash_point();
+        }
+        for index in 0..self.shared.effects.len() {
+            let effect = self.shared.effects[index];
+            if !effect.comes_first() {
+                self.apply(number, effect, now, &mut regions_changed);
+                crash_point();
+            }
+        }
+        self.shared.effects.clear();
     }
 
     fn apply(&mut self, number: usize, effect: Effect, now: VirtualTime, regions_changed: &mut bool) {
@@ -182,7 +288,7 @@ impl DeviceProcess {
                 // PIRQ swizzle of the i440FX board: device n's INTA# is PIRQ (n - 1) mod 4.
                 let device = u32::from(self.shared.pci_device[number]);
                 let pirq = (device + 3 + pin as u32) & 3;
-                self.drive_line(number, 16 + pirq, level);
+                self.drive_line(number, ISA_LINES + pirq, level);
             }
             Effect::Dreq(channel, level) => self.shared.board().set_dreq(channel, level),
             Effect::Dma(channel, state) => {
@@ -223,7 +329,7 @@ impl DeviceProcess {
                 }
             }
             Effect::Deferred(value) => {
-                if let Some(sequence) = self.shared.deferred.take() {
+                if let Some(sequence) = self.shared.deferred[number].take() {
                     let value = value.into();
                     self.send(&Message { sequence, value, time: now, ..Message::new(Kind::Reply) });
                 }
@@ -235,24 +341,23 @@ impl DeviceProcess {
     /// all models here, the process's.
     fn drive_line(&mut self, number: usize, line: u32, level: bool) {
         let bit = 1 << line;
-        let held = &mut self.shared.held_lines;
-        if level {
-            held[number] |= bit;
-        } else {
-            held[number] &= !bit;
+        let held = &mut self.shared.held_lines[number];
+        *held = if level { *held | bit } else { *held & !bit };
+        if !self.starting {
+            self.publish_line(line);
         }
-        let any = held.iter().any(|lines| lines & bit != 0);
+    }
+
+    fn publish_line(&self, line: u32) {
+        let any = self.shared.held_lines.iter().any(|lines| lines & 1 << line != 0);
         let board = self.shared.board();
-        let changed = if line < 16 {
+        let changed = if line < ISA_LINES {
             board.lines.set_isa(line as u8, self.shared.slot, any)
         } else {
-            board.lines.set_pirq((line - 16) as u8, self.shared.slot, any)
+            board.lines.set_pirq((line - ISA_LINES) as u8, self.shared.slot, any)
         };
         if changed {
-            let others = board.lines.watchers() & !(1 << self.shared.slot);
-            for slot in (0..ipc::board::MAX_DEVICES).filter(|slot| others & 1 << slot != 0) {
-                board.processes[slot].doorbell.ring();
-            }
+            board.wake_watchers(self.shared.slot);
         }
     }
 
@@ -282,11 +387,12 @@ impl DeviceProcess {
         now: VirtualTime,
         call: impl FnOnce(&mut dyn Device, &mut ModelHost<'_>),
     ) {
-        let sequence = self.next_sequence() - 1;
         let Self { models, shared, committer, .. } = self;
         let model = models[number].as_mut();
         call(model, &mut ModelHost { shared, model: number, now });
-        committer.commit(number, model, sequence, None, shared);
+        crash_point();
+        committer.commit(number, model, shared);
+        crash_point();
         self.apply_effects(number, now);
     }
 }

@@ -63,7 +63,7 @@ impl Host for ModelHost<'_> {
         }
         // The bytes are in RAM before the marks are read (SYNC POINT code, `Board::set_code`).
         std::sync::atomic::fence(std::sync::atomic::Ordering::SeqCst);
-        let end = address + data.len() as u64;
+        let end = address.saturating_add(data.len() as u64);
         let mut page = address & !(PAGE - 1);
         while page < end {
             if self.shared.board().holds_code(page) {
@@ -120,8 +120,8 @@ impl Host for ModelHost<'_> {
 
     fn irq_lines(&self) -> IrqLines {
         let lines = &self.shared.board().lines;
-        let (isa_levels, pirq_levels) = lines.levels();
-        IrqLines { isa_levels, isa_edges: lines.edges(), pirq_levels }
+        let (isa_levels, isa_edges) = lines.isa();
+        IrqLines { isa_levels, isa_edges, pirq_levels: lines.levels().1 }
     }
 
     fn set_interrupt_request(&mut self, vector: Option<u8>) {

@@ -7,9 +7,9 @@ use super::{BuildContext, Builder, ProcessError};
 use crate::device::{Device, Reads, Region, RegionId, Space, TimerId, Writes};
 use ipc::board::{BOARD_MAGIC, Board, ProcessState};
 use ipc::link::{Link, LinkLayout, MAX_MODELS, MAX_REGIONS, MIRROR_CELLS, ModelInfo};
+use ipc::machine::MachineConfig;
 use ipc::region::{RegionInfo, WritePolicy};
 use ipc::segment::{Segment, SegmentError, SegmentNames};
-use ipc::setup::Setup;
 use ipc::sync::Ordering;
 use ipc::time::VirtualTime;
 use std::sync::Arc;
@@ -71,8 +71,8 @@ pub struct Shared {
     pub held_lines: Vec<u32>,
     /// PCI device number of each model.
     pub pci_device: Vec<u8>,
-    /// Model that an access was deferred by, with the request's sequence number.
-    pub deferred: Option<u64>,
+    /// Sequence number of the access that each model has deferred.
+    pub deferred: Vec<Option<u64>>,
     /// Debug console.
     pub console: Option<std::fs::File>,
 }
@@ -183,6 +183,8 @@ pub struct DeviceProcess {
     pub watchers: Vec<usize>,
     /// Line changes seen.
     pub lines_seen: u32,
+    /// While models attach: lines are gathered, to be driven together when all have said theirs.
+    pub starting: bool,
     /// Raised when the process is to end.
     pub stop: StopFlag,
 }
@@ -210,6 +212,17 @@ impl StopFlag {
     }
 }
 
+/// Which process of which machine a device process is.
+#[derive(Clone, Copy)]
+pub struct Place<'a> {
+    /// Slot on the board.
+    pub slot: usize,
+    /// The machine.
+    pub config: &'a MachineConfig,
+    /// Whether it goes on from committed states.
+    pub resume: bool,
+}
+
 impl DeviceProcess {
     /// The flag that ends [`DeviceProcess::serve`].
     pub fn stop_flag(&self) -> StopFlag {
@@ -223,10 +236,10 @@ impl DeviceProcess {
     pub fn open(
         names: &SegmentNames,
         device: &str,
-        setup: &Setup,
+        place: &Place<'_>,
         build: Builder,
     ) -> Result<Self, ProcessError> {
-        let slot = setup.slot as usize;
+        let Place { slot, config, resume } = *place;
         let board_segment = Arc::new(Segment::open(&names.board())?);
         let board: &Board = board_segment.view()?;
         if board.magic.load(Ordering::Acquire) != BOARD_MAGIC || board.process(slot).is_none() {
@@ -234,7 +247,7 @@ impl DeviceProcess {
             return Err(SegmentError::Os { name: names.board(), reason }.into());
         }
         let start_unix_seconds = board.start_unix_seconds.load(Ordering::Relaxed);
-        let context = BuildContext { config: &setup.config, start_unix_seconds };
+        let context = BuildContext { config, start_unix_seconds };
         let models =
             build(&context).map_err(|reason| ProcessError::Build { device: device.into(), reason })?;
         let link = Link::open(&names.link(slot))?;
@@ -244,7 +257,7 @@ impl DeviceProcess {
         let mirror_of = lay_out_mirrors(&models);
         let regions: Vec<_> = models.iter().map(|m| m.regions()).collect();
         check_limits(device, &models, &regions)?;
-        let console = setup.config.debug_console.as_ref().and_then(|path| open_console(path));
+        let console = config.debug_console.as_ref().and_then(|path| open_console(path));
         let watchers: Vec<_> = (0..models.len()).filter(|i| models[*i].watches_lines()).collect();
         if !watchers.is_empty() {
             board.lines.watch(slot);
@@ -267,7 +280,7 @@ impl DeviceProcess {
             effects: Vec::with_capacity(64),
             held_lines: vec![0; models.len()],
             pci_device: models.iter().map(|m| m.pci_address().map_or(0, |a| a.device)).collect(),
-            deferred: None,
+            deferred: vec![None; models.len()],
             console,
         };
         let infos: Vec<_> = models
@@ -278,9 +291,10 @@ impl DeviceProcess {
             })
             .collect();
         shared.layout().set_models(&infos);
+        let committer = Committer::new(models.len());
         let mut process =
-            Self { models, shared, committer: Committer::default(), painter, watchers, lines_seen: 0, stop };
-        process.start(setup.resume);
+            Self { models, shared, committer, painter, watchers, lines_seen: 0, starting: false, stop };
+        process.start(resume);
         let cell = &process.shared.board().processes[slot];
         cell.state.store(ProcessState::Ready as u32, Ordering::Release);
         process.shared.board().processes[ipc::board::VMM_SLOT].doorbell.ring();

@@ -6,6 +6,8 @@
 //! that a successor can go on from there (see `commit`).
 
 mod commit;
+#[cfg(test)]
+mod crash_points;
 mod effects;
 mod host;
 mod machine;
@@ -17,7 +19,15 @@ use ipc::machine::MachineConfig;
 use ipc::setup::{AttachError, Attachment};
 use thiserror::Error;
 
-pub use machine::DeviceProcess;
+pub use machine::{DeviceProcess, Place};
+
+/// A place where a process may die as well as anywhere else. Tests let it die here; otherwise it
+/// is nothing.
+#[inline(always)]
+fn crash_point() {
+    #[cfg(test)]
+    crash_points::reached();
+}
 
 /// Why a device process ended with an error.
 #[derive(Debug, Error)]
@@ -78,7 +88,8 @@ fn serve_attached(attachment: Attachment, device: &str, build: Builder) -> Resul
     if let Err(error) = ipc::logging::to_file(&dir.log(device), device) {
         eprintln!("{device}: no log: {error}");
     }
-    let mut process = DeviceProcess::open(&names, device, &setup, build)?;
+    let place = Place { slot: setup.slot as usize, config: &setup.config, resume: setup.resume };
+    let mut process = DeviceProcess::open(&names, device, &place, build)?;
     let stop = process.stop_flag();
     let commands = setup.commands;
     std::thread::spawn(move || {
@@ -88,8 +99,7 @@ fn serve_attached(attachment: Attachment, device: &str, build: Builder) -> Resul
             return;
         }
         // The channel broke: the supervisor is gone, and nothing must stay behind.
-        names.remove_all();
-        dir.remove();
+        dir.remove_abandoned(&names);
         std::process::exit(0);
     });
     process.serve()

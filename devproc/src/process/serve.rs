@@ -1,9 +1,10 @@
 //! The main loop of a device process.
 
-use super::ProcessError;
 use super::host::ModelHost;
 use super::machine::DeviceProcess;
+use super::{ProcessError, crash_point};
 use crate::device::{Access, IoError, RegionId, ResetKind};
+use ipc::board::RunState;
 use ipc::doorbell::Patience;
 use ipc::link::{PAYLOAD_BYTES, Payload, decode_event};
 use ipc::message::{Kind, Message, Status};
@@ -13,6 +14,10 @@ use std::time::Duration;
 
 /// Longest sleep: a process that was told nothing still looks around this often.
 const LONGEST_SLEEP: Duration = Duration::from_millis(500);
+/// Timers served before requests are looked at again.
+const TIMERS_AT_ONCE: u32 = 10_000;
+/// Tries to send before it is done less often.
+const PATIENT_TRIES: u32 = 1000;
 /// While spinning, the clock is read once in this many rounds.
 const CLOCK_ROUNDS: u32 = 16;
 
@@ -75,10 +80,12 @@ impl DeviceProcess {
         let mut timeout = LONGEST_SLEEP;
         // How long to sleep depends on whether the clock runs: if that changes, think again.
         let clock = board.clock.changes();
-        if let Some(deadline) = timer
-            && !board.clock.is_frozen()
-        {
-            timeout = timeout.min(Duration::from_nanos(deadline - board.clock.now()));
+        if let Some(deadline) = timer {
+            if board.clock.is_frozen() {
+                board.sleeps_frozen(self.shared.slot);
+            } else {
+                timeout = timeout.min(Duration::from_nanos(deadline - board.clock.now()));
+            }
         }
         if let Some(painter) = &self.painter {
             timeout = timeout.min(painter.next_look(board));
@@ -94,7 +101,10 @@ impl DeviceProcess {
             return false;
         }
         let now = self.shared.board().clock.now();
-        while let Some((deadline, number, timer)) = self.shared.timers.take_due(now) {
+        // A model that arms its timer for a moment that has passed, again and again, must not keep
+        // the guest waiting for ever.
+        for _ in 0..TIMERS_AT_ONCE {
+            let Some((deadline, number, timer)) = self.shared.timers.take_due(now) else { break };
             ipc::logging::set_context(now, (0, 0));
             self.call(number, now, |model, host| model.timer(timer, deadline, host));
             self.follow_lines(now);
@@ -108,12 +118,16 @@ impl DeviceProcess {
         while let Ok(Some(words)) = self.shared.layout().events.peek() {
             let now = self.shared.board().clock.now();
             if let Some(event) = decode_event(words) {
+                let count = self.shared.layout().events.consumed().wrapping_add(1);
                 for number in 0..self.models.len() {
-                    self.call(number, now, |model, host| model.host_event(&event, host));
+                    // A predecessor may have died when only some models had dealt with it.
+                    if self.committer.sees_event(number, count) {
+                        self.call(number, now, |model, host| model.host_event(&event, host));
+                    }
                 }
                 self.follow_lines(now);
             }
-            // After the commit: an event may be repeated by a crash in between, never lost.
+            crash_point();
             self.shared.layout().events.advance();
             worked = true;
         }
@@ -194,13 +208,16 @@ impl DeviceProcess {
                 log_access(model.name(), request, &reply);
             }
             if deferred {
-                shared.deferred = Some(request.sequence);
+                shared.deferred[number] = Some(request.sequence);
             }
-            let answered = (request.expects_reply() && !deferred).then_some(&reply);
-            committer.commit(number, model, request.sequence, answered, shared);
+            let answered = (request.expects_reply() && !deferred).then_some(reply);
+            committer.begin(number, request.sequence, answered);
+            committer.commit(number, model, shared);
+            crash_point();
             if request.kind == Kind::InterruptAcknowledge {
-                shared.board().intr.acknowledge_arrived();
+                shared.board().intr.acknowledge_arrived(request.address as u32);
             }
+            crash_point();
             self.apply_effects(number, now);
             self.follow_lines(now);
         } else {
@@ -209,18 +226,30 @@ impl DeviceProcess {
         if request.expects_reply() && !deferred {
             self.send(&reply);
         }
+        self.committer.end();
+        crash_point();
     }
 
     /// Sends to the VMM; waits while the ring is full (the VMM takes messages while it waits too).
     pub(super) fn send(&self, message: &Message) {
         let layout = self.shared.layout();
+        let mut tries = 0;
         while let Err(error) = layout.replies.push(message.encode()) {
             if !matches!(error, ipc::ring::RingError::Full) {
                 tracing::error!("Reply lost: {error}");
                 return;
             }
+            if self.stop.is_raised() || self.shared.board().run_state() == RunState::Stopping {
+                // Nobody takes it any more, and what was posted must still be done.
+                return;
+            }
             self.shared.board().call_vcpu(ipc::board::attention::CODE_WRITTEN);
-            std::thread::yield_now();
+            tries += 1;
+            if tries < PATIENT_TRIES {
+                std::thread::yield_now();
+            } else {
+                std::thread::sleep(Duration::from_millis(1));
+            }
         }
         self.shared.board().processes[ipc::board::VMM_SLOT].doorbell.ring();
     }
@@ -240,6 +269,11 @@ fn access(
         offset: request.address.wrapping_sub(base),
         width: request.width,
     };
+    // The region may have moved since the VMM looked: what is outside now, nobody answers.
+    let is_access = matches!(request.kind, Kind::Read | Kind::Write | Kind::ReadBurst | Kind::WriteBurst);
+    if is_access && host.shared.region(host.model, region).is_none_or(|r| at.offset >= r.len) {
+        return Err(IoError::InvalidRegister);
+    }
     let len = (request.payload.1 as usize).min(PAYLOAD_BYTES);
     match request.kind {
         Kind::Read => model.read(at, host).map(|value| value & request.width.mask()),

@@ -6,7 +6,7 @@ mod log;
 mod run;
 mod screen;
 
-use crate::cli::{Cli, Command, DisplayKind, RunArgs};
+use crate::cli::{Cli, Command, DisplayKind};
 use crate::client;
 use anyhow::{Result, bail};
 use ipc::control::{Request, VmStatus};
@@ -25,7 +25,7 @@ pub fn dispatch(cli: Cli) -> Result<ExitCode> {
         client::connect(vm)?.0.ask(&request)?;
         Ok(())
     };
-    match cli.command.unwrap_or_else(|| Command::Run(Box::new(RunArgs::default()))) {
+    match cli.command.unwrap_or_else(|| Command::Run(Box::default())) {
         Command::Run(args) => return run::run(&args),
         Command::Ps => ps()?,
         Command::Screen(args) => screen::screen(&args)?,

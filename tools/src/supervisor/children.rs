@@ -5,8 +5,10 @@
 use super::Event;
 use crossbeam::channel::Sender;
 use ipc::control::Role;
+use rustix::process::{Pid, PidfdFlags, WaitOptions, pidfd_open, waitpid};
 use std::fs::OpenOptions;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
@@ -19,6 +21,8 @@ pub struct Child {
     pub pid: u32,
     /// Tells this run of the process from earlier ones.
     pub generation: u64,
+    /// Names the process for certain, also when it has ended and its ID belongs to another one.
+    handle: OwnedFd,
 }
 
 /// How a process of the VM ended.
@@ -92,24 +96,20 @@ impl Child {
                 Ok(())
             });
         }
-        let mut child = command.spawn()?;
-        let generation = GENERATION.fetch_add(1, Ordering::Relaxed);
+        let child = command.spawn()?;
         let pid = child.id();
-        std::thread::spawn(move || {
-            if let Ok(status) = child.wait() {
-                // The supervisor may be gone by now.
-                let _ = events.send(Event::Exit(ChildExit { process, generation, status: Some(status) }));
-            }
-        });
-        Ok(Self { pid, generation })
+        // Not reaped before the thread below runs: the ID is still this child's.
+        let handle = open_handle(pid)?;
+        let generation = GENERATION.fetch_add(1, Ordering::Relaxed);
+        std::thread::spawn(move || watch(pid, process, generation, &events));
+        Ok(Self { pid, generation, handle })
     }
 
     /// Watches a process that somebody else started and that attached by itself.
     pub fn adopt(pid: u32, process: usize, events: Sender<Event>) -> io::Result<Self> {
         use rustix::event::{PollFd, PollFlags};
-        use rustix::process::{Pid, PidfdFlags, pidfd_open};
-        let raw = i32::try_from(pid).ok().and_then(Pid::from_raw);
-        let fd = pidfd_open(raw.ok_or(io::ErrorKind::InvalidInput)?, PidfdFlags::empty())?;
+        let fd = open_handle(pid)?;
+        let handle = fd.try_clone()?;
         let generation = GENERATION.fetch_add(1, Ordering::Relaxed);
         std::thread::spawn(move || {
             let mut fds = [PollFd::new(&fd, PollFlags::IN)];
@@ -118,14 +118,41 @@ impl Child {
             // The supervisor may be gone by now.
             let _ = events.send(Event::Exit(ChildExit { process, generation, status: None }));
         });
-        Ok(Self { pid, generation })
+        Ok(Self { pid, generation, handle })
     }
 
     /// Kills it.
     pub fn kill(&self) {
-        if let Some(pid) = rustix::process::Pid::from_raw(self.pid as i32) {
-            // It may have ended by itself just now.
-            let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+        // It may have ended by itself just now.
+        let _ = rustix::process::pidfd_send_signal(&self.handle, rustix::process::Signal::KILL);
+    }
+}
+
+fn open_handle(pid: u32) -> io::Result<OwnedFd> {
+    let raw = i32::try_from(pid).ok().and_then(Pid::from_raw);
+    Ok(pidfd_open(raw.ok_or(io::ErrorKind::InvalidInput)?, PidfdFlags::empty())?)
+}
+
+/// Tells of a child's stops and of its end. A debugger's stops are told to the debugger instead.
+fn watch(pid: u32, process: usize, generation: u64, events: &Sender<Event>) {
+    let options = WaitOptions::UNTRACED | WaitOptions::CONTINUED;
+    loop {
+        let status = match waitpid(Pid::from_raw(pid as i32), options) {
+            Ok(Some((_, status))) => status,
+            Ok(None) | Err(rustix::io::Errno::INTR) => continue,
+            // It was never ours, or somebody else reaped it.
+            Err(_) => return,
+        };
+        let event = if status.stopped() || status.continued() {
+            Event::Stopped { process, generation, stopped: status.stopped() }
+        } else {
+            let status = Some(ExitStatus::from_raw(status.as_raw()));
+            Event::Exit(ChildExit { process, generation, status })
+        };
+        let ended = matches!(event, Event::Exit(_));
+        // The supervisor may be gone by now.
+        if events.send(event).is_err() || ended {
+            return;
         }
     }
 }

@@ -40,10 +40,22 @@ const QUICK_RESTARTS: usize = 3;
 /// How soon input that did not fit is offered again.
 const INPUT_RETRY: Duration = Duration::from_millis(2);
 
+/// How often is looked whether a device process has come back.
+const RECOVERY_LOOK: Duration = Duration::from_millis(2);
+
 /// Something that the supervisor reacts to.
 pub enum Event {
     /// A child ended.
     Exit(ChildExit),
+    /// A child was stopped by a signal, or goes on.
+    Stopped {
+        /// Index of the process.
+        process: usize,
+        /// Which run of it.
+        generation: u64,
+        /// Stopped, or else it goes on.
+        stopped: bool,
+    },
     /// Somebody asks something.
     Request(ipc::control::Request, Sender<ipc::control::Reply>),
     /// SIGINT, SIGTERM or SIGHUP.
@@ -63,6 +75,7 @@ struct Managed {
     build: String,
     deaths: Vec<Instant>,
     attached_before: bool,
+    stopped: bool,
 }
 
 /// Why the VM ended.
@@ -90,6 +103,7 @@ pub struct Supervisor {
     events: Receiver<Event>,
     sender: Sender<Event>,
     last_sample: (Instant, u64),
+    time_stands: bool,
     _temporary: Option<tempfile::TempDir>,
     _lock: VmLock,
 }
@@ -132,6 +146,7 @@ impl Supervisor {
             events,
             sender,
             last_sample: (Instant::now(), 0),
+            time_stands: false,
             _temporary: temporary,
             _lock: lock,
         };
@@ -173,7 +188,7 @@ impl Supervisor {
                     // A client that went away does not need its answer.
                     let _ = reply.send(self.answer(request));
                 }
-                Ok(Event::Restart(_)) | Err(_) => {}
+                Ok(Event::Restart(_) | Event::Stopped { .. }) | Err(_) => {}
             }
         }
     }
@@ -205,9 +220,18 @@ impl Supervisor {
             return Ok(Some(Ending::PoweredOff));
         }
         self.pass_input();
+        self.keep_time();
         let wait = if self.input.is_empty() { wait } else { wait.min(INPUT_RETRY) };
+        let wait = if self.time_stands { wait.min(RECOVERY_LOOK) } else { wait };
         match self.events.recv_timeout(wait) {
             Ok(Event::Exit(exit)) => self.handle_exit(exit)?,
+            Ok(Event::Stopped { process, generation, stopped }) => {
+                if let Some(managed) = &mut self.processes[process]
+                    && managed.child.as_ref().is_some_and(|child| child.generation == generation)
+                {
+                    managed.stopped = stopped;
+                }
+            }
             Ok(Event::Restart(process)) => self.restart_now(process),
             Ok(Event::Interrupted) => return Ok(Some(Ending::Stopped)),
             Ok(Event::Request(ipc::control::Request::Stop, reply)) => {
@@ -225,6 +249,26 @@ impl Supervisor {
             Err(_) => self.sample(),
         }
         Ok(None)
+    }
+
+    /// Time stands still while a process that the guest needs is gone or stopped, so that no tick
+    /// is missed and no time-out of the guest expires, also when the CPU waits for an interrupt.
+    fn keep_time(&mut self) {
+        let missing = |(slot, managed): (usize, &Option<Managed>)| {
+            let ready =
+                || matches!(self.memory.process_state(slot), ProcessState::Ready | ProcessState::Offline);
+            managed.as_ref().is_some_and(|managed| managed.stopped || slot != VMM_SLOT && !ready())
+        };
+        let stands = self.processes.iter().enumerate().take(VMM_SLOT + 1).any(missing);
+        if stands != self.time_stands {
+            self.time_stands = stands;
+            let board = self.memory.board();
+            if stands {
+                board.clock.freeze(Freeze::DeviceGone);
+            } else {
+                board.thaw(Freeze::DeviceGone);
+            }
+        }
     }
 
     fn is_by_hand(&self, name: &str) -> bool {
@@ -248,6 +292,7 @@ impl Supervisor {
         }
         managed.child = None;
         managed.lifeline = None;
+        managed.stopped = false;
         managed.pid = 0;
         let why = exit.why(&stderr);
         if process == VMM_SLOT {
@@ -274,6 +319,10 @@ impl Supervisor {
                 return Ok(());
             }
         }
+        if let Some(cell) = self.memory.board().process(process) {
+            cell.state.store(ProcessState::Restarting as u32, Ordering::Release);
+        }
+        self.keep_time();
         self.note(&format!("{name} died ({why}); it is started again"));
         self.restart(process);
         Ok(())
@@ -294,7 +343,7 @@ impl Supervisor {
             if offline {
                 let name = self.name(process);
                 self.note(&format!("{name} died {deaths} times in {DEATH_WINDOW:?}: it is off the bus"));
-                self.memory.board().call_vcpu(ipc::board::attention::RUN_STATE);
+                self.memory.board().disconnect(process);
                 return;
             }
         } else if deaths > MAX_DEATHS {
@@ -315,6 +364,10 @@ impl Supervisor {
     }
 
     fn restart_now(&mut self, process: usize) {
+        // Meanwhile somebody may have started it by hand.
+        if self.processes[process].as_ref().is_none_or(|managed| managed.child.is_some()) {
+            return;
+        }
         if let Some(cell) = self.memory.board().process(process) {
             cell.restarts.fetch_add(1, Ordering::Relaxed);
         }
@@ -417,6 +470,7 @@ impl Managed {
             build: String::new(),
             deaths: Vec::new(),
             attached_before: false,
+            stopped: false,
         }
     }
 }

@@ -80,6 +80,11 @@ impl MemoryMap {
         address < self.ram.len()
     }
 
+    /// Bytes of RAM.
+    pub fn ram_len(&self) -> u64 {
+        self.ram.len()
+    }
+
     fn ram_at(&self, address: u64) -> Option<NonNull<u8>> {
         if address >= self.ram.len() {
             return None;
