@@ -66,8 +66,13 @@ pub enum Request {
     Stop,
     /// Switch the log of every access on or off.
     LogAccesses(bool),
-    /// Start a display of this kind (`window`), if none runs.
-    OpenDisplay(String),
+    /// Start a display, if none runs.
+    OpenDisplay {
+        /// `window`.
+        kind: String,
+        /// How to reach the client's window system: variables that replace the supervisor's own.
+        environment: Vec<(String, String)>,
+    },
 }
 
 /// What the supervisor answers.

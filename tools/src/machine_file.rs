@@ -87,7 +87,7 @@ impl MachineFile {
         let text = std::fs::read_to_string(path)
             .with_context(|| format!("Cannot read machine file {}", path.display()))?;
         let mut file: Self = toml::from_str(&text).map_err(|error| {
-            let line = error.span().map_or(1, |span| text[..span.start].lines().count().max(1));
+            let line = error.span().map_or(1, |span| text[..span.start].matches('\n').count() + 1);
             anyhow::anyhow!("{}, line {line}: {}", path.display(), error.message())
         })?;
         let base = path.parent().unwrap_or(Path::new("."));

@@ -43,6 +43,7 @@ impl Monitor {
             self.deliver_interrupt();
             self.set_state(VcpuState::Running);
             let exit = self.engine.run(&mut self.vcpu, SLICE);
+            self.vcpu.bus.settle_bells();
             self.publish_progress();
             match exit {
                 Exit::Budget | Exit::Attention => {}

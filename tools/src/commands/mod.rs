@@ -6,14 +6,18 @@ mod log;
 mod run;
 mod screen;
 
-use crate::cli::{Cli, Command, DisplayKind, RunArgs};
+use crate::cli::{Cli, Command, DisplayKind};
 use crate::client;
-use anyhow::Result;
+use anyhow::{Result, bail};
 use ipc::control::{Request, VmStatus};
 use ipc::runtime_dir::RuntimeDir;
 use std::fmt::Write as _;
 use std::io::Write as _;
 use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+/// A window that cannot be opened says so within this time.
+const DISPLAY_OPENS: Duration = Duration::from_millis(700);
 
 /// Runs what the command line asks for.
 pub fn dispatch(cli: Cli) -> Result<ExitCode> {
@@ -21,7 +25,7 @@ pub fn dispatch(cli: Cli) -> Result<ExitCode> {
         client::connect(vm)?.0.ask(&request)?;
         Ok(())
     };
-    match cli.command.unwrap_or_else(|| Command::Run(Box::new(RunArgs::default()))) {
+    match cli.command.unwrap_or_else(|| Command::Run(Box::default())) {
         Command::Run(args) => return run::run(&args),
         Command::Ps => ps()?,
         Command::Screen(args) => screen::screen(&args)?,
@@ -46,9 +50,9 @@ fn stop(name: Option<&str>) -> Result<()> {
     let (mut control, vm) = client::connect(name)?;
     control.ask(&Request::Stop)?;
     // Images are complete and memory is free once the place is gone.
-    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(5);
-    while vm.is_running() && std::time::Instant::now() < deadline {
-        std::thread::sleep(std::time::Duration::from_millis(5));
+    let deadline = Instant::now() + Duration::from_secs(5);
+    while vm.is_running() && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(5));
     }
     Ok(())
 }
@@ -115,7 +119,23 @@ fn open_display(kind: DisplayKind, name: Option<&str>) -> Result<()> {
         // This terminal, not the supervisor's.
         return crate::display_role::run(client::find(name)?.name(), kind);
     }
-    client::connect(name)?.0.ask(&Request::OpenDisplay(kind.into()))?;
+    let (mut control, vm) = client::connect(name)?;
+    // Kept for the window system of whoever asks, not of whoever started the VM.
+    let environment = ["DISPLAY", "WAYLAND_DISPLAY", "XAUTHORITY"]
+        .into_iter()
+        .filter_map(|name| Some((name.to_owned(), std::env::var(name).ok()?)))
+        .collect();
+    control.ask(&Request::OpenDisplay { kind: kind.into(), environment })?;
+    // A window that cannot open ends soon, and its last words are for the user.
+    let deadline = Instant::now() + DISPLAY_OPENS;
+    while Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(20));
+        if control.status()?.processes.iter().all(|process| process.name != "display") {
+            let said = std::fs::read_to_string(vm.log("display.stderr")).unwrap_or_default();
+            let line = said.lines().last().unwrap_or("see 'vmsim log'");
+            bail!("{}", line.trim_start_matches("vmsim: "));
+        }
+    }
     Ok(())
 }
 

@@ -96,6 +96,8 @@ pub struct Supervisor {
     devices: Vec<(u32, String)>,
     processes: Vec<Option<Managed>>,
     display_kind: Option<&'static str>,
+    /// Variables for the display beyond the supervisor's own: who opened it may be elsewhere.
+    display_environment: Vec<(String, String)>,
     /// Input that the keyboard process has not taken yet.
     input: VecDeque<HostEvent>,
     events: Receiver<Event>,
@@ -137,6 +139,7 @@ impl Supervisor {
             devices: slots.map(|(slot, (name, _))| (slot as u32, name.clone())).collect(),
             processes: (0..=DISPLAY).map(|_| None).collect(),
             display_kind: display_kind(display),
+            display_environment: Vec::new(),
             input: VecDeque::new(),
             dir,
             config,
@@ -383,10 +386,15 @@ impl Supervisor {
             Role::Device(device) => crate::roles::device_command(vm, device, &managed.executable),
             Role::Display => Some(crate::roles::display_command(vm, self.display_kind.unwrap_or("window"))),
         };
-        let Some(command) = command else {
+        let Some(mut command) = command else {
             say(&format!("waits for {name}; start it with: vmsim-dev {name} --attach {vm}"));
             return Ok(());
         };
+        if managed.role == Role::Display {
+            command.envs(self.display_environment.iter().cloned());
+        }
+        // A socket that a process leaves that is killed while it attaches goes away with the VM.
+        command.env("TMPDIR", self.dir.path());
         let terminal = managed.role == Role::Display && self.display_kind == Some("terminal");
         let stderr = self.dir.log(&format!("{name}.stderr"));
         let child = Child::spawn(command, process, &managed.role, terminal, &stderr, self.sender.clone())

@@ -44,7 +44,7 @@ impl Supervisor {
                 self.memory.board().log_accesses.store(u32::from(on), Ordering::Relaxed);
                 Reply::Ok
             }
-            Request::OpenDisplay(kind) => self.open_display(&kind),
+            Request::OpenDisplay { kind, environment } => self.open_display(&kind, environment),
             Request::Stop => Reply::Refused("The VM has not started yet".into()),
         }
     }
@@ -139,10 +139,11 @@ impl Supervisor {
         }
     }
 
-    fn open_display(&mut self, kind: &str) -> Reply {
+    fn open_display(&mut self, kind: &str, environment: Vec<(String, String)>) -> Reply {
         if self.processes[DISPLAY].as_ref().is_some_and(|p| p.child.is_some() || p.lifeline.is_some()) {
             return Reply::Refused("The VM has a display already".into());
         }
+        self.display_environment = environment;
         self.display_kind = Some(if kind == "terminal" { "terminal" } else { "window" });
         self.processes[DISPLAY] = Some(Managed::new(Role::Display, Executable::Own));
         match self.spawn(DISPLAY) {

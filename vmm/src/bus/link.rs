@@ -36,6 +36,8 @@ pub struct DeviceLink {
     memory: Option<Segment>,
     sequence: u64,
     seen_head: u64,
+    /// A posted write may not have woken the process yet.
+    bell_owed: bool,
     map_seen: u64,
     regions: Vec<RegionInfo>,
     models: Vec<ModelInfo>,
@@ -56,6 +58,7 @@ impl DeviceLink {
             memory: None,
             sequence: 0,
             seen_head: 0,
+            bell_owed: false,
             map_seen: u64::MAX,
             regions: Vec::new(),
             models: Vec::new(),
@@ -158,6 +161,12 @@ impl DeviceLink {
     /// Sends a message that is not waited for.
     pub fn post(&mut self, board: &Board, message: Message, written_code: &mut VecDeque<(u64, u64)>) {
         self.push(board, message, written_code);
+        let doorbell = &board.processes[self.slot].doorbell;
+        if doorbell.is_asleep() {
+            doorbell.ring();
+        } else {
+            self.bell_owed = true;
+        }
     }
 
     /// Sends a message and waits for its answer.
@@ -168,6 +177,8 @@ impl DeviceLink {
         written_code: &mut VecDeque<(u64, u64)>,
     ) -> Message {
         let sequence = self.push(board, message, written_code);
+        self.bell_owed = true;
+        self.settle_bell(board);
         let mut answer = None;
         self.wait(board, |link| {
             answer = link.take_replies(sequence, written_code);
@@ -178,6 +189,7 @@ impl DeviceLink {
 
     /// Waits until everything posted has been handled.
     pub fn drain(&mut self, board: &Board, written_code: &mut VecDeque<(u64, u64)>) {
+        self.settle_bell(board);
         self.wait(board, |link| {
             if link.has_pending() {
                 // The process may itself wait for room in the reply ring.
@@ -196,6 +208,7 @@ impl DeviceLink {
             Ok(()) => {}
             Err(RingError::Full) => {
                 let mut sent = false;
+                self.settle_bell(board);
                 self.wait(board, |link| {
                     link.take_replies(u64::MAX, written_code);
                     sent = sent || link.link.layout().requests.push(words).is_ok();
@@ -204,8 +217,14 @@ impl DeviceLink {
             }
             Err(error) => tracing::error!("Ring to {}: {error}; the access is lost", self.name),
         }
-        board.processes[self.slot].doorbell.ring();
         self.sequence
+    }
+
+    /// Makes sure that the process has noticed, or will notice, what was posted.
+    pub fn settle_bell(&mut self, board: &Board) {
+        if std::mem::take(&mut self.bell_owed) {
+            board.processes[self.slot].doorbell.ring();
+        }
     }
 
     /// Takes what is in the reply ring; returns the reply to `sequence` when it is among it.

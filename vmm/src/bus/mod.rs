@@ -43,6 +43,8 @@ pub struct MachineBus {
     pci: ConfigMechanism,
     /// Link with posted writes that other links' accesses must wait for.
     posted: Option<usize>,
+    /// A posted write may not have woken its process yet, see [`MachineBus::settle_bells`].
+    bells_owed: bool,
     generation: u64,
     board_map_seen: u32,
     written_code: VecDeque<(u64, u64)>,
@@ -59,6 +61,7 @@ impl MachineBus {
             links,
             pci: ConfigMechanism::default(),
             posted: None,
+            bells_owed: false,
             generation: 1,
             board_map_seen: 0,
             written_code: VecDeque::new(),
@@ -71,7 +74,17 @@ impl MachineBus {
     /// The board.
     #[inline]
     pub fn board(&self) -> &Board {
-        self.board.view().unwrap_or_else(|_| unreachable!("checked when it was opened"))
+        board_in(&self.board)
+    }
+
+    /// Rings the bells of processes that were sent posted writes. A posted write itself only
+    /// wakes a process that it sees asleep: making sure costs a full memory fence, which is
+    /// paid here, once per run of guest code.
+    pub fn settle_bells(&mut self) {
+        if std::mem::take(&mut self.bells_owed) {
+            let board = board_in(&self.board);
+            self.links.iter_mut().for_each(|link| link.settle_bell(board));
+        }
     }
 
     /// Where the guest is, for traces.
@@ -131,8 +144,7 @@ impl MachineBus {
         if self.posted == Some(index) {
             self.posted = None;
         }
-        let board = self.board.clone();
-        let board: &Board = board.view().unwrap_or_else(|_| unreachable!("checked when it was opened"));
+        let board = board_in(&self.board);
         self.links[index].drain(board, &mut self.written_code);
     }
 
@@ -149,8 +161,7 @@ impl MachineBus {
     fn call(&mut self, index: usize, mut message: Message) -> Message {
         self.fence(index);
         message.guest = self.guest;
-        let board = self.board.clone();
-        let board: &Board = board.view().unwrap_or_else(|_| unreachable!("checked when it was opened"));
+        let board = board_in(&self.board);
         message.time = board.clock.now();
         let reply = self.links[index].call(board, message, &mut self.written_code);
         if self.posted == Some(index) {
@@ -166,10 +177,10 @@ impl MachineBus {
         self.fence(index);
         message.guest = self.guest;
         message.flags |= FLAG_POSTED;
-        let board = self.board.clone();
-        let board: &Board = board.view().unwrap_or_else(|_| unreachable!("checked when it was opened"));
+        let board = board_in(&self.board);
         message.time = board.clock.now();
         self.links[index].post(board, message, &mut self.written_code);
+        self.bells_owed = true;
         if !local {
             self.posted = Some(index);
         }
@@ -267,6 +278,10 @@ impl MachineBus {
         let info = &self.map.region(slot).info;
         (info.mirror.is_none() && !splits(info, port.into(), width)).then_some(slot)
     }
+}
+
+fn board_in(segment: &Segment) -> &Board {
+    segment.view().unwrap_or_else(|_| unreachable!("checked when it was opened"))
 }
 
 /// Whether an access must be split: too wide for the region, or reaching beyond it.

@@ -1,0 +1,14 @@
+//! What VMSim must do, seen from outside: real guests in real processes.
+//!
+//! One program, so that tests of all topics run side by side. Measurements, which must not be
+//! disturbed, are in a program of their own (`measurements.rs`).
+
+mod attach;
+mod bad_input;
+mod boots;
+mod control;
+mod crash;
+mod demo;
+mod display;
+mod privacy;
+mod storage;

@@ -1,0 +1,90 @@
+//! Only the user who started a VM gets at it.
+
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use vmsim_tests::{Missing, Vm, is_root, program_in_path, run, skip};
+
+const PERMISSIONS: u32 = 0o777;
+/// The user and group that own nothing, on every Linux system.
+const NOBODY: &str = "65534";
+
+fn segments(vm: &Vm) -> Vec<PathBuf> {
+    let marker = format!("-{}-", vm.name());
+    let entries = std::fs::read_dir("/dev/shm").expect("shared memory").flatten();
+    let found: Vec<_> = entries.map(|e| e.path()).filter(|p| p.to_string_lossy().contains(&marker)).collect();
+    assert!(found.len() >= 4, "board, RAM, screen, links: {found:?}");
+    found
+}
+
+fn mode(path: &Path) -> u32 {
+    std::fs::metadata(path).unwrap_or_else(|error| panic!("{}: {error}", path.display())).mode() & PERMISSIONS
+}
+
+#[test]
+fn segments_socket_and_logs_are_for_their_owner_only() {
+    let vm = Vm::start(&["--demo"]);
+    vm.wait_text("Press 1 to 6");
+    let place = vm.home().runtime_dir().join("vmsim").join(vm.name());
+
+    for segment in segments(&vm) {
+        assert_eq!(mode(&segment), 0o600, "{}", segment.display());
+    }
+    assert_eq!(mode(place.parent().expect("a folder")), 0o700);
+    assert_eq!(mode(&place), 0o700);
+    for entry in std::fs::read_dir(&place).expect("the VM's folder").flatten() {
+        assert_eq!(mode(&entry.path()) & 0o077, 0, "{}", entry.path().display());
+    }
+    assert_eq!(mode(&place.join("control")), 0o600);
+    vm.stop();
+}
+
+#[test]
+fn another_user_can_open_nothing_of_a_vm() {
+    if !is_root() {
+        return skip("becoming another user takes root", Missing::Privilege);
+    }
+    if program_in_path("setpriv").is_none() {
+        return skip("setpriv (package util-linux) is not installed", Missing::Installable);
+    }
+    let vm = Vm::start(&["--demo"]);
+    vm.wait_text("Press 1 to 6");
+    let as_nobody = |script: &str, path: &Path| {
+        let mut command = Command::new("setpriv");
+        let identity = [format!("--reuid={NOBODY}"), format!("--regid={NOBODY}"), "--clear-groups".into()];
+        command.args(identity).args(["/bin/sh", "-c", script, "sh"]).arg(path);
+        run(command)
+    };
+    // The other user can do what everybody can: what fails below fails for its reason.
+    assert_eq!(as_nobody("cat \"$1\"", Path::new("/etc/passwd")).code, Some(0));
+
+    for segment in segments(&vm) {
+        assert_ne!(as_nobody("cat \"$1\" > /dev/null", &segment).code, Some(0), "{}", segment.display());
+        assert_ne!(as_nobody("printf x >> \"$1\"", &segment).code, Some(0), "{}", segment.display());
+        assert_ne!(as_nobody("rm -f \"$1\"", &segment).code, Some(0), "{}", segment.display());
+    }
+    // Even if the folders above it were open to all, the socket and the supervisor refuse.
+    let place = vm.home().runtime_dir().join("vmsim").join(vm.name());
+    assert_ne!(as_nobody("ls \"$1\"", &place).code, Some(0));
+    let runtime_dir = vm.home().runtime_dir();
+    let top = runtime_dir.parent().expect("the test's folder");
+    set_mode(&place, top, 0o755);
+    assert_eq!(as_nobody("ls \"$1\"", &place).code, Some(0), "the folders are open now");
+    let connect = "import socket, sys\nsocket.socket(socket.AF_UNIX).connect(sys.argv[1])";
+    if let Some(python) = program_in_path("python3") {
+        let script = format!("{} -c '{connect}' \"$1\"", python.display());
+        let said = as_nobody(&script, &place.join("control"));
+        assert!(said.code != Some(0) && said.err.contains("Permission"), "{said:?}");
+    }
+    assert!(as_nobody("cat \"$1\"", &place.join("vmm.log")).code != Some(0));
+    set_mode(&place, top, 0o700);
+    vm.stop();
+}
+
+/// Sets the mode of folders from `place` up to `top`.
+fn set_mode(place: &Path, top: &Path, mode: u32) {
+    use std::os::unix::fs::PermissionsExt;
+    for folder in place.ancestors().take_while(|folder| folder.starts_with(top)) {
+        std::fs::set_permissions(folder, std::fs::Permissions::from_mode(mode)).expect("the folder's mode");
+    }
+}
