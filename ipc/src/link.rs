@@ -106,12 +106,12 @@ impl Link {
     /// Bytes of a link's segment.
     pub const BYTES: u64 = size_of::<LinkLayout>() as u64;
 
-    /// Creates the link's segment. Memory of state pages is taken as it is used.
+    /// Creates the link's segment.
     ///
     /// # Errors
     /// [`SegmentError`].
     pub fn create(name: &str) -> Result<Self, SegmentError> {
-        let link = Self { segment: Segment::create_sparse(name, Self::BYTES)? };
+        let link = Self { segment: Segment::create(name, Self::BYTES)? };
         link.layout().magic.store(LINK_MAGIC, Ordering::Release);
         Ok(link)
     }

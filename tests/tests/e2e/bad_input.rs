@@ -263,7 +263,7 @@ fn shared_memory_too_small_for_the_guests_ram() {
     }
     let home = Home::new();
     // No room for guest RAM, for what follows it, for anything.
-    for bytes in [32 << 20, 65 << 20, 64 << 10] {
+    for bytes in [32 << 20, 65 << 20, 76 << 20, 64 << 10] {
         let name = home.fresh_name();
         let args = ["run", "--demo", "--name", &name, "--display", "none", "--ram", "64M"];
 

@@ -142,7 +142,7 @@ fn nothing_is_left_within_a_second_after_the_supervisor_dies() {
     vm.kill("supervisor");
 
     vm.assert_nothing_left(SOON);
-    assert!(!pids.into_iter().any(is_alive));
+    poll("end of the last process", SOON, || (!pids.iter().any(|pid| is_alive(*pid))).then_some(()));
 }
 
 #[test]
@@ -154,7 +154,7 @@ fn nothing_is_left_within_a_second_after_the_vmm_dies() {
     vm.kill("vmm");
 
     vm.assert_nothing_left(SOON);
-    assert!(!pids.into_iter().any(is_alive));
+    poll("end of the last process", SOON, || (!pids.iter().any(|pid| is_alive(*pid))).then_some(()));
 }
 
 #[test]

@@ -64,7 +64,6 @@ impl Server {
 
     /// Closes a window as its close button does.
     fn close(&self, window: &str) {
-        use x11rb::connection::Connection;
         use x11rb::protocol::xproto::{ClientMessageEvent, ConnectionExt, EventMask};
         let (connection, _) = x11rb::connect(Some(&self.display)).expect("a connection");
         let atom = |name: &str| {
@@ -75,7 +74,8 @@ impl Server {
         let data = [atom("WM_DELETE_WINDOW"), x11rb::CURRENT_TIME, 0, 0, 0];
         let event = ClientMessageEvent::new(32, window, atom("WM_PROTOCOLS"), data);
         connection.send_event(false, window, EventMask::NO_EVENT, event).expect("an event");
-        connection.flush().expect("it is sent");
+        // The answer to a later request: the server has handled the event before it sees us leave.
+        connection.get_input_focus().expect("a request").reply().expect("an answer");
     }
 }
 

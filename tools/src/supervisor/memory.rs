@@ -10,6 +10,10 @@ use ipc::segment::{Segment, SegmentError, SegmentNames};
 use ipc::sync::Ordering;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+/// What must be free beyond what is reserved: the screen and device memory, which take memory
+/// as they are touched. Running out of it later would kill the process that touches it.
+const ROOM_TO_GROW: u64 = 12 << 20;
+
 /// All segments of a VM. Dropping it removes them.
 pub struct VmMemory {
     names: SegmentNames,
@@ -31,6 +35,14 @@ impl VmMemory {
         let screen = Screen::create(&names.screen())?;
         let links =
             (0..devices.len()).map(|slot| Link::create(&names.link(slot))).collect::<Result<_, _>>()?;
+        if let Ok(shared) = rustix::fs::statvfs("/dev/shm")
+            && shared.f_bavail.saturating_mul(shared.f_frsize) < ROOM_TO_GROW
+        {
+            return Err(SegmentError::NoSpace {
+                name: format!("{} and device memory", names.screen()),
+                bytes: ROOM_TO_GROW,
+            });
+        }
         Ok(Self { names, board, links, _ram: ram, _screen: screen })
     }
 
