@@ -67,11 +67,12 @@ impl DeviceProcess {
         painter.last_activity = shared.board().vcpu.activity.load(Ordering::Relaxed);
         let now = shared.board().clock.now();
         let mut host = ModelHost { shared, model: painter.model, now };
-        if !models[painter.model].render(&mut painter.frame, !painter.published, &mut host) {
-            return;
-        }
+        let drew = models[painter.model].render(&mut painter.frame, !painter.published, &mut host);
         // Drawing must not act on the machine.
         shared.effects.clear();
+        if !drew {
+            return;
+        }
         let frame = &painter.frame;
         let text = frame.text.as_ref().map(|t| TextView {
             columns: t.columns,
