@@ -82,7 +82,9 @@ impl Home {
     /// A copy of `original`, which the guest may write.
     pub fn copy(&self, original: &Path) -> String {
         let copy = self.file(original.file_name().expect("a file").to_str().expect("a plain name"));
-        std::fs::copy(original, &copy).expect("the copy of an image");
+        // Not `fs::copy`, which would make a read-only copy of a read-only original.
+        let bytes = std::fs::read(original).expect("the image");
+        std::fs::write(&copy, bytes).expect("the copy of the image");
         copy.display().to_string()
     }
 
