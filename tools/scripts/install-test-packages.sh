@@ -14,6 +14,7 @@ needed=(
     "libxcursor1 /usr/lib/$(uname -m)-linux-gnu/libXcursor.so.1"
     "libxi6 /usr/lib/$(uname -m)-linux-gnu/libXi.so.6"
     "mtools /usr/bin/mcopy"
+    "qemu-system-x86 /usr/bin/qemu-system-i386"
     "util-linux /usr/bin/setpriv"
 )
 

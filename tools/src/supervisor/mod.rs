@@ -5,6 +5,7 @@
 //! child, a connection, a signal) and send it events.
 
 mod children;
+mod image_locks;
 mod memory;
 mod requests;
 mod server;
@@ -16,6 +17,7 @@ use crate::roles::Executable;
 use anyhow::{Context, Result, bail};
 use children::{Child, ChildExit};
 use crossbeam::channel::{Receiver, Sender, unbounded};
+use image_locks::ImageLocks;
 use ipc::board::{MAX_DEVICES, ProcessState, RunState, VMM_SLOT};
 use ipc::clock::Freeze;
 use ipc::control::Role;
@@ -104,6 +106,7 @@ pub struct Supervisor {
     sender: Sender<Event>,
     last_sample: (Instant, u64),
     time_stands: bool,
+    _images: ImageLocks,
     _temporary: Option<tempfile::TempDir>,
     _lock: VmLock,
 }
@@ -125,11 +128,13 @@ impl Supervisor {
                 removed.len()
             ));
         }
-        let memory = match VmMemory::create(&config, &devices) {
-            Ok(memory) => memory,
+        let parts =
+            ImageLocks::take(&config).and_then(|images| Ok((images, VmMemory::create(&config, &devices)?)));
+        let (images, memory) = match parts {
+            Ok(parts) => parts,
             Err(error) => {
                 dir.remove();
-                return Err(error.into());
+                return Err(error);
             }
         };
         let (sender, events) = unbounded();
@@ -147,6 +152,7 @@ impl Supervisor {
             sender,
             last_sample: (Instant::now(), 0),
             time_stands: false,
+            _images: images,
             _temporary: temporary,
             _lock: lock,
         };

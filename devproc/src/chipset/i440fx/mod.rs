@@ -23,6 +23,8 @@ use crate::host::{Host, ResetRequest};
 use crate::pci::{Bar, PciAddress, PciConfig, PciConfigState, PciIdentity, register};
 use thiserror::Error;
 
+/// The last bytes of a system ROM, where the CPU starts: never all zero.
+const RESET_VECTOR_BYTES: usize = 16;
 const BIOS_HIGH: RegionId = RegionId(0);
 const BIOS_LOW: RegionId = RegionId(1);
 
@@ -181,10 +183,15 @@ impl Device for I440fx {
     fn attach(&mut self, host: &mut dyn Host) {
         // Device memory is zero when the VM starts. Later it holds what the guest runs on, which
         // stays, even when the file has changed since: nobody writes ROM under a running guest.
+        // The reset vector at the end is copied last: while it is missing, a predecessor died in
+        // the middle of this copy, before any guest code ran.
         if let Some(flash) = host.device_memory().get_mut(..self.firmware.len())
-            && flash.iter().all(|byte| *byte == 0)
+            && flash.iter().rev().take(RESET_VECTOR_BYTES).all(|byte| *byte == 0)
         {
-            flash.copy_from_slice(&self.firmware);
+            let at = flash.len() - RESET_VECTOR_BYTES;
+            flash[..at].copy_from_slice(&self.firmware[..at]);
+            std::sync::atomic::compiler_fence(std::sync::atomic::Ordering::SeqCst);
+            flash[at..].copy_from_slice(&self.firmware[at..]);
         }
         self.publish_map(host);
     }
