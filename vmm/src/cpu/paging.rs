@@ -204,7 +204,12 @@ impl<B: Bus> Vcpu<B> {
     /// translates with the rights of the current privilege level.
     ///
     /// The location is that of one page; the bytes after it belong to another translation.
-    #[inline]
+    ///
+    /// Always inlined: returned through memory, its narrow fields would be stored one by one and
+    /// loaded as one word, which no CPU forwards. Such a load waits until every older store has
+    /// reached the cache, also those to ring slots that another core holds: 100 ns and more
+    /// after each posted write.
+    #[inline(always)]
     pub fn translate_code(&mut self, eip: u32) -> Exec<CodeLocation> {
         let cs = &self.state.segments[super::Seg::Cs as usize];
         if eip > cs.limit() {
