@@ -42,7 +42,7 @@ pub struct RuntimeDir {
 }
 
 impl RuntimeDir {
-    /// Finds or makes `$XDG_RUNTIME_DIR/vmsim`, else `vmsim-UID` in the system's temporary directory.
+    /// Finds or makes `$XDG_RUNTIME_DIR/vmsim`, else `/tmp/vmsim-UID`.
     ///
     /// # Errors
     /// [`RuntimeDirError`].
@@ -50,7 +50,9 @@ impl RuntimeDir {
         let uid = rustix::process::getuid().as_raw();
         let path = match std::env::var_os("XDG_RUNTIME_DIR") {
             Some(dir) if Path::new(&dir).is_dir() => PathBuf::from(dir).join("vmsim"),
-            _ => std::env::temp_dir().join(format!("vmsim-{uid}")),
+            // Not TMPDIR: all processes of a VM must find the same place, and the supervisor gives
+            // its children a TMPDIR of their own.
+            _ => Path::new("/tmp").join(format!("vmsim-{uid}")),
         };
         Self::at(path)
     }
