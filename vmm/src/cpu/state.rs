@@ -1,5 +1,7 @@
 //! The architectural state: plain data that can be saved, compared and put back.
 
+use super::fpu::FpuState;
+use super::model::CpuModel;
 use super::registers::{Seg, cr0, cr3, dr6, dr7, eflags, gpr, rights};
 use serde::{Deserialize, Serialize};
 
@@ -200,7 +202,7 @@ pub struct ModelSpecific {
     pub perf_counter: [u64; 2],
 }
 
-/// Everything that a Pentium II's instructions can see or change, apart from memory and the FPU.
+/// Everything that instructions can see or change, apart from memory.
 ///
 /// Arithmetic flags may be kept lazily by an engine: use [`super::Vcpu::flags`].
 #[repr(C)]
@@ -247,6 +249,10 @@ pub struct CpuState {
     pub pending_debug: u32,
     /// Model-specific registers.
     pub msr: ModelSpecific,
+    /// x87, MMX and SSE.
+    pub fpu: FpuState,
+    /// Which processor this is.
+    pub model: CpuModel,
 }
 
 /// A saved state that no processor can be in.
@@ -256,12 +262,12 @@ pub struct InvalidState(pub &'static str);
 
 impl CpuState {
     /// State after power-on or RESET# (SDM vol. 3, "Processor State After Reset").
-    pub fn at_reset() -> Self {
+    pub fn at_reset(model: CpuModel) -> Self {
         let data = Segment::new(0, rights::REAL_MODE, 0, 0xffff);
         let mut segments = [data; 6];
         segments[Seg::Cs as usize] = Segment::new(0xf000, rights::REAL_MODE, 0xffff_0000, 0xffff);
         let mut registers = [0; 8];
-        registers[gpr::EDX] = super::cpuid::SIGNATURE;
+        registers[gpr::EDX] = model.signature();
         let mut dr = [0; 8];
         dr[6] = dr6::FIXED_ONE;
         dr[7] = dr7::FIXED_ONE;
@@ -286,6 +292,8 @@ impl CpuState {
             nmi_blocked: false,
             pending_debug: 0,
             msr: ModelSpecific::default(),
+            fpu: FpuState::at_reset(),
+            model,
         }
     }
 
@@ -329,7 +337,7 @@ impl CpuState {
         }
         self.eflags = self.eflags & eflags::DEFINED | eflags::FIXED;
         self.cr0 = self.cr0 & cr0::WRITABLE | cr0::ET;
-        self.cr4 &= super::cpuid::CR4_SUPPORTED;
+        self.cr4 &= self.model.cr4();
         self.cr3 &= cr3::DIRECTORY | cr3::PWT | cr3::PCD;
         self.dr[6] = self.dr[6] & dr6::WRITABLE | dr6::FIXED_ONE;
         self.dr[7] = self.dr[7] & dr7::WRITABLE | dr7::FIXED_ONE;

@@ -3,9 +3,10 @@
 
 use super::descriptor::{error_code, is_null, system_type};
 use super::fault::{Exec, Fault};
+use super::model::feature;
 use super::registers::{Seg, cr0, cr3, cr4, dr6, dr7, eflags, gpr, selector, vector};
 use super::state::{Activity, InterruptShadow, Segment, TableRegister};
-use super::{Vcpu, bus::Bus, cpuid};
+use super::{Vcpu, bus::Bus};
 
 /// Ticks of the time-stamp counter in a second of virtual time.
 pub const TSC_HZ: u64 = 450_000_000;
@@ -75,7 +76,7 @@ impl<B: Bus> Vcpu<B> {
     }
 
     fn set_cr4(&mut self, value: u32) -> Exec {
-        if value & !cpuid::CR4_SUPPORTED != 0 {
+        if value & !self.state.model.cr4() != 0 {
             return Err(Fault::gp(0));
         }
         if (self.state.cr4 ^ value) & (cr4::PSE | cr4::PGE | cr4::PAE) != 0 {
@@ -348,9 +349,24 @@ impl<B: Bus> Vcpu<B> {
         if self.state.cr0 & cr0::EM != 0 { Err(Fault::ud()) } else { self.check_fpu() }
     }
 
-    /// Before every SSE instruction on XMM registers.
+    /// Before every SSE instruction on XMM registers. (SSE instructions on MMX registers alone: see their group.)
     #[inline]
     pub fn check_sse(&self) -> Exec {
-        if self.state.cr4 & cr4::OSFXSR == 0 { Err(Fault::ud()) } else { self.check_mmx() }
+        self.check_xmm(feature::SSE)
+    }
+
+    /// Before every SSE2 instruction on XMM registers.
+    #[inline]
+    pub fn check_sse2(&self) -> Exec {
+        self.check_xmm(feature::SSE2)
+    }
+
+    #[inline]
+    fn check_xmm(&self, needed: u32) -> Exec {
+        if self.state.cr4 & cr4::OSFXSR == 0 || !self.state.model.has(needed) {
+            Err(Fault::ud())
+        } else {
+            self.check_mmx()
+        }
     }
 }

@@ -1,8 +1,9 @@
 //! Control registers, table registers, CPUID, MSRs, I/O permission, saved state.
 
+use crate::cpu::model::feature;
 use crate::cpu::registers::{Seg, cr0, cr4, eflags, gpr};
 use crate::cpu::testing::{at, protected, sel, vcpu};
-use crate::cpu::{CpuState, Fault, InterruptShadow, cpuid};
+use crate::cpu::{CpuModel, CpuState, Fault, InterruptShadow};
 use ipc::time::VirtualTime;
 use ipc::width::Width;
 
@@ -19,7 +20,7 @@ fn cpuid_names_a_pentium_ii() {
     cpu.state.gpr[gpr::EAX] = 1;
     cpu.cpuid();
     assert_eq!(cpu.state.gpr[gpr::EAX] >> 4 & 0xff, 0x65);
-    assert_eq!(cpu.state.gpr[gpr::EDX] & cpuid::feature::TSC, cpuid::feature::TSC);
+    assert_eq!(cpu.state.gpr[gpr::EDX] & feature::TSC, feature::TSC);
 }
 
 #[test]
@@ -166,7 +167,7 @@ fn saved_state_is_restored_exactly() {
 #[test]
 fn hostile_saved_state_is_refused() {
     let changed = |change: fn(&mut CpuState)| {
-        let mut state = CpuState::at_reset();
+        let mut state = CpuState::at_reset(CpuModel::default());
         change(&mut state);
         vcpu().load_state(state).is_err()
     };
