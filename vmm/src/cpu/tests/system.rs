@@ -8,7 +8,7 @@ use ipc::time::VirtualTime;
 use ipc::width::Width;
 
 #[test]
-fn cpuid_names_a_pentium_ii() {
+fn cpuid_names_a_pentium_iii() {
     let mut cpu = vcpu();
     cpu.state.gpr[gpr::EAX] = 0;
     cpu.cpuid();
