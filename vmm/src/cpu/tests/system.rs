@@ -19,7 +19,7 @@ fn cpuid_names_a_pentium_iii() {
     assert_eq!(name, b"GenuineIntel");
     cpu.state.gpr[gpr::EAX] = 1;
     cpu.cpuid();
-    assert_eq!(cpu.state.gpr[gpr::EAX] >> 4 & 0xff, 0x65);
+    assert_eq!(cpu.state.gpr[gpr::EAX] >> 4 & 0xff, 0x67);
     assert_eq!(cpu.state.gpr[gpr::EDX] & feature::TSC, feature::TSC);
 }
 
