@@ -5,8 +5,13 @@
 //! processors or instructions. [`sse`] has the operations on single and double, [`x87`] those on extended
 //! values: they share the arithmetic and differ in what comes of NaNs and of unmasked exceptions.
 
+mod arithmetic;
 mod env;
+mod round;
 pub mod sse;
+#[cfg(test)]
+mod tests;
+mod unpacked;
 
 pub use env::{Env, Precision, Rounding, exception};
 
@@ -43,4 +48,15 @@ pub enum Relation {
     Greater,
     /// One of them is a NaN.
     Unordered,
+}
+
+impl From<std::cmp::Ordering> for Relation {
+    #[inline(always)]
+    fn from(ordering: std::cmp::Ordering) -> Self {
+        match ordering {
+            std::cmp::Ordering::Less => Relation::Less,
+            std::cmp::Ordering::Equal => Relation::Equal,
+            std::cmp::Ordering::Greater => Relation::Greater,
+        }
+    }
 }
