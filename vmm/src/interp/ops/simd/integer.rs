@@ -1,6 +1,6 @@
 //! Integer arithmetic, logic, comparisons and shifts, lane by lane.
 
-use super::vector::{Lanes, Vector, build, lane, map, zip};
+use super::vector::{Vector, build, lane, map, split, zip};
 use super::{Extraction, Operation, Xmm, compute_either, compute_on, extract, extract_either};
 use crate::cpu::bus::Bus;
 use crate::cpu::model::feature::{MMX, SSE, SSE2};
@@ -218,7 +218,7 @@ struct Psadbw;
 impl Operation for Psadbw {
     #[inline(always)]
     fn apply<V: Vector>(a: V, b: V, _imm: u8) -> V {
-        let differences: <V as Lanes<u8>>::Array = zip::<u8, V>(a, b, u8::abs_diff).split();
+        let differences = split::<u8, V>(zip::<u8, V>(a, b, u8::abs_diff));
         build::<u64, V>(|n| (8 * n..8 * n + 8).map(|n| u64::from(lane::<u8, _>(&differences, n))).sum())
     }
 }
@@ -231,7 +231,7 @@ macro_rules! signs {
         impl Extraction for $name {
             #[inline(always)]
             fn apply<V: Vector>(value: V, _imm: u8) -> u32 {
-                let lanes: <V as Lanes<$lane>>::Array = value.split();
+                let lanes = split::<$lane, V>(value);
                 let sign = |lane: &$lane| (lane >> (<$lane>::BITS - 1)) as u32;
                 lanes.as_ref().iter().enumerate().fold(0, |mask, (n, lane)| mask | sign(lane) << n)
             }

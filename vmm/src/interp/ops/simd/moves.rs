@@ -1,20 +1,19 @@
 //! Moves between vector registers, general registers and memory.
 
-use super::vector::{Lanes, Vector, build, lane};
-use super::{Gpr, Mm, Operation, Part, Source, Unit, Xmm, compute, compute_on, extract, Extraction};
+use super::vector::{Vector, split};
+use super::{Extraction, Gpr, Mm, Operation, Part, Source, Unit, Xmm, compute, compute_on, extract};
 use crate::cpu::Vcpu;
 use crate::cpu::bus::Bus;
 use crate::cpu::fault::{Exec, Fault};
 use crate::cpu::model::feature::{MMX, SSE, SSE2};
 use crate::cpu::word::Word;
 use crate::interp::decode::{Decoded, Kind};
-use crate::interp::op::{Handler, Op, Rm};
+use crate::interp::op::{EDI, Handler, Op, Rm};
 use iced_x86::{Mnemonic, Register};
 
 /// Names the handler of an instruction of this group.
 pub fn select<B: Bus>(form: &Decoded, op: &mut Op<B>) -> Option<Handler<B>> {
     let stores = form.kinds[0] == Kind::Memory;
-    let loads = form.kinds[1] == Kind::Memory;
     Some(match form.mnemonic {
         Mnemonic::Movaps if stores => store::<B, Xmm<SSE>>,
         Mnemonic::Movaps => compute_on::<B, Xmm<SSE>, Move>(form),
@@ -38,7 +37,9 @@ pub fn select<B: Bus>(form: &Decoded, op: &mut Op<B>) -> Option<Handler<B>> {
         Mnemonic::Movhpd => compute::<B, Xmm<SSE2>, MergeHigh, Part<u64>>,
         Mnemonic::Movhlps => compute::<B, Xmm<SSE>, HighToLow, Rm>,
         Mnemonic::Movlhps => compute::<B, Xmm<SSE>, MergeHigh, Rm>,
-        Mnemonic::Movd if form.register(0).is_mm() || form.register(1).is_mm() => doubleword::<B, Mm<MMX>>(form),
+        Mnemonic::Movd if form.register(0).is_mm() || form.register(1).is_mm() => {
+            doubleword::<B, Mm<MMX>>(form)
+        }
         Mnemonic::Movd => doubleword::<B, Xmm<SSE2>>(form),
         Mnemonic::Movq => match (form.register(0), form.register(1)) {
             (to, from) if to.is_mm() || from.is_mm() => match stores {
@@ -53,20 +54,15 @@ pub fn select<B: Bus>(form: &Decoded, op: &mut Op<B>) -> Option<Handler<B>> {
         Mnemonic::Movdq2q => xmm_to_mm::<B>,
         Mnemonic::Maskmovq | Mnemonic::Maskmovdqu => {
             // The operand that is written is implicit, DS:EDI or DS:DI; what is stored comes second, the mask third.
-            op.set_address(
-                Some(crate::interp::op::EDI),
-                None,
-                0,
-                0,
-                if form.wide_address { u32::MAX } else { 0xffff },
-            );
+            op.set_address(Some(EDI), None, 0, 0, if form.wide_address { u32::MAX } else { 0xffff });
             op.reg = form.instruction.op2_register().number() as u8;
-            if form.mnemonic == Mnemonic::Maskmovq { store_masked::<B, Mm<SSE>> } else { store_masked::<B, Xmm<SSE2>> }
+            if form.mnemonic == Mnemonic::Maskmovq {
+                store_masked::<B, Mm<SSE>>
+            } else {
+                store_masked::<B, Xmm<SSE2>>
+            }
         }
-        _ => {
-            debug_assert!(!loads || form.mnemonic != Mnemonic::Movaps);
-            return None;
-        }
+        _ => return None,
     })
 }
 
@@ -207,8 +203,8 @@ fn xmm_to_mm<B: Bus>(cpu: &mut Vcpu<B>, op: &Op<B>) -> Exec {
 fn store_masked<B: Bus, U: Unit>(cpu: &mut Vcpu<B>, op: &Op<B>) -> Exec {
     U::check(cpu)?;
     let offset = op.offset(cpu);
-    let value: <U::Value as Lanes<u8>>::Array = U::get(cpu, op.rm).split();
-    let mask: <U::Value as Lanes<u8>>::Array = U::get(cpu, op.reg).split();
+    let value = split::<u8, U::Value>(U::get(cpu, op.rm));
+    let mask = split::<u8, U::Value>(U::get(cpu, op.reg));
     let selected = mask.as_ref().iter().any(|mask| *mask >= 0x80);
     if selected {
         cpu.probe_write(op.segment, offset, U::Value::BITS / 8)?;

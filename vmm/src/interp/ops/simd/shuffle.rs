@@ -1,6 +1,6 @@
 //! Lanes put elsewhere: unpack, pack, shuffle, insert and extract.
 
-use super::vector::{Lanes, Vector, build, lane};
+use super::vector::{Lanes, Vector, build, lane, split};
 use super::{
     Extraction, Gpr, Mm, Operation, Part, Unit, Xmm, compute, compute_either, compute_on, extract_either,
 };
@@ -65,8 +65,8 @@ macro_rules! unpacks {
         impl Operation for $low {
             #[inline(always)]
             fn apply<V: Vector>(a: V, b: V, _imm: u8) -> V {
-                let a: <V as Lanes<$lane>>::Array = a.split();
-                let b: <V as Lanes<$lane>>::Array = b.split();
+                let a = split::<$lane, V>(a);
+                let b = split::<$lane, V>(b);
                 build::<$lane, V>(|n| lane(if n & 1 == 0 { &a } else { &b }, n / 2))
             }
         }
@@ -74,8 +74,8 @@ macro_rules! unpacks {
         impl Operation for $high {
             #[inline(always)]
             fn apply<V: Vector>(a: V, b: V, _imm: u8) -> V {
-                let a: <V as Lanes<$lane>>::Array = a.split();
-                let b: <V as Lanes<$lane>>::Array = b.split();
+                let a = split::<$lane, V>(a);
+                let b = split::<$lane, V>(b);
                 let half = a.as_ref().len() / 2;
                 build::<$lane, V>(|n| lane(if n & 1 == 0 { &a } else { &b }, half + n / 2))
             }
@@ -98,8 +98,8 @@ macro_rules! packs {
         impl Operation for $name {
             #[inline(always)]
             fn apply<V: Vector>(a: V, b: V, _imm: u8) -> V {
-                let a: <V as Lanes<$wide>>::Array = a.split();
-                let b: <V as Lanes<$wide>>::Array = b.split();
+                let a = split::<$wide, V>(a);
+                let b = split::<$wide, V>(b);
                 let half = a.as_ref().len();
                 build::<$narrow, V>(|n| {
                     let wide: $wide = lane(if n < half { &a } else { &b }, n);
@@ -134,7 +134,7 @@ struct ExtractWord;
 impl Operation for ShuffleLowWords {
     #[inline(always)]
     fn apply<V: Vector>(_a: V, b: V, imm: u8) -> V {
-        let b: <V as Lanes<u16>>::Array = b.split();
+        let b = split::<u16, V>(b);
         build::<u16, V>(|n| lane(&b, if n < 4 { field(imm, n) } else { n }))
     }
 }
@@ -142,7 +142,7 @@ impl Operation for ShuffleLowWords {
 impl Operation for ShuffleHighWords {
     #[inline(always)]
     fn apply<V: Vector>(_a: V, b: V, imm: u8) -> V {
-        let b: <V as Lanes<u16>>::Array = b.split();
+        let b = split::<u16, V>(b);
         build::<u16, V>(|n| lane(&b, if n < 4 { n } else { 4 + field(imm, n) }))
     }
 }
@@ -150,7 +150,7 @@ impl Operation for ShuffleHighWords {
 impl Operation for ShuffleDwords {
     #[inline(always)]
     fn apply<V: Vector>(_a: V, b: V, imm: u8) -> V {
-        let b: <V as Lanes<u32>>::Array = b.split();
+        let b = split::<u32, V>(b);
         build::<u32, V>(|n| lane(&b, field(imm, n)))
     }
 }
@@ -158,8 +158,8 @@ impl Operation for ShuffleDwords {
 impl Operation for Shufps {
     #[inline(always)]
     fn apply<V: Vector>(a: V, b: V, imm: u8) -> V {
-        let a: <V as Lanes<u32>>::Array = a.split();
-        let b: <V as Lanes<u32>>::Array = b.split();
+        let a = split::<u32, V>(a);
+        let b = split::<u32, V>(b);
         build::<u32, V>(|n| lane(if n < 2 { &a } else { &b }, field(imm, n)))
     }
 }
@@ -167,8 +167,8 @@ impl Operation for Shufps {
 impl Operation for Shufpd {
     #[inline(always)]
     fn apply<V: Vector>(a: V, b: V, imm: u8) -> V {
-        let a: <V as Lanes<u64>>::Array = a.split();
-        let b: <V as Lanes<u64>>::Array = b.split();
+        let a = split::<u64, V>(a);
+        let b = split::<u64, V>(b);
         build::<u64, V>(|n| lane(if n == 0 { &a } else { &b }, usize::from(imm >> n & 1)))
     }
 }
@@ -176,20 +176,20 @@ impl Operation for Shufpd {
 impl Operation for InsertWord {
     #[inline(always)]
     fn apply<V: Vector>(a: V, b: V, imm: u8) -> V {
-        let mut a: <V as Lanes<u16>>::Array = a.split();
+        let mut a = split::<u16, V>(a);
         let lanes = a.as_mut();
         let last = lanes.len() - 1;
         if let Some(lane) = lanes.get_mut(usize::from(imm) & last) {
             *lane = b.widen() as u16;
         }
-        V::join(a)
+        <V as Lanes<u16>>::join(a)
     }
 }
 
 impl Extraction for ExtractWord {
     #[inline(always)]
     fn apply<V: Vector>(value: V, imm: u8) -> u32 {
-        let lanes: <V as Lanes<u16>>::Array = value.split();
+        let lanes = split::<u16, V>(value);
         u32::from(lane::<u16, _>(&lanes, usize::from(imm)))
     }
 }

@@ -75,6 +75,12 @@ macro_rules! vector {
 vector!(u64);
 vector!(u128);
 
+/// The lanes of type `T`.
+#[inline(always)]
+pub fn split<T, V: Lanes<T>>(vector: V) -> <V as Lanes<T>>::Array {
+    vector.split()
+}
+
 /// Applies `f` to each lane.
 #[inline(always)]
 pub fn map<T: Copy, V: Lanes<T>>(a: V, f: impl Fn(T) -> T) -> V {
