@@ -30,20 +30,17 @@ impl Exact {
     pub(super) const fn invalid() -> Self {
         Exact { value: Unpacked::special(Class::QuietNan, true, DEFAULT_NAN), rest: 0 }
     }
-
-    /// A NaN.
-    pub(super) const fn nan(nan: Unpacked) -> Self {
-        Exact { value: Unpacked::special(Class::QuietNan, nan.sign, nan.significand), rest: 0 }
-    }
 }
 
 /// What becomes of a result when an unmasked overflow or underflow comes up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Trapped {
-    /// The exponent is wrapped around.
+    /// The exponent is wrapped around (x87 arithmetic).
     Wrapped,
-    /// There is no result.
-    None,
+    /// There is no result (SSE).
+    Dropped,
+    /// There is no result, and whether it would have been exact is not told either (x87 stores).
+    NotStored,
 }
 
 /// By how much an exponent is wrapped around.
@@ -116,8 +113,11 @@ fn out_of_range<F: Format>(env: &mut Env, bits: u32, trapped: Trapped, exact: Ex
     let overflow = exponent > F::MAX;
     let exception = if overflow { exception::OE } else { exception::UE };
     if env.unmasked & exception != 0 {
-        env.raise(exception | if rounded.inexact { exception::PE } else { 0 });
-        if trapped == Trapped::None {
+        env.raise(exception);
+        if rounded.inexact && trapped != Trapped::NotStored {
+            env.raise(exception::PE);
+        }
+        if trapped != Trapped::Wrapped {
             return F::default();
         }
         let wrapped = if overflow { exponent - WRAP } else { exponent + WRAP };
@@ -126,6 +126,10 @@ fn out_of_range<F: Format>(env: &mut Env, bits: u32, trapped: Trapped, exact: Ex
             let significand = rounded.significand | u64::from(rounded.carry) << 63;
             return F::normal(value.sign, wrapped, significand);
         }
+        // Out of range even so: FSCALE can do that.
+        env.raise(exception::PE);
+        env.rounded_up = overflow;
+        return if overflow { F::infinity(value.sign) } else { F::tiny(value.sign, 0) };
     }
     if overflow {
         env.raise(exception::OE | exception::PE);

@@ -114,7 +114,7 @@ fn finish<F: Format>(env: &mut Env, before: u8, denormal: bool, exact: Exact) ->
     if env.flags == 0 && denormal {
         env.raise(exception::DE);
     }
-    let result = if env.trapped() { F::default() } else { round(env, F::BITS, Trapped::None, exact) };
+    let result = if env.trapped() { F::default() } else { round(env, F::BITS, Trapped::Dropped, exact) };
     env.flags |= before;
     result
 }
@@ -239,7 +239,7 @@ pub fn narrow(env: &mut Env, a: F64) -> F32 {
 /// CVTSI2SS and the like.
 pub fn from_i32<F: Format>(env: &mut Env, value: i32) -> F {
     let value = Unpacked::integer(value < 0, u64::from(value.unsigned_abs()));
-    round(env, F::BITS, Trapped::None, Exact { value, rest: 0 })
+    round(env, F::BITS, Trapped::Dropped, Exact { value, rest: 0 })
 }
 
 /// CVTSS2SI and the like with `env.rounding`, CVTTSS2SI and the like with `Rounding::Zero`; what does not fit (or is
