@@ -50,11 +50,13 @@ const WRAP: i32 = 0x6000;
 #[inline(always)]
 pub(super) fn rounds_up(rounding: Rounding, sign: bool, odd: bool, fraction: u64) -> bool {
     const HALF: u64 = 1 << 63;
+    if rounding == Rounding::Nearest {
+        return fraction > HALF - u64::from(odd);
+    }
     match rounding {
-        Rounding::Nearest => fraction > HALF - u64::from(odd),
+        Rounding::Nearest | Rounding::Zero => false,
         Rounding::Down => sign & (fraction != 0),
         Rounding::Up => !sign & (fraction != 0),
-        Rounding::Zero => false,
     }
 }
 
@@ -156,7 +158,7 @@ fn out_of_range<F: Format>(env: &mut Env, bits: u32, trapped: Trapped, exact: Ex
 
 /// Shifts 128 bits right; what falls off stays visible in the last bit.
 #[inline(always)]
-pub(super) fn shift_right(high: u64, low: u64, by: u32) -> (u64, u64) {
+fn shift_right(high: u64, low: u64, by: u32) -> (u64, u64) {
     match by {
         0 => (high, low),
         1..64 => (high >> by, high << (64 - by) | low >> by | u64::from(low << (64 - by) != 0)),

@@ -6,7 +6,7 @@
 //! no result, and what an operation returns means nothing. Unmasked overflow and underflow give a result whose
 //! exponent is wrapped around.
 
-use super::arithmetic;
+use super::arithmetic::{self, Add, Div, Mul, Operation, Sub};
 use super::env::{Env, Precision, Rounding, exception};
 use super::round::{Exact, Trapped, round, round_to_magnitude};
 use super::unpacked::{Class, Format, INTEGER_BIT, Unpacked};
@@ -128,34 +128,33 @@ fn note_denormals(env: &mut Env, before: u8, denormal: bool) {
 }
 
 #[inline(always)]
-fn binary(
-    env: &mut Env,
-    a: Unpacked,
-    b: Unpacked,
-    operation: impl Fn(&mut Env, Unpacked, Unpacked) -> Exact + Copy,
-) -> F80 {
-    let normal = |v: &Unpacked| (v.class == Class::Finite) & !v.denormal;
-    if normal(&a) & normal(&b) {
-        let exact = operation(env, a, b);
-        round(env, env.significant_bits(), Trapped::Wrapped, exact)
+fn binary<O: Operation, A: Format, B: Format>(env: &mut Env, a: A, b: B) -> F80 {
+    if a.is_normal() & b.is_normal() {
+        let exact = O::apply(env, a.unpack_normal(), b.unpack_normal());
+        if env.precision == Precision::Extended {
+            round(env, F80::BITS, Trapped::Wrapped, exact)
+        } else {
+            round_shorter(env, exact)
+        }
     } else {
-        binary_special(env, a, b, operation)
+        binary_special::<O>(env, a.unpack(), b.unpack())
     }
+}
+
+#[inline(never)]
+fn round_shorter(env: &mut Env, exact: Exact) -> F80 {
+    let bits = env.significant_bits();
+    round(env, bits, Trapped::Wrapped, exact)
 }
 
 #[cold]
 #[inline(never)]
-fn binary_special(
-    env: &mut Env,
-    a: Unpacked,
-    b: Unpacked,
-    operation: impl Fn(&mut Env, Unpacked, Unpacked) -> Exact,
-) -> F80 {
+fn binary_special<O: Operation>(env: &mut Env, a: Unpacked, b: Unpacked) -> F80 {
     if let Some(result) = not_numbers(env, a, b) {
         return result;
     }
     let before = std::mem::take(&mut env.flags);
-    let exact = operation(env, a, b);
+    let exact = O::apply(env, a, b);
     note_denormals(env, 0, a.denormal | b.denormal);
     let bits = env.significant_bits();
     finish(env, before, bits, exact)
@@ -172,29 +171,33 @@ fn finish(env: &mut Env, before: u8, bits: u32, exact: Exact) -> F80 {
 /// FADD: `a + b`.
 #[inline(always)]
 pub fn add<A: Format, B: Format>(env: &mut Env, a: A, b: B) -> F80 {
-    binary(env, a.unpack(), b.unpack(), arithmetic::add)
+    binary::<Add, A, B>(env, a, b)
 }
 
 /// FSUB, FSUBR: `a - b`.
 #[inline(always)]
 pub fn sub<A: Format, B: Format>(env: &mut Env, a: A, b: B) -> F80 {
-    binary(env, a.unpack(), b.unpack(), arithmetic::sub)
+    binary::<Sub, A, B>(env, a, b)
 }
 
 /// FMUL: `a * b`.
 #[inline(always)]
 pub fn mul<A: Format, B: Format>(env: &mut Env, a: A, b: B) -> F80 {
-    binary(env, a.unpack(), b.unpack(), arithmetic::mul)
+    binary::<Mul, A, B>(env, a, b)
 }
 
 /// FDIV, FDIVR: `a / b`.
 #[inline(always)]
 pub fn div<A: Format, B: Format>(env: &mut Env, a: A, b: B) -> F80 {
-    binary(env, a.unpack(), b.unpack(), arithmetic::div)
+    binary::<Div, A, B>(env, a, b)
 }
 
 /// FSQRT.
 pub fn sqrt(env: &mut Env, a: F80) -> F80 {
+    if a.is_normal() && !a.is_negative() && env.precision == Precision::Extended {
+        let exact = arithmetic::sqrt(env, a.unpack_normal());
+        return round(env, F80::BITS, Trapped::Wrapped, exact);
+    }
     let a = a.unpack();
     if let Some(result) = not_numbers(env, a, a) {
         return result;
@@ -241,20 +244,21 @@ fn relation(env: &mut Env, a: Unpacked, b: Unpacked, quiet_is_invalid: bool) -> 
 /// FLD of a single or double operand. An unmasked DE does not keep it from being loaded.
 #[inline(always)]
 pub fn load<A: Format>(env: &mut Env, a: A) -> F80 {
-    let a = a.unpack();
-    if a.class == Class::Finite {
-        if a.denormal {
-            env.raise(exception::DE);
-        }
+    if a.is_normal() {
+        let a = a.unpack_normal();
         return F80::normal(a.sign, a.exponent, a.significand);
     }
-    load_special(env, a)
+    load_special(env, a.unpack_special())
 }
 
 #[cold]
 fn load_special(env: &mut Env, a: Unpacked) -> F80 {
     match a.class {
         Class::Zero => F80::tiny(a.sign, 0),
+        Class::Finite => {
+            env.raise(exception::DE);
+            F80::normal(a.sign, a.exponent, a.significand)
+        }
         Class::Infinity => F80::infinity(a.sign),
         _ => not_numbers(env, a, a).unwrap_or(F80::INDEFINITE),
     }
@@ -263,15 +267,20 @@ fn load_special(env: &mut Env, a: Unpacked) -> F80 {
 /// FST to a single or double operand. After unmasked overflow or underflow there is no result either.
 #[inline(always)]
 pub fn store<F: Format>(env: &mut Env, a: F80) -> F {
-    let a = a.unpack();
-    if matches!(a.class, Class::QuietNan | Class::SignallingNan | Class::Unsupported) {
-        return store_nan(env, a);
+    if a.is_normal() {
+        let exact = Exact { value: a.unpack_normal(), rest: 0 };
+        return round(env, F::BITS, Trapped::NotStored, exact);
     }
-    round(env, F::BITS, Trapped::NotStored, Exact { value: a, rest: 0 })
+    store_special(env, a)
 }
 
 #[cold]
-fn store_nan<F: Format>(env: &mut Env, a: Unpacked) -> F {
+#[inline(never)]
+fn store_special<F: Format>(env: &mut Env, a: F80) -> F {
+    let a = a.unpack_special();
+    if !matches!(a.class, Class::QuietNan | Class::SignallingNan | Class::Unsupported) {
+        return round(env, F::BITS, Trapped::NotStored, Exact { value: a, rest: 0 });
+    }
     if a.class != Class::QuietNan {
         env.raise(exception::IE);
     }
