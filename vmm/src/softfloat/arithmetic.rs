@@ -1,8 +1,32 @@
 //! Exact sums, products, quotients and roots. Operands are no NaNs; IE and ZE are raised here.
 
 use super::env::{Env, Rounding, exception};
-use super::round::{Exact, shift_right};
+use super::round::Exact;
 use super::unpacked::{Class, Unpacked};
+use std::hint::select_unpredictable;
+
+/// An operation on two operands that are no NaNs.
+pub(super) trait Operation {
+    /// The exact result.
+    fn apply(env: &mut Env, a: Unpacked, b: Unpacked) -> Exact;
+}
+
+macro_rules! operations {
+    ($($name:ident $function:ident)*) => {
+        $(
+            pub(super) struct $name;
+
+            impl Operation for $name {
+                #[inline(always)]
+                fn apply(env: &mut Env, a: Unpacked, b: Unpacked) -> Exact {
+                    $function(env, a, b)
+                }
+            }
+        )*
+    };
+}
+
+operations!(Add add Sub sub Mul mul Div div);
 
 #[cold]
 fn invalid(env: &mut Env) -> Exact {
@@ -12,37 +36,42 @@ fn invalid(env: &mut Env) -> Exact {
 
 /// `a + b`.
 #[inline(always)]
-pub(super) fn add(env: &mut Env, a: Unpacked, b: Unpacked) -> Exact {
+fn add(env: &mut Env, a: Unpacked, b: Unpacked) -> Exact {
     if a.class != Class::Finite || b.class != Class::Finite {
         return add_special(env, a, b);
     }
-    // The larger exponent first.
-    let (a, b) = if a.exponent < b.exponent { (b, a) } else { (a, b) };
-    let difference = (a.exponent - b.exponent) as u32;
-    let (high, low) = shift_right(b.significand, 0, difference);
-    let first = u128::from(a.significand) << 64;
-    let second = u128::from(high) << 64 | u128::from(low);
-    if a.sign == b.sign {
-        let (sum, carry) = first.overflowing_add(second);
-        if carry {
-            let high = 1 << 63 | (sum >> 65) as u64;
-            let low = (sum >> 1) as u64 | sum as u64 & 1;
-            Exact::finite(a.sign, a.exponent + 1, high, low)
-        } else {
-            Exact::finite(a.sign, a.exponent, (sum >> 64) as u64, sum as u64)
-        }
-    } else {
-        let (difference, borrow) = first.overflowing_sub(second);
-        // Only with equal exponents.
-        let (sign, difference) =
-            if borrow { (b.sign, difference.wrapping_neg()) } else { (a.sign, difference) };
-        if difference == 0 {
+    // The larger magnitude first. No branches from here on: signs and exponents of data are hard to predict.
+    let swap = (a.exponent < b.exponent) | ((a.exponent == b.exponent) & (a.significand < b.significand));
+    let distance = a.exponent.abs_diff(b.exponent);
+    let exponent = a.exponent.max(b.exponent);
+    let larger = select_unpredictable(swap, b.significand, a.significand);
+    let smaller = select_unpredictable(swap, a.significand, b.significand);
+    let sign = a.sign ^ (swap & (a.sign != b.sign));
+    // One bit of room above for the carry, 63 below.
+    let first = u128::from(larger) << 63;
+    let second = u128::from(smaller) << 63;
+    let second = if distance < 64 { second >> distance } else { shifted_far(second, distance) };
+    // All ones to negate.
+    let negate = u128::from(a.sign != b.sign).wrapping_neg();
+    let sum = first.wrapping_add((second ^ negate).wrapping_sub(negate));
+    let (high, low) = ((sum >> 64) as u64, sum as u64);
+    if high == 0 {
+        // All but the last bits have cancelled; the distance was at most one.
+        if low == 0 {
             return Exact::zero(env.rounding == Rounding::Down);
         }
-        let zeros = difference.leading_zeros();
-        let difference = difference << zeros;
-        Exact::finite(sign, a.exponent - zeros as i32, (difference >> 64) as u64, difference as u64)
+        let zeros = low.leading_zeros();
+        return Exact::finite(sign, exponent - 63 - zeros as i32, low << zeros, 0);
     }
+    let zeros = high.leading_zeros();
+    let significand = high << zeros | low >> 1 >> (63 - zeros);
+    Exact::finite(sign, exponent + 1 - zeros as i32, significand, low << zeros)
+}
+
+/// Shifts right by more than 63; what falls off stays visible in the last bit.
+#[cold]
+fn shifted_far(value: u128, by: u32) -> u128 {
+    if by < 128 { value >> by | u128::from(value << (128 - by) != 0) } else { 1 }
 }
 
 #[cold]
@@ -60,13 +89,13 @@ fn add_special(env: &mut Env, a: Unpacked, b: Unpacked) -> Exact {
 
 /// `a - b`.
 #[inline(always)]
-pub(super) fn sub(env: &mut Env, a: Unpacked, b: Unpacked) -> Exact {
+fn sub(env: &mut Env, a: Unpacked, b: Unpacked) -> Exact {
     add(env, a, Unpacked { sign: !b.sign, ..b })
 }
 
 /// `a * b`.
 #[inline(always)]
-pub(super) fn mul(env: &mut Env, a: Unpacked, b: Unpacked) -> Exact {
+fn mul(env: &mut Env, a: Unpacked, b: Unpacked) -> Exact {
     let sign = a.sign != b.sign;
     if a.class != Class::Finite || b.class != Class::Finite {
         return match (a.class, b.class) {
@@ -77,13 +106,13 @@ pub(super) fn mul(env: &mut Env, a: Unpacked, b: Unpacked) -> Exact {
     }
     let product = u128::from(a.significand) * u128::from(b.significand);
     let carry = (product >> 127) as i32;
-    let product = product << (1 - carry);
+    let product = if carry == 0 { product << 1 } else { product };
     Exact::finite(sign, a.exponent + b.exponent + carry, (product >> 64) as u64, product as u64)
 }
 
 /// `a / b`.
 #[inline(always)]
-pub(super) fn div(env: &mut Env, a: Unpacked, b: Unpacked) -> Exact {
+fn div(env: &mut Env, a: Unpacked, b: Unpacked) -> Exact {
     let sign = a.sign != b.sign;
     if a.class != Class::Finite || b.class != Class::Finite {
         return match (a.class, b.class) {

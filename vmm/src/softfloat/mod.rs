@@ -12,6 +12,9 @@ pub mod sse;
 #[cfg(test)]
 mod tests;
 mod unpacked;
+pub mod x87;
+
+pub use unpacked::Format;
 
 pub use env::{Env, Precision, Rounding, exception};
 

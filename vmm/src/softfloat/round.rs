@@ -30,20 +30,17 @@ impl Exact {
     pub(super) const fn invalid() -> Self {
         Exact { value: Unpacked::special(Class::QuietNan, true, DEFAULT_NAN), rest: 0 }
     }
-
-    /// A NaN.
-    pub(super) const fn nan(nan: Unpacked) -> Self {
-        Exact { value: Unpacked::special(Class::QuietNan, nan.sign, nan.significand), rest: 0 }
-    }
 }
 
 /// What becomes of a result when an unmasked overflow or underflow comes up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Trapped {
-    /// The exponent is wrapped around.
+    /// The exponent is wrapped around (x87 arithmetic).
     Wrapped,
-    /// There is no result.
-    None,
+    /// There is no result (SSE).
+    Dropped,
+    /// There is no result, and whether it would have been exact is not told either (x87 stores).
+    NotStored,
 }
 
 /// By how much an exponent is wrapped around.
@@ -53,11 +50,13 @@ const WRAP: i32 = 0x6000;
 #[inline(always)]
 pub(super) fn rounds_up(rounding: Rounding, sign: bool, odd: bool, fraction: u64) -> bool {
     const HALF: u64 = 1 << 63;
+    if rounding == Rounding::Nearest {
+        return fraction > HALF - u64::from(odd);
+    }
     match rounding {
-        Rounding::Nearest => fraction > HALF - u64::from(odd),
+        Rounding::Nearest | Rounding::Zero => false,
         Rounding::Down => sign & (fraction != 0),
         Rounding::Up => !sign & (fraction != 0),
-        Rounding::Zero => false,
     }
 }
 
@@ -116,8 +115,11 @@ fn out_of_range<F: Format>(env: &mut Env, bits: u32, trapped: Trapped, exact: Ex
     let overflow = exponent > F::MAX;
     let exception = if overflow { exception::OE } else { exception::UE };
     if env.unmasked & exception != 0 {
-        env.raise(exception | if rounded.inexact { exception::PE } else { 0 });
-        if trapped == Trapped::None {
+        env.raise(exception);
+        if rounded.inexact && trapped != Trapped::NotStored {
+            env.raise(exception::PE);
+        }
+        if trapped != Trapped::Wrapped {
             return F::default();
         }
         let wrapped = if overflow { exponent - WRAP } else { exponent + WRAP };
@@ -126,6 +128,10 @@ fn out_of_range<F: Format>(env: &mut Env, bits: u32, trapped: Trapped, exact: Ex
             let significand = rounded.significand | u64::from(rounded.carry) << 63;
             return F::normal(value.sign, wrapped, significand);
         }
+        // Out of range even so: FSCALE can do that.
+        env.raise(exception::PE);
+        env.rounded_up = overflow;
+        return if overflow { F::infinity(value.sign) } else { F::tiny(value.sign, 0) };
     }
     if overflow {
         env.raise(exception::OE | exception::PE);
@@ -152,7 +158,7 @@ fn out_of_range<F: Format>(env: &mut Env, bits: u32, trapped: Trapped, exact: Ex
 
 /// Shifts 128 bits right; what falls off stays visible in the last bit.
 #[inline(always)]
-pub(super) fn shift_right(high: u64, low: u64, by: u32) -> (u64, u64) {
+fn shift_right(high: u64, low: u64, by: u32) -> (u64, u64) {
     match by {
         0 => (high, low),
         1..64 => (high >> by, high << (64 - by) | low >> by | u64::from(low << (64 - by) != 0)),

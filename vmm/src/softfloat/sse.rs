@@ -5,7 +5,7 @@
 //! MXCSR. For packed operations: run all elements, then, if an unmasked exception of `exception::BEFORE` came up,
 //! drop the new flags that are not of `BEFORE`.
 
-use super::arithmetic;
+use super::arithmetic::{self, Add, Div, Mul, Operation, Sub};
 use super::env::{Env, Rounding, exception};
 use super::round::{Exact, Trapped, round, round_to_magnitude};
 use super::unpacked::{Class, Format as Float, Unpacked};
@@ -25,8 +25,6 @@ pub trait Format: Float {
     fn from_host(value: Self::Host) -> Self;
     /// The host's square root.
     fn host_sqrt(value: Self::Host) -> Self::Host;
-    /// Whether the value is normal.
-    fn is_normal(self) -> bool;
     /// Whether the value is normal, and so large that it cannot have been tiny before it was rounded.
     fn is_safely_normal(self) -> bool;
 }
@@ -52,11 +50,6 @@ macro_rules! sse_format {
             }
 
             #[inline(always)]
-            fn is_normal(self) -> bool {
-                self.magnitude().wrapping_sub(Self::SMALLEST_NORMAL) < Self::INFINITY - Self::SMALLEST_NORMAL
-            }
-
-            #[inline(always)]
             fn is_safely_normal(self) -> bool {
                 self.magnitude().wrapping_sub(2 * Self::SMALLEST_NORMAL)
                     < Self::INFINITY - 2 * Self::SMALLEST_NORMAL
@@ -76,12 +69,11 @@ fn host_will_do(env: &Env) -> bool {
 }
 
 #[inline(always)]
-fn binary<F: Format>(
+fn binary<F: Format, O: Operation>(
     env: &mut Env,
     a: F,
     b: F,
     on_host: impl Fn(F::Host, F::Host) -> F::Host,
-    operation: impl Fn(&mut Env, Unpacked, Unpacked) -> Exact,
 ) -> F {
     if host_will_do(env) && a.is_normal() && b.is_normal() {
         let result = F::from_host(on_host(a.to_host(), b.to_host()));
@@ -89,22 +81,27 @@ fn binary<F: Format>(
             return result;
         }
     }
-    binary_slow(env, a, b, operation)
+    binary_slow::<F, O>(env, a, b)
 }
 
 #[inline(never)]
-fn binary_slow<F: Format>(
-    env: &mut Env,
-    a: F,
-    b: F,
-    operation: impl Fn(&mut Env, Unpacked, Unpacked) -> Exact,
-) -> F {
+fn binary_slow<F: Format, O: Operation>(env: &mut Env, a: F, b: F) -> F {
+    if a.is_normal() && b.is_normal() {
+        let exact = O::apply(env, a.unpack_normal(), b.unpack_normal());
+        return round(env, F::BITS, Trapped::Dropped, exact);
+    }
+    binary_special::<F, O>(env, a, b)
+}
+
+#[cold]
+#[inline(never)]
+fn binary_special<F: Format, O: Operation>(env: &mut Env, a: F, b: F) -> F {
     let (a, b) = (a.unpack().flushed(env.daz), b.unpack().flushed(env.daz));
     if a.is_nan() || b.is_nan() {
         return nan(env, if a.is_nan() { a } else { b }, a, b);
     }
     let before = std::mem::take(&mut env.flags);
-    let exact = operation(env, a, b);
+    let exact = O::apply(env, a, b);
     finish(env, before, a.denormal | b.denormal, exact)
 }
 
@@ -114,7 +111,7 @@ fn finish<F: Format>(env: &mut Env, before: u8, denormal: bool, exact: Exact) ->
     if env.flags == 0 && denormal {
         env.raise(exception::DE);
     }
-    let result = if env.trapped() { F::default() } else { round(env, F::BITS, Trapped::None, exact) };
+    let result = if env.trapped() { F::default() } else { round(env, F::BITS, Trapped::Dropped, exact) };
     env.flags |= before;
     result
 }
@@ -131,25 +128,25 @@ fn nan<F: Format>(env: &mut Env, chosen: Unpacked, a: Unpacked, b: Unpacked) -> 
 /// `a + b`.
 #[inline(always)]
 pub fn add<F: Format>(env: &mut Env, a: F, b: F) -> F {
-    binary(env, a, b, |a, b| a + b, arithmetic::add)
+    binary::<F, Add>(env, a, b, |a, b| a + b)
 }
 
 /// `a - b`.
 #[inline(always)]
 pub fn sub<F: Format>(env: &mut Env, a: F, b: F) -> F {
-    binary(env, a, b, |a, b| a - b, arithmetic::sub)
+    binary::<F, Sub>(env, a, b, |a, b| a - b)
 }
 
 /// `a * b`.
 #[inline(always)]
 pub fn mul<F: Format>(env: &mut Env, a: F, b: F) -> F {
-    binary(env, a, b, |a, b| a * b, arithmetic::mul)
+    binary::<F, Mul>(env, a, b, |a, b| a * b)
 }
 
 /// `a / b`.
 #[inline(always)]
 pub fn div<F: Format>(env: &mut Env, a: F, b: F) -> F {
-    binary(env, a, b, |a, b| a / b, arithmetic::div)
+    binary::<F, Div>(env, a, b, |a, b| a / b)
 }
 
 /// The square root.
@@ -239,7 +236,7 @@ pub fn narrow(env: &mut Env, a: F64) -> F32 {
 /// CVTSI2SS and the like.
 pub fn from_i32<F: Format>(env: &mut Env, value: i32) -> F {
     let value = Unpacked::integer(value < 0, u64::from(value.unsigned_abs()));
-    round(env, F::BITS, Trapped::None, Exact { value, rest: 0 })
+    round(env, F::BITS, Trapped::Dropped, Exact { value, rest: 0 })
 }
 
 /// CVTSS2SI and the like with `env.rounding`, CVTTSS2SI and the like with `Rounding::Zero`; what does not fit (or is

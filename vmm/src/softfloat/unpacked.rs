@@ -101,8 +101,19 @@ pub trait Format: Copy + Default {
     /// Exponent of the largest value.
     const MAX: i32;
 
+    /// Whether it is neither zero, denormal, infinity nor NaN.
+    fn is_normal(self) -> bool;
+    /// Takes a normal value apart.
+    fn unpack_normal(self) -> Unpacked;
+    /// Takes a value apart that is not normal.
+    fn unpack_special(self) -> Unpacked;
+
     /// Takes a value apart.
-    fn unpack(self) -> Unpacked;
+    #[inline(always)]
+    fn unpack(self) -> Unpacked {
+        if self.is_normal() { self.unpack_normal() } else { self.unpack_special() }
+    }
+
     /// A normal value: `significand` has its first bit at bit 63 and zeros below the format's last bit.
     fn normal(sign: bool, exponent: i32, significand: u64) -> Self;
     /// A value below the smallest normal one, zero, or that one itself: `significand` is aligned to exponent `MIN`.
@@ -135,6 +146,17 @@ macro_rules! interchange_format {
             }
 
             #[inline(always)]
+            const fn is_negative(self) -> bool {
+                (self.0 as $signed) < 0
+            }
+
+            /// The fraction where extended precision has it.
+            #[inline(always)]
+            const fn extended_fraction(self) -> u64 {
+                ((self.0 & Self::FRACTION) as u64) << Self::SHIFT
+            }
+
+            #[inline(always)]
             const fn with_sign(sign: bool, magnitude: $bits) -> Self {
                 Self((sign as $bits) << (<$bits>::BITS - 1) | magnitude)
             }
@@ -146,17 +168,26 @@ macro_rules! interchange_format {
             const MIN: i32 = 1 - Self::MAX;
 
             #[inline(always)]
-            fn unpack(self) -> Unpacked {
-                let sign = (self.0 as $signed) < 0;
+            fn is_normal(self) -> bool {
+                self.magnitude().wrapping_sub(Self::SMALLEST_NORMAL) < Self::INFINITY - Self::SMALLEST_NORMAL
+            }
+
+            #[inline(always)]
+            fn unpack_normal(self) -> Unpacked {
                 let biased = (self.magnitude() >> Self::FRACTION_BITS) as i32;
-                let fraction = u64::from(self.0 & Self::FRACTION) << Self::SHIFT;
-                if self.magnitude().wrapping_sub(Self::SMALLEST_NORMAL)
-                    < Self::INFINITY - Self::SMALLEST_NORMAL
-                {
-                    Unpacked::finite(sign, biased - Self::BIAS, INTEGER_BIT | fraction)
-                } else if self.magnitude() == 0 {
+                Unpacked::finite(
+                    self.is_negative(),
+                    biased - Self::BIAS,
+                    INTEGER_BIT | self.extended_fraction(),
+                )
+            }
+
+            #[cold]
+            fn unpack_special(self) -> Unpacked {
+                let (sign, fraction) = (self.is_negative(), self.extended_fraction());
+                if self.magnitude() == 0 {
                     Unpacked::special(Class::Zero, sign, 0)
-                } else if biased == 0 {
+                } else if self.magnitude() < Self::SMALLEST_NORMAL {
                     Unpacked::denormal(sign, Self::MIN, fraction)
                 } else {
                     Unpacked::infinity_or_nan(sign, INTEGER_BIT | fraction)
@@ -203,19 +234,6 @@ impl F80 {
     pub(super) const fn with_sign(sign: bool, biased: u16, significand: u64) -> Self {
         F80 { significand, sign_exponent: biased | (sign as u16) << 15 }
     }
-
-    #[cold]
-    const fn unpack_special(self) -> Unpacked {
-        let sign = self.sign_exponent & Self::SIGN != 0;
-        match (self.sign_exponent & Self::EXPONENT, self.significand) {
-            (0, 0) => Unpacked::special(Class::Zero, sign, 0),
-            (0, significand) => Unpacked::denormal(sign, <Self as Format>::MIN, significand),
-            (Self::EXPONENT, significand) if significand & INTEGER_BIT != 0 => {
-                Unpacked::infinity_or_nan(sign, significand)
-            }
-            _ => Unpacked::special(Class::Unsupported, sign, 0),
-        }
-    }
 }
 
 impl Format for F80 {
@@ -224,13 +242,28 @@ impl Format for F80 {
     const MIN: i32 = 1 - Self::MAX;
 
     #[inline(always)]
-    fn unpack(self) -> Unpacked {
+    fn is_normal(self) -> bool {
         let biased = self.sign_exponent & Self::EXPONENT;
-        if biased.wrapping_sub(1) < Self::EXPONENT - 1 && self.significand & INTEGER_BIT != 0 {
-            let sign = self.sign_exponent & Self::SIGN != 0;
-            Unpacked::finite(sign, i32::from(biased) - Self::BIAS, self.significand)
-        } else {
-            self.unpack_special()
+        (biased.wrapping_sub(1) < Self::EXPONENT - 1) & (self.significand & INTEGER_BIT != 0)
+    }
+
+    #[inline(always)]
+    fn unpack_normal(self) -> Unpacked {
+        let biased = self.sign_exponent & Self::EXPONENT;
+        let sign = self.sign_exponent & Self::SIGN != 0;
+        Unpacked::finite(sign, i32::from(biased) - Self::BIAS, self.significand)
+    }
+
+    #[cold]
+    fn unpack_special(self) -> Unpacked {
+        let sign = self.sign_exponent & Self::SIGN != 0;
+        match (self.sign_exponent & Self::EXPONENT, self.significand) {
+            (0, 0) => Unpacked::special(Class::Zero, sign, 0),
+            (0, significand) => Unpacked::denormal(sign, <Self as Format>::MIN, significand),
+            (Self::EXPONENT, significand) if significand & INTEGER_BIT != 0 => {
+                Unpacked::infinity_or_nan(sign, significand)
+            }
+            _ => Unpacked::special(Class::Unsupported, sign, 0),
         }
     }
 

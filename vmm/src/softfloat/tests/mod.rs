@@ -2,12 +2,16 @@
 
 #[cfg(target_arch = "x86_64")]
 mod host_sse;
+#[cfg(target_arch = "x86_64")]
+mod host_x87;
 
 #[cfg(not(target_arch = "x86_64"))]
 #[test]
 fn arithmetic_agrees_with_the_host() {
     eprintln!("SKIPPED: this host is no x86-64, so there is no x87 or SSE unit to compare with");
 }
+
+mod bench;
 
 use super::exception::{DE, OE, PE, UE};
 use super::{Env, F32, Rounding, sse};
