@@ -172,7 +172,7 @@ fn random_frame(random: &mut Random) -> Frame {
     for n in 0..8 {
         frame.xmm[n] = u128::from(half(random)) << 64 | u128::from(half(random));
         frame.mm[n] = half(random);
-        if n > 0 && random.next() % 4 == 0 {
+        if n > 0 && random.next().is_multiple_of(4) {
             frame.xmm[n] = frame.xmm[n - 1] ^ u128::from(random.next() & 1) << (random.next() % 128);
         }
     }
@@ -217,7 +217,7 @@ fn interpret(bench: &mut Bench, instruction: &[u8], at: u8, frame: &mut Frame) {
 
 fn compare(page: &CodePage, bench: &mut Bench, random: &mut Random, form: &Form) {
     let registers = [random.next(), random.next(), random.next()];
-    let imm = if random.next() % 2 == 0 { random.next() as u8 } else { random.next() as u8 & 0x3f };
+    let imm = if random.next().is_multiple_of(2) { random.next() as u8 } else { random.next() as u8 & 0x3f };
     let bytes = form.bytes(registers, imm);
     let at = if form.wants_alignment() { 16 } else { random.next() as u8 % 32 };
     let mut before = random_frame(random);

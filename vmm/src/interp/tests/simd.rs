@@ -279,7 +279,7 @@ fn a_store_across_pages_writes_all_or_nothing() {
     bench.cpu.state.fpu.xmm[1] = u128::MAX;
     let bytes = store(Code::Movups_xmmm128_xmm, Register::XMM1);
     let fault = execute(&mut bench.cpu, &bytes).unwrap_err();
-    assert_eq!((fault.vector, fault.payload), (vector::PF, last + 8));
+    assert_eq!((fault.vector(), fault.payload()), (vector::PF, last + 8));
     assert_eq!(bench.cpu.bus.peek32(u64::from(last)), 0);
     // With the page there it is one store.
     bench.cpu.bus.poke32(0x2_1000 + u64::from(DATA / 0x1000 + 1) * 4, (DATA + 0x1000) | 7);
