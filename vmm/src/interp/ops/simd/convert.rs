@@ -230,7 +230,7 @@ fn convert_from_mmx<B: Bus, N: Numeric, const FEATURE: u32>(
 
 fn to_mmx<B: Bus, U: Unit<Value = Vector128>, N: Numeric, S: Source>(cpu: &mut Vcpu<B>, op: &Op<B>) -> Exec {
     U::check(cpu)?;
-    cpu.check_pending_mf()?;
+    cpu.check_fpu_error()?;
     let b = S::read::<B, U>(cpu, op)?;
     let result = with_exceptions(cpu, |env| N::apply(env, Vector128::default(), b, 0))?;
     cpu.state.fpu.enter_mmx();

@@ -49,7 +49,7 @@ trait Unit: 'static {
     type Value: Vector;
 
     /// What comes before the instruction: #UD, #NM, #MF.
-    fn check<B: Bus>(cpu: &Vcpu<B>) -> Exec;
+    fn check<B: Bus>(cpu: &mut Vcpu<B>) -> Exec;
     /// Reads a register.
     fn get<B: Bus>(cpu: &Vcpu<B>, register: u8) -> Self::Value;
     /// Writes a register.
@@ -71,7 +71,7 @@ impl<const FEATURE: u32> Unit for Mm<FEATURE> {
     type Value = Vector64;
 
     #[inline(always)]
-    fn check<B: Bus>(cpu: &Vcpu<B>) -> Exec {
+    fn check<B: Bus>(cpu: &mut Vcpu<B>) -> Exec {
         cpu.check_mmx(FEATURE)
     }
 
@@ -106,7 +106,7 @@ impl<const FEATURE: u32> Unit for Xmm<FEATURE> {
     type Value = Vector128;
 
     #[inline(always)]
-    fn check<B: Bus>(cpu: &Vcpu<B>) -> Exec {
+    fn check<B: Bus>(cpu: &mut Vcpu<B>) -> Exec {
         cpu.check_xmm(FEATURE)
     }
 
