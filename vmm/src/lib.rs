@@ -9,3 +9,4 @@ pub mod debug;
 pub mod interp;
 pub mod monitor;
 pub mod process;
+pub mod softfloat;

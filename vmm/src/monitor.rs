@@ -4,7 +4,7 @@
 use crate::bus::MachineBus;
 use crate::cpu::bus::Bus;
 use crate::cpu::registers::eflags;
-use crate::cpu::{Activity, Seg};
+use crate::cpu::{Activity, CpuModel, Seg};
 use crate::debug::guest::{Guest, Reason, Resume};
 use crate::debug::session::{After, Session, Stream};
 use crate::debug::{self, Desk};
@@ -42,9 +42,9 @@ pub struct Monitor {
 
 impl Monitor {
     /// A CPU just after reset on `bus`.
-    pub fn new(bus: MachineBus, desk: Desk) -> Self {
+    pub fn new(bus: MachineBus, model: CpuModel, desk: Desk) -> Self {
         Self {
-            guest: Guest::new(bus),
+            guest: Guest::new(bus, model),
             instructions: 0,
             desk,
             session: None,
@@ -253,14 +253,15 @@ impl Monitor {
         }
         if request == RESET_CPU {
             tracing::info!("CPU reset");
+            self.guest.vcpu.init();
         } else {
             tracing::info!("Machine reset");
             self.guest.vcpu.bus.reset();
             self.guest.vcpu.bus.board().resets.fetch_add(1, Ordering::Relaxed);
+            self.guest.vcpu.reset();
         }
         // Requests made while the machine went through its reset are part of it.
         self.guest.vcpu.bus.board().take_reset_request();
-        self.guest.vcpu.reset();
     }
 
     /// Stays here while the VM is paused, or held by a debugger. False when it stops.

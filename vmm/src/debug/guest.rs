@@ -4,11 +4,11 @@
 //! [`Control`].
 
 use super::memory::{self, Place};
-use super::{disassembly, registers};
+use super::{disassembly, fpu, registers};
 use crate::cpu::bus::Bus;
 use crate::cpu::hooks::{Watch, Watchpoint};
 use crate::cpu::registers::{eflags, gpr};
-use crate::cpu::{Activity, Seg, Vcpu};
+use crate::cpu::{Activity, CpuModel, Seg, Vcpu};
 use crate::interp::{Exit, Interp};
 use gdbstub::common::Signal;
 use gdbstub::outputln;
@@ -86,8 +86,8 @@ pub type Reason = SingleThreadStopReason<u32>;
 
 impl<B: Bus> Guest<B> {
     /// A processor just after reset on `bus`, not debugged.
-    pub fn new(bus: B) -> Self {
-        Self { vcpu: Vcpu::new(bus), engine: Interp::new(), control: Control::default() }
+    pub fn new(bus: B, model: CpuModel) -> Self {
+        Self { vcpu: Vcpu::with_model(bus, model), engine: Interp::new(), control: Control::default() }
     }
 
     fn linear_pc(&self) -> u32 {
@@ -295,6 +295,7 @@ impl<B: Bus> SingleThreadBase for Guest<B> {
         regs.segments.es = selector(Seg::Es);
         regs.segments.fs = selector(Seg::Fs);
         regs.segments.gs = selector(Seg::Gs);
+        fpu::read(&state.fpu, regs);
         Ok(())
     }
 
@@ -331,6 +332,7 @@ impl<B: Bus> SingleThreadBase for Guest<B> {
         state.eip = regs.eip;
         // The mode stays what it is.
         let mode = state.eflags & eflags::VM;
+        fpu::write(&mut state.fpu, regs);
         self.vcpu.set_flags(regs.eflags & !eflags::VM | mode);
         Ok(())
     }

@@ -5,6 +5,7 @@
 //! [`Desk::take`]; other threads only queue events and call the vCPU. It must not know what devices do.
 
 mod disassembly;
+mod fpu;
 pub mod guest;
 mod listener;
 pub mod memory;

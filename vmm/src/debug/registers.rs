@@ -1,7 +1,7 @@
 //! All registers as text for people.
 
-use super::disassembly;
 use super::memory::Place;
+use super::{disassembly, fpu};
 use crate::cpu::bus::Bus;
 use crate::cpu::descriptor::system_type;
 use crate::cpu::registers::{cr0, cr4, dr7, eflags, rights};
@@ -76,6 +76,7 @@ pub fn describe<B: Bus>(cpu: &mut Vcpu<B>) -> String {
     _ = integers(&mut out, &cpu.state);
     _ = segments(&mut out, &cpu.state);
     _ = control(&mut out, &cpu.state);
+    _ = fpu::describe(&mut out, &cpu.state.fpu);
     out
 }
 

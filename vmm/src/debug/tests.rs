@@ -39,7 +39,7 @@ struct Debugger {
 
 impl Debugger {
     fn new() -> Self {
-        let mut guest = Guest::new(RamBus::new(4 << 20));
+        let mut guest = Guest::new(RamBus::new(4 << 20), crate::cpu::CpuModel::default());
         guest.vcpu = protected();
         guest.vcpu.bus.load(CODE.into(), &[0x40, 0xa3, 0x00, 0x00, 0x02, 0x00, 0xeb, 0xf8]);
         guest.vcpu.state.gpr[0] = 0;
@@ -93,6 +93,28 @@ fn registers_are_in_the_order_of_the_description() {
     assert_eq!(debugger.guest.vcpu.state.gpr[0], 0xdead_beef);
     let with_another_cs = format!("{}10{}", &all[..8 * 10], &all[8 * 10 + 2..]);
     assert!(debugger.send(&format!("G{with_another_cs}")).1.starts_with('E'));
+}
+
+#[test]
+fn floating_point_registers_go_out_by_stack_position_and_come_back_the_same() {
+    let mut debugger = Debugger::new();
+    let one = crate::softfloat::F80 { significand: 1 << 63, sign_exponent: 0x3fff };
+    let fpu = &mut debugger.guest.vcpu.state.fpu;
+    fpu.set_top(7);
+    fpu.registers[7] = one;
+    fpu.valid = 1 << 7;
+    fpu.xmm[2] = 0x11;
+    let before = fpu.clone();
+
+    let (_, all) = debugger.send("g");
+
+    let st0 = 2 * 16 * 4;
+    assert_eq!(&all[st0..st0 + 20], "0000000000000080ff3f");
+    // FTAG is the third of the eight: R7 valid, all others empty.
+    let ftag = st0 + 2 * (80 + 8);
+    assert_eq!(&all[ftag..ftag + 8], "ff3f0000");
+    assert_eq!(debugger.send(&format!("G{all}")).1, "OK");
+    assert_eq!(debugger.guest.vcpu.state.fpu, before);
 }
 
 #[test]
