@@ -36,6 +36,9 @@ pub mod page_fault {
     pub const RESERVED: u32 = 1 << 3;
 }
 
+/// No exception has this number: see [`Fault::retry`].
+const RETRY: u8 = u8::MAX;
+
 /// How exceptions combine into double faults (SDM vol. 3, "Interrupt 8").
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FaultClass {
@@ -60,6 +63,18 @@ impl Fault {
     #[cold]
     pub const fn with_code(vector: u8, error_code: u32) -> Self {
         Self { vector, error_code: Some(error_code), payload: 0, in_new_task: false }
+    }
+
+    /// No exception: the instruction has done nothing and is to be executed again, after the engine has looked for
+    /// interrupts. Nothing is delivered.
+    #[cold]
+    pub const fn retry() -> Self {
+        Self::new(RETRY)
+    }
+
+    /// Whether this is [`Fault::retry`].
+    pub const fn is_retry(&self) -> bool {
+        self.vector == RETRY
     }
 
     /// #DE.

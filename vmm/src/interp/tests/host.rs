@@ -31,10 +31,10 @@ struct Frame {
 }
 
 /// A page that can be executed.
-struct CodePage(*mut u8);
+pub(super) struct CodePage(*mut u8);
 
 impl CodePage {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         // SAFETY: an anonymous private mapping at an address of the kernel's choice aliases nothing.
         let page = unsafe {
             libc::mmap(
@@ -48,6 +48,11 @@ impl CodePage {
         };
         assert_ne!(page, libc::MAP_FAILED);
         CodePage(page.cast())
+    }
+
+    /// Where it is, for code that another module writes.
+    pub(super) fn as_ptr(&self) -> *mut u8 {
+        self.0
     }
 
     /// Runs one instruction on a machine.

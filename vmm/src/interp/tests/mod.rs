@@ -2,6 +2,9 @@
 //! tested against silicon: `vmm/tests/vectors_286.rs` and `host.rs`.
 
 mod engine;
+mod fpu;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod fpu_host;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod host;
 mod instructions;
