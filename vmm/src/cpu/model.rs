@@ -56,7 +56,8 @@ pub enum CpuModel {
 }
 
 /// What all models have.
-const COMMON: u32 = feature::DE
+const COMMON: u32 = feature::FPU
+    | feature::DE
     | feature::PSE
     | feature::TSC
     | feature::MSR
@@ -67,7 +68,8 @@ const COMMON: u32 = feature::DE
     | feature::PGE
     | feature::CMOV
     | feature::PAT
-    | feature::PSE36;
+    | feature::PSE36
+    | feature::FXSR;
 
 /// A processor that does not exist here.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

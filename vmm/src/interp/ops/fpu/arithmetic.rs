@@ -9,7 +9,7 @@ use crate::cpu::registers::{Seg, eflags};
 use crate::interp::decode::{Decoded, Kind};
 use crate::interp::op::{Handler, Op};
 use crate::softfloat::x87::{self, Remainder, ValueKind};
-use crate::softfloat::{Env, F32, F64, F80, Format, Relation};
+use crate::softfloat::{Env, F32, F64, F80, Format, Relation, exception};
 use iced_x86::{MemorySize, Mnemonic};
 
 /// Names the handler of an instruction of this group.
@@ -204,11 +204,12 @@ fn set_conditions<B: Bus>(cpu: &mut Vcpu<B>, conditions: u16) {
     fpu.status = fpu.status & !fsw::CONDITIONS | conditions;
 }
 
-/// Takes over what a comparison raised. Whether its outcome is told: an unmasked denormal does not keep it from that.
+/// Takes over what a comparison raised. Whether its outcome is told, and whether registers are popped: an unmasked
+/// denormal keeps it from that alone.
 #[inline(always)]
-fn compared<B: Bus>(cpu: &mut Vcpu<B>, env: &Env) -> bool {
-    complete(cpu, env);
-    env.flags & env.unmasked & crate::softfloat::exception::IE == 0
+fn compared<B: Bus>(cpu: &mut Vcpu<B>, env: &Env) -> (bool, bool) {
+    let goes_on = complete(cpu, env);
+    (env.flags & env.unmasked & exception::IE == 0, goes_on)
 }
 
 #[inline(always)]
@@ -218,15 +219,19 @@ fn finish_comparison<B: Bus>(
     pops: u8,
     relation: impl Fn(&mut Env, F80) -> Relation,
 ) {
-    let relation = if empty {
-        underflow(cpu).then_some(Relation::Unordered)
+    let mut result = Relation::Unordered;
+    let (told, popped) = if empty {
+        let masked = underflow(cpu);
+        (masked, masked)
     } else {
         let mut env = environment(&cpu.state.fpu);
-        let relation = relation(&mut env, cpu.state.fpu.st(0));
-        compared(cpu, &env).then_some(relation)
+        result = relation(&mut env, cpu.state.fpu.st(0));
+        compared(cpu, &env)
     };
-    if let Some(relation) = relation {
-        set_conditions(cpu, conditions(relation));
+    if told {
+        set_conditions(cpu, conditions(result));
+    }
+    if popped {
         pop(cpu, pops);
     }
 }
@@ -266,21 +271,25 @@ fn compare_to_flags<B: Bus, const QUIET: bool, const POPS: u8>(cpu: &mut Vcpu<B>
     begin(cpu)?;
     note(cpu, op);
     let fpu = &cpu.state.fpu;
-    let relation = if fpu.is_empty(0) | fpu.is_empty(op.rm) {
-        underflow(cpu).then_some(Relation::Unordered)
+    let mut relation = Relation::Unordered;
+    let (told, popped) = if fpu.is_empty(0) | fpu.is_empty(op.rm) {
+        let masked = underflow(cpu);
+        (masked, masked)
     } else {
         let mut env = environment(fpu);
         let (a, b) = (fpu.st(0), fpu.st(op.rm));
-        let relation = if QUIET { x87::compare_quiet(&mut env, a, b) } else { x87::compare(&mut env, a, b) };
-        compared(cpu, &env).then_some(relation)
+        relation = if QUIET { x87::compare_quiet(&mut env, a, b) } else { x87::compare(&mut env, a, b) };
+        compared(cpu, &env)
     };
-    if let Some(relation) = relation {
+    if told {
         cpu.lazy.set_bits(match relation {
             Relation::Greater => 0,
             Relation::Less => eflags::CF,
             Relation::Equal => eflags::ZF,
             Relation::Unordered => eflags::ZF | eflags::PF | eflags::CF,
         });
+    }
+    if popped {
         pop(cpu, POPS);
     }
     Ok(())
@@ -375,7 +384,7 @@ fn scale<B: Bus>(cpu: &mut Vcpu<B>, op: &Op<B>) -> Exec {
 fn remainder<B: Bus, const NEAREST: bool>(cpu: &mut Vcpu<B>, op: &Op<B>) -> Exec {
     begin(cpu)?;
     note(cpu, op);
-    set_conditions(cpu, 0);
+    cpu.state.fpu.status &= !fsw::C2;
     let fpu = &cpu.state.fpu;
     if fpu.is_empty(0) | fpu.is_empty(1) {
         if underflow(cpu) {

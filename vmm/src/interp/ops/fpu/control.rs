@@ -100,6 +100,7 @@ fn ignored<B: Bus>(cpu: &mut Vcpu<B>, _op: &Op<B>) -> Exec {
 fn free<B: Bus, const POP: bool>(cpu: &mut Vcpu<B>, op: &Op<B>) -> Exec {
     begin(cpu)?;
     cpu.state.fpu.free(op.reg);
+    set_c1(&mut cpu.state.fpu, false);
     if POP {
         cpu.state.fpu.pop();
     }

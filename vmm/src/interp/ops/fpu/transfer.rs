@@ -32,7 +32,8 @@ pub fn select<B: Bus>(form: &Decoded, op: &mut Op<B>) -> Option<Handler<B>> {
             _ => load::<B, Decimal>,
         },
         Fst if !memory => store_register::<B, 0>,
-        Fstp | Fstpnce if !memory => store_register::<B, 1>,
+        Fstp if !memory => store_register::<B, 1>,
+        Fstpnce => move_register::<B>,
         Fstp if size == MemorySize::Float80 => store::<B, Extended, 1>,
         Fst | Fist => match size {
             MemorySize::Float32 => store::<B, F32, 0>,
@@ -286,7 +287,7 @@ fn load_register<B: Bus>(cpu: &mut Vcpu<B>, op: &Op<B>) -> Exec {
     note(cpu, op);
     let fpu = &cpu.state.fpu;
     let value = fpu.st(op.reg);
-    if fpu.is_empty(op.reg) && !is_full(fpu) {
+    if fpu.is_empty(op.reg) {
         if underflow(cpu) {
             cpu.state.fpu.push(F80::INDEFINITE);
         }
@@ -341,6 +342,21 @@ fn store_register<B: Bus, const POPS: u8>(cpu: &mut Vcpu<B>, op: &Op<B>) -> Exec
     }
     cpu.state.fpu.set_st(op.reg, value);
     pop(cpu, POPS);
+    Ok(())
+}
+
+/// FSTPNCE, an alias of FSTP that was never documented: it does not mind that ST(0) is empty, and empties ST(i) too.
+fn move_register<B: Bus>(cpu: &mut Vcpu<B>, op: &Op<B>) -> Exec {
+    begin(cpu)?;
+    note(cpu, op);
+    let fpu = &mut cpu.state.fpu;
+    set_c1(fpu, false);
+    let (value, empty) = (fpu.st(0), fpu.is_empty(0));
+    fpu.set_st(op.reg, value);
+    if empty {
+        fpu.free(op.reg);
+    }
+    fpu.pop();
     Ok(())
 }
 
