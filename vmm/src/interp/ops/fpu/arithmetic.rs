@@ -272,23 +272,21 @@ fn compare_to_flags<B: Bus, const QUIET: bool, const POPS: u8>(cpu: &mut Vcpu<B>
     note(cpu, op);
     let fpu = &cpu.state.fpu;
     let mut relation = Relation::Unordered;
-    let (told, popped) = if fpu.is_empty(0) | fpu.is_empty(op.rm) {
-        let masked = underflow(cpu);
-        (masked, masked)
+    let popped = if fpu.is_empty(0) | fpu.is_empty(op.rm) {
+        underflow(cpu)
     } else {
         let mut env = environment(fpu);
         let (a, b) = (fpu.st(0), fpu.st(op.rm));
         relation = if QUIET { x87::compare_quiet(&mut env, a, b) } else { x87::compare(&mut env, a, b) };
-        compared(cpu, &env)
+        complete(cpu, &env)
     };
-    if told {
-        cpu.lazy.set_bits(match relation {
-            Relation::Greater => 0,
-            Relation::Less => eflags::CF,
-            Relation::Equal => eflags::ZF,
-            Relation::Unordered => eflags::ZF | eflags::PF | eflags::CF,
-        });
-    }
+    // Even when an unmasked exception came up (SDM vol. 2, FCOMI, "Comparison Results").
+    cpu.lazy.set_bits(match relation {
+        Relation::Greater => 0,
+        Relation::Less => eflags::CF,
+        Relation::Equal => eflags::ZF,
+        Relation::Unordered => eflags::ZF | eflags::PF | eflags::CF,
+    });
     if popped {
         pop(cpu, POPS);
     }
@@ -384,6 +382,7 @@ fn scale<B: Bus>(cpu: &mut Vcpu<B>, op: &Op<B>) -> Exec {
 fn remainder<B: Bus, const NEAREST: bool>(cpu: &mut Vcpu<B>, op: &Op<B>) -> Exec {
     begin(cpu)?;
     note(cpu, op);
+    // Without a quotient C0 and C3 stay as they are.
     cpu.state.fpu.status &= !fsw::C2;
     let fpu = &cpu.state.fpu;
     if fpu.is_empty(0) | fpu.is_empty(1) {
@@ -398,6 +397,7 @@ fn remainder<B: Bus, const NEAREST: bool>(cpu: &mut Vcpu<B>, op: &Op<B>) -> Exec
     env.rounded_up = false;
     if complete(cpu, &env) {
         cpu.state.fpu.set_st(0, value);
+        let Some(quotient) = quotient else { return Ok(()) };
         let bit = |n: u8, condition: u16| if quotient >> n & 1 != 0 { condition } else { 0 };
         let incomplete = if is_complete { 0 } else { fsw::C2 };
         set_conditions(cpu, bit(0, fsw::C1) | bit(1, fsw::C3) | bit(2, fsw::C0) | incomplete);

@@ -345,16 +345,14 @@ fn store_register<B: Bus, const POPS: u8>(cpu: &mut Vcpu<B>, op: &Op<B>) -> Exec
     Ok(())
 }
 
-/// FSTPNCE, an alias of FSTP that was never documented: it does not mind that ST(0) is empty, and empties ST(i) too.
+/// FSTPNCE, an alias of FSTP that was never documented: it does not mind that ST(0) is empty, and then only pops.
 fn move_register<B: Bus>(cpu: &mut Vcpu<B>, op: &Op<B>) -> Exec {
     begin(cpu)?;
     note(cpu, op);
     let fpu = &mut cpu.state.fpu;
     set_c1(fpu, false);
-    let (value, empty) = (fpu.st(0), fpu.is_empty(0));
-    fpu.set_st(op.reg, value);
-    if empty {
-        fpu.free(op.reg);
+    if !fpu.is_empty(0) {
+        fpu.set_st(op.reg, fpu.st(0));
     }
     fpu.pop();
     Ok(())
