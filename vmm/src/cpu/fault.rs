@@ -61,6 +61,9 @@ pub mod page_fault {
     pub const RESERVED: u32 = 1 << 3;
 }
 
+/// No exception has this number: see [`Fault::retry`].
+const RETRY: u8 = u8::MAX;
+
 /// How exceptions combine into double faults (SDM vol. 3, "Interrupt 8").
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FaultClass {
@@ -120,6 +123,18 @@ impl Fault {
     /// and must not be restored.
     pub const fn in_new_task(self) -> bool {
         self.0.get() & part::IN_NEW_TASK != 0
+    }
+
+    /// No exception: the instruction has done nothing and is to be executed again, after the engine has looked for
+    /// interrupts. Nothing is delivered.
+    #[cold]
+    pub const fn retry() -> Self {
+        Self::new(RETRY)
+    }
+
+    /// Whether this is [`Fault::retry`].
+    pub const fn is_retry(&self) -> bool {
+        self.vector() == RETRY
     }
 
     /// #DE.

@@ -50,6 +50,8 @@ pub struct Decoded {
     pub wide_address: bool,
     /// The first byte that is no prefix.
     pub opcode: u8,
+    /// The byte after that: ModRM of an instruction of one opcode byte.
+    pub second: u8,
 }
 
 impl Decoded {
@@ -116,16 +118,18 @@ pub fn decode<B: Bus>(bytes: &[u8], wide: bool) -> Outcome<B> {
         op.ends = Ends::Full;
         return Outcome::Op(op, InBlock { flags: FlagUse::opaque(), side_exit: None });
     }
-    translate(instruction, opcode(bytes))
+    let (opcode, second) = first_bytes(bytes);
+    translate(instruction, opcode, second)
 }
 
-/// The first byte that is no prefix.
-fn opcode(bytes: &[u8]) -> u8 {
+/// The first byte that is no prefix, and the next one.
+fn first_bytes(bytes: &[u8]) -> (u8, u8) {
     let is_prefix = |byte: &u8| matches!(byte, 0x26 | 0x2e | 0x36 | 0x3e | 0x64..=0x67 | 0xf0 | 0xf2 | 0xf3);
-    bytes.iter().copied().find(|byte| !is_prefix(byte)).unwrap_or(0)
+    let mut rest = bytes.iter().copied().skip_while(is_prefix);
+    (rest.next().unwrap_or(0), rest.next().unwrap_or(0))
 }
 
-fn translate<B: Bus>(instruction: Instruction, opcode: u8) -> Outcome<B> {
+fn translate<B: Bus>(instruction: Instruction, opcode: u8, second: u8) -> Outcome<B> {
     let mut op = Op::new(ops::undefined);
     op.len = instruction.len() as u8;
     let mut form = Decoded {
@@ -135,6 +139,7 @@ fn translate<B: Bus>(instruction: Instruction, opcode: u8) -> Outcome<B> {
         kinds: [Kind::None; 3],
         wide_address: true,
         opcode,
+        second,
         instruction,
     };
     for n in 0..instruction.op_count().min(3) {

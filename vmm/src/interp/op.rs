@@ -98,6 +98,20 @@ impl<B: Bus> Op<B> {
         self.address_mask = mask;
     }
 
+    /// Says that EIP is that of the next instruction when the operation runs, because none follows it in a block.
+    pub fn comes_last(&mut self) {
+        if self.ends == Ends::Not {
+            self.ends = Ends::Near;
+        }
+    }
+
+    /// EIP of this very instruction, from within its handler. (Within a block EIP is that of the block's start.)
+    #[inline(always)]
+    pub fn address(&self, cpu: &Vcpu<B>) -> u32 {
+        let to_end = if self.ends == Ends::Not { u32::from(self.end) } else { 0 };
+        cpu.state.eip.wrapping_add(to_end).wrapping_sub(u32::from(self.len))
+    }
+
     /// The offset of the memory operand in its segment.
     #[inline(always)]
     pub fn offset(&self, cpu: &Vcpu<B>) -> u32 {

@@ -328,6 +328,9 @@ impl<B: Bus> Interp<B> {
                 break;
             }
         }
+        if let Some(last) = ops.last_mut() {
+            last.comes_last();
+        }
         if ops.is_empty() {
             self.cache.drop_range(cpu, location.physical, 1);
             return false;
@@ -402,7 +405,8 @@ impl<B: Bus> Interp<B> {
         // First the bytes of this page: the next one may be missing, and need not exist.
         for wanted in [available.min(in_page), available] {
             fetch(cpu, location.linear, &mut bytes, &mut fetched, wanted)?;
-            if let Outcome::Op(op, _) = decode(bytes.get(..wanted).unwrap_or(&bytes), wide) {
+            if let Outcome::Op(mut op, _) = decode(bytes.get(..wanted).unwrap_or(&bytes), wide) {
+                op.comes_last();
                 return Ok(op);
             }
         }
@@ -410,6 +414,9 @@ impl<B: Bus> Interp<B> {
     }
 
     fn deliver(&mut self, cpu: &mut Vcpu<B>, fault: Fault) {
+        if fault.is_retry() {
+            return;
+        }
         self.statistics.faults += 1;
         cpu.deliver_fault(fault);
         if cpu.code.has_written() {

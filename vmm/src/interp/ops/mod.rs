@@ -38,7 +38,7 @@ pub fn select<B: Bus>(form: &Decoded, op: &mut Op<B>) -> Handler<B> {
         .or_else(|| bcd::select(form))
         .or_else(|| io::select(form, op))
         .or_else(|| system::select(form, op))
-        .or_else(|| fpu::select(form))
+        .or_else(|| fpu::select(form, op))
         .unwrap_or_else(|| {
             op.ends = Ends::Full;
             undefined

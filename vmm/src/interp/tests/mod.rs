@@ -3,6 +3,9 @@
 
 mod debugger;
 mod engine;
+mod fpu;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod fpu_host;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod host;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
