@@ -153,14 +153,16 @@ impl FpuState {
 
     /// MMi, the significand of Ri.
     #[inline(always)]
-    pub const fn mm(&self, register: u8) -> u64 {
-        self.registers[(register & 7) as usize].significand
+    pub const fn mm(&self, register: u8) -> &u64 {
+        &self.registers[(register & 7) as usize].significand
     }
 
-    /// Writes MMi: sign and exponent of Ri become ones.
+    /// MMi to be written: sign and exponent of Ri become ones.
     #[inline(always)]
-    pub const fn set_mm(&mut self, register: u8, value: u64) {
-        self.registers[(register & 7) as usize] = F80 { significand: value, sign_exponent: u16::MAX };
+    pub const fn mm_mut(&mut self, register: u8) -> &mut u64 {
+        let register = &mut self.registers[(register & 7) as usize];
+        register.sign_exponent = u16::MAX;
+        &mut register.significand
     }
 
     /// What every MMX instruction but EMMS does: all registers are valid, R0 is ST(0).

@@ -359,9 +359,9 @@ impl<B: Bus> Vcpu<B> {
 
     /// Before every instruction on MMX registers; `needed` are the features that brought it.
     #[inline(always)]
-    pub fn check_mmx(&self, needed: u32) -> Exec {
+    pub fn check_mmx(&mut self, needed: u32) -> Exec {
         self.check_vector(needed)?;
-        self.check_pending_mf()
+        self.check_fpu_error()
     }
 
     /// Before every instruction on XMM registers; `needed` are the features that brought it.
@@ -375,9 +375,9 @@ impl<B: Bus> Vcpu<B> {
 
     /// Before every instruction on both.
     #[inline(always)]
-    pub fn check_mmx_and_xmm(&self, needed: u32) -> Exec {
+    pub fn check_mmx_and_xmm(&mut self, needed: u32) -> Exec {
         self.check_xmm(needed)?;
-        self.check_pending_mf()
+        self.check_fpu_error()
     }
 
     /// With EM set there are no vector instructions; with TS set the registers belong to another task.
@@ -395,7 +395,7 @@ impl<B: Bus> Vcpu<B> {
 
     /// #MF when an x87 instruction has left an unmasked exception.
     #[inline(always)]
-    pub fn check_pending_mf(&self) -> Exec {
+    pub fn check_fpu_error(&mut self) -> Exec {
         if self.state.fpu.status & fsw::ES != 0 { Err(Fault::mf()) } else { Ok(()) }
     }
 }
