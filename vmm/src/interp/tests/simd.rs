@@ -147,7 +147,7 @@ pub(super) fn bench() -> Bench {
 
 fn execute(cpu: &mut Vcpu<RamBus>, bytes: &[u8]) -> Exec {
     match decode::<RamBus>(bytes, true) {
-        Outcome::Op(op) => (op.handler)(cpu, &op),
+        Outcome::Op(op, _) => (op.handler)(cpu, &op),
         Outcome::Incomplete => panic!("{bytes:02x?} is incomplete"),
     }
 }
