@@ -3,6 +3,7 @@
 use super::generate::{Approximate, Generator, Loose, Sequence};
 use super::isa::{self, Class};
 use super::machine::{Engine, Event, IMAGE, Image, Machine, Outcome, Program, address_of, at, fx};
+use super::undefined;
 use iced_x86::{Code, CpuidFeature, Decoder, DecoderOptions, Formatter, Instruction, NasmFormatter};
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -25,6 +26,8 @@ pub struct Comparison<'a> {
     image: Box<Image>,
     after: [Box<Image>; 2],
     counts: BTreeMap<Code, Count>,
+    /// Print each sequence before it runs.
+    pub list: bool,
     /// Instructions generated.
     pub instructions: u64,
     /// Exceptions by vector.
@@ -38,6 +41,8 @@ pub struct Comparison<'a> {
 /// What is not compared at the point where a run ended.
 struct Ignored {
     flags: u32,
+    /// An instruction faulted of which it is open how far it gets before that.
+    partial: Option<undefined::Partial>,
     loose: Loose,
 }
 
@@ -59,6 +64,7 @@ impl<'a> Comparison<'a> {
             image: image(),
             after: [image(), image()],
             counts: BTreeMap::new(),
+            list: false,
             instructions: 0,
             exceptions: BTreeMap::new(),
             loose: 0,
@@ -70,6 +76,11 @@ impl<'a> Comparison<'a> {
     pub fn check(&mut self, seed: u64) -> Result<(), String> {
         let sequence = self.generator.sequence(seed, &mut self.image);
         let program = sequence.program(sequence.pieces.len());
+        if self.list {
+            let mut text = String::new();
+            describe(&mut text, &sequence, &(0..sequence.pieces.len()).collect::<Vec<_>>());
+            println!("{}\n{text}", show(&sequence.before, true));
+        }
         let [reference, engine] = self.run(&program, &sequence.before);
         self.note(&sequence, &program, &reference);
         let ignored = ignored(&sequence, &program, &reference);
@@ -90,8 +101,10 @@ impl<'a> Comparison<'a> {
     fn same(&self, reference: &Outcome, engine: &Outcome, ignored: &Ignored) -> bool {
         let mask = !(ignored.flags | eflags::RF);
         let (a, b) = (&reference.machine, &engine.machine);
-        reference.event == engine.event
-            && a.gpr == b.gpr
+        let exceptions = [reference, engine].map(|outcome| matches!(outcome.event, Event::Exception { .. }));
+        (reference.event == engine.event
+            || ignored.partial == Some(undefined::Partial::Which) && exceptions == [true; 2])
+            && (a.gpr == b.gpr || ignored.partial == Some(undefined::Partial::Registers))
             && a.eip == b.eip
             && a.segments == b.segments
             && (a.eflags ^ b.eflags) & mask == 0
@@ -250,13 +263,18 @@ fn ignored_by(sequence: &Sequence, program: &Program, reference: &Outcome, count
     let at_end = sequence.pieces.get(count).map_or(sequence.undefined, |piece| piece.undefined);
     let offset = reference.machine.eip.wrapping_sub(program.start) as usize;
     let stopped = sequence.pieces.iter().take(count).find(|piece| piece.bytes.start == offset);
+    let inside = offset <= sequence.bytes.len();
     let flags = match (reference.event, stopped) {
         (Event::Exception { .. }, Some(piece)) => piece.undefined,
-        // Behind the sequence, or nowhere in it.
+        // Somewhere a jump led to: it is not known which.
+        (Event::Exception { .. }, None) if !inside => {
+            sequence.pieces.iter().take(count).fold(at_end, |flags, piece| flags | piece.undefined)
+        }
         _ => at_end,
     };
+    let partial = stopped.and_then(|piece| undefined::partial(piece.code));
     let whole = count == sequence.pieces.len() && stopped.is_none();
-    Ignored { flags, loose: if whole { sequence.loose.clone() } else { Loose::default() } }
+    Ignored { flags, partial, loose: if whole { sequence.loose.clone() } else { Loose::default() } }
 }
 
 /// What differs in x87, MMX and SSE.

@@ -3,7 +3,7 @@
 //! The generator follows what it knows of registers through the sequence, so that most memory operands hit
 //! memory, and which flags are undefined, so that nothing reads them.
 
-use super::isa::Class;
+use super::isa::{self, Class};
 use super::machine::{Image, LOCAL_SEGMENTS, Machine, Program, at, exit_jump, selector};
 use super::operands::Place;
 use super::random::Random;
@@ -121,6 +121,8 @@ pub(super) struct Builder<'a> {
     branches: Vec<Branch>,
     undefined: u32,
     last: bool,
+    /// NT may be set.
+    nested: bool,
 }
 
 const ECX: usize = 1;
@@ -153,8 +155,9 @@ const SELECTORS: [u16; 14] = [
     selector::SMALL,
     selector::SMALL_READ_ONLY,
     selector::EXPAND_DOWN,
+    // Null with another RPL would be made zero by the host's kernel whenever it interrupts.
     0,
-    3,
+    0,
     selector::DATA & !3,
     selector::CODE,
     selector::KERNEL_DATA,
@@ -210,6 +213,7 @@ impl Generator {
             branches: Vec::new(),
             undefined: 0,
             last: false,
+            nested: before.eflags & eflags::NT != 0,
         };
         let mut done = 0;
         while done < count && !builder.last {
@@ -614,7 +618,7 @@ impl Builder<'_> {
             instruction.set_has_lock_prefix(true);
         }
         match self.random.below(100) {
-            0 => Some(LOCK).filter(|_| !instruction.has_lock_prefix()),
+            0 => Some(LOCK).filter(|_| !instruction.has_lock_prefix() && !takes_lock(instruction.code())),
             1 if !memory && !instruction.is_string_instruction() && !instruction.is_jcc_short_or_near() => {
                 Some(self.random.pick(&SEGMENTS))
             }
@@ -625,18 +629,17 @@ impl Builder<'_> {
     /// Pointers and counts for instructions with implied memory operands.
     fn prepare_string(&mut self, instruction: &mut Instruction) {
         let info = instruction.code().op_code();
-        if info.can_use_rep_prefix()
-            && self.random.percent(60)
-            && instruction.code().mnemonic() != Mnemonic::Insb
-        {
+        if info.can_use_rep_prefix() && self.random.percent(60) {
             if info.can_use_repne_prefix() && self.random.percent(50) {
                 instruction.set_has_repne_prefix(true);
             } else {
                 instruction.set_has_rep_prefix(true);
             }
-            if self.random.percent(90) {
-                let count =
-                    if self.random.percent(90) { self.random.below(40) } else { self.random.below(3000) };
+            // Processors differ in whether REP INS of nothing is allowed to those who may not use ports.
+            let port = isa::classify(instruction.code()) == Some(Class::Faults);
+            if port || self.random.percent(90) {
+                let most = if self.random.percent(90) { 40 } else { 3000 };
+                let count = u32::from(port) + self.random.below(most);
                 self.ensure(ECX, count);
             }
         }
@@ -789,6 +792,7 @@ impl Builder<'_> {
                 let flags = self.random.bits() & (eflags::DEFINED & !eflags::TF);
                 let rare = self.random.percent(5);
                 let flags = if rare { flags | eflags::TF } else { flags & !(eflags::AC | eflags::NT) };
+                self.nested |= flags & eflags::NT != 0;
                 self.push_constant(flags);
             }
             M::Int if !matches!(instruction.immediate8(), 0..=0x1f | 0x81..) => {
@@ -803,6 +807,10 @@ impl Builder<'_> {
                 let value = self.random.bits() & 0xffff;
                 self.store(instruction, 24, Code::Mov_rm32_imm32, value);
             }
+            // AMD's UD0 and UD1 have no operands: they end earlier.
+            M::Ud0 | M::Ud1 if self.ip() % 0x1000 > 0xff0 => return None,
+            // With NT set it would leave a task, if the host's mode had tasks.
+            M::Iret | M::Iretd if self.nested => return None,
             M::Ret | M::Retf | M::Iret | M::Iretd | M::Jmp | M::Call => {
                 return self.prepare_transfer(instruction);
             }
@@ -840,6 +848,12 @@ impl Builder<'_> {
                 }
                 OpKind::Memory if matches!(code, Code::Jmp_rm32 | Code::Call_rm32) => {
                     After::StoredTarget(false)
+                }
+                OpKind::Memory if matches!(code, Code::Jmp_m1616 | Code::Call_m1616) => {
+                    // The target is cut to 16 bits, where nothing is mapped.
+                    let target = self.ip() & 0xffff | u32::from(selector::CODE) << 16;
+                    self.store(instruction, 0, Code::Mov_rm32_imm32, target);
+                    After::Last
                 }
                 OpKind::Memory if matches!(code, Code::Jmp_m1632 | Code::Call_m1632) => {
                     After::StoredTarget(true)
@@ -894,6 +908,11 @@ pub(super) enum After {
     StoredTarget(bool),
     /// It does not come back.
     Last,
+}
+
+/// Accepted with LOCK by processors of AMD: VERW by a slip, MOV CR0 as another name of CR8.
+fn takes_lock(code: Code) -> bool {
+    matches!(code, Code::Verw_rm16 | Code::Verw_r32m16 | Code::Mov_r32_cr | Code::Mov_cr_r32)
 }
 
 /// iced-x86's flag bits as EFLAGS.

@@ -1,5 +1,5 @@
 //! The interpreter as an engine: a virtual CPU at privilege level 3 with the selectors and page protections
-//! of a Linux process, and one page of its own at the top of the address space for what a kernel needs.
+//! of a Linux process, and one page of its own for what a kernel needs.
 
 use super::machine::{
     Engine, Event, FxArea, Image, LOCAL_SEGMENTS, Machine, Outcome, PAGE, Program, at, fx, read_only_page,
@@ -21,8 +21,8 @@ use vmm::softfloat::F80;
 /// Instructions that no program needs: repeated string instructions stop at the end of the data.
 const BUDGET: u64 = 1 << 20;
 
-/// The guest kernel's page, and what is where in it.
-const SYSTEM: u32 = 0xffff_e000;
+/// The guest kernel's page, which hardly any program comes across, and what is where in it.
+const SYSTEM: u32 = 0x9d3c_7000;
 const GDT: u32 = 0;
 const GDT_SIZE: u32 = 16 * 8;
 const LDT: u32 = 0x100;

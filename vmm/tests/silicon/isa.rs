@@ -78,6 +78,9 @@ pub fn classify(code: Code) -> Option<Class> {
 
 /// Whether the interpreter is to execute it: whole units can be switched off while they do not exist.
 pub fn exists(code: Code, fpu: bool, simd: bool) -> bool {
+    if code == Code::Wait {
+        return fpu;
+    }
     code.cpuid_features().iter().all(|feature| match feature {
         CpuidFeature::FPU | CpuidFeature::FPU287 | CpuidFeature::FPU387 => fpu,
         CpuidFeature::MMX | CpuidFeature::SSE | CpuidFeature::SSE2 | CpuidFeature::FXSR => simd,

@@ -21,8 +21,8 @@ pub mod at {
     pub const CODE: u32 = 0x3003_0000;
     /// Bytes there.
     pub const CODE_SIZE: u32 = 2 * PAGE;
-    /// One page that belongs to the host side (it must be below 4 GiB); readable.
-    pub const TRAMPOLINE: u32 = 0x3004_0000;
+    /// One page that belongs to the host side (it must be below 4 GiB), away from what programs come across.
+    pub const TRAMPOLINE: u32 = 0x6b2e_d000;
 }
 
 /// Selectors, those of 64-bit Linux, and three in the local descriptor table.

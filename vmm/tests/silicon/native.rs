@@ -16,7 +16,7 @@ use std::io;
 use std::ptr::{NonNull, null_mut};
 use std::sync::atomic::{AtomicPtr, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use vmm::cpu::registers::vector;
+use vmm::cpu::registers::{eflags, vector};
 
 /// Where in the trampoline page the way in starts; the way out starts at offset zero.
 const ENTER_OFFSET: u32 = 0x400;
@@ -258,9 +258,12 @@ extern "C" fn handle(signal: i32, _info: *mut libc::siginfo_t, context: *mut lib
         let entering =
             active.as_ref().is_some_and(|active| active.enter_at == registers[libc::REG_RIP as usize] as u64);
         // TF was set before the far jump at the end: the trap comes after it, in 64-bit code.
-        let left = registers[libc::REG_RIP as usize] as u64 == u64::from(at::TRAMPOLINE)
-            && registers[libc::REG_TRAPNO as usize] as u8 == vector::DB;
-        if active.is_null() || segments as u16 != selector::CODE && !entering && !left {
+        let rip = registers[libc::REG_RIP as usize] as u64;
+        let left =
+            rip == u64::from(at::TRAMPOLINE) && registers[libc::REG_TRAPNO as usize] as u8 == vector::DB;
+        // Nothing else is below 4 GiB, so a program was there, if in the wrong mode.
+        let program = rip <= u64::from(u32::MAX) && rip as u32 & !(PAGE - 1) != at::TRAMPOLINE;
+        if active.is_null() || !program && !entering && !left {
             // Not ours: die of it as if this handler was not there.
             libc::signal(signal, libc::SIG_DFL);
             return;
@@ -506,7 +509,7 @@ impl Engine for Native {
         let mut machine = Machine {
             gpr: after.gpr,
             eip: after.eip,
-            eflags: after.eflags,
+            eflags: after.eflags & !eflags::RF,
             segments: after.segments.map(|selector| selector as u16),
             fx: after.after,
         };
@@ -520,7 +523,11 @@ impl Engine for Native {
                 let number = after.vector as u8;
                 Event::Exception {
                     vector: number,
-                    error: if WITH_ERROR_CODE.contains(&number) { after.error & !FETCH } else { 0 },
+                    error: match number {
+                        vector::PF => after.error & !FETCH,
+                        _ if WITH_ERROR_CODE.contains(&number) => after.error,
+                        _ => 0,
+                    },
                     address: if number == vector::PF { after.address } else { 0 },
                 }
             }

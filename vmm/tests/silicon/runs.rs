@@ -37,6 +37,7 @@ fn run(sequences: u64) {
     let mut comparison = Comparison::new(&mut native, &mut interpreter, codes);
     let first = from_environment("VMSIM_SILICON_SEED", 1);
     let sequences = from_environment("VMSIM_SILICON_SEQUENCES", sequences);
+    comparison.list = std::env::var_os("VMSIM_SILICON_LIST").is_some();
     let start = Instant::now();
     let mut failures = Vec::new();
     for seed in first..first.saturating_add(sequences) {

@@ -1,7 +1,7 @@
 //! What the manual leaves undefined, and what is only approximate. Everything that the comparison ignores is
 //! decided here.
 
-use iced_x86::{Instruction, Mnemonic, OpKind, Register};
+use iced_x86::{Code, Instruction, Mnemonic, OpKind, Register};
 use vmm::cpu::registers::eflags::{AF, ARITHMETIC, CF, OF, PF, SF, ZF};
 
 /// The arithmetic flags that an instruction leaves undefined (SDM vol. 2). `cl` is CL where it is known.
@@ -64,5 +64,24 @@ pub fn result(instruction: &Instruction, cl: Option<u32>) -> bool {
         // BSWAP of a 16-bit register.
         Mnemonic::Bswap => instruction.op0_register().size() == 2,
         _ => false,
+    }
+}
+
+/// What is open when an instruction raises an exception.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Partial {
+    /// POPA: how many registers have been loaded.
+    Registers,
+    /// CMPS: which of two operands is read first, so which exception is raised when both fault.
+    Which,
+}
+
+/// What is open when the instruction raises an exception.
+pub fn partial(code: Code) -> Option<Partial> {
+    match code.mnemonic() {
+        Mnemonic::Popa | Mnemonic::Popad => Some(Partial::Registers),
+        Mnemonic::Cmpsb | Mnemonic::Cmpsw => Some(Partial::Which),
+        Mnemonic::Cmpsd if code == Code::Cmpsd_m32_m32 => Some(Partial::Which),
+        _ => None,
     }
 }
