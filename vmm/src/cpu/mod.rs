@@ -132,6 +132,18 @@ impl<B: Bus> Vcpu<B> {
         self.state_replaced();
     }
 
+    /// INIT#: as RESET#, but the floating-point unit, model-specific registers and CR0.CD and NW stay as they are
+    /// (SDM vol. 3, "Processor State After Reset").
+    pub fn init(&mut self) {
+        let fresh = CpuState::at_reset(self.state.model);
+        let old = std::mem::replace(&mut self.state, fresh);
+        const KEPT: u32 = cr0::CD | cr0::NW;
+        self.state.cr0 = self.state.cr0 & !KEPT | old.cr0 & KEPT;
+        self.state.msr = old.msr;
+        self.state.fpu = old.fpu;
+        self.state_replaced();
+    }
+
     /// Takes over a state that was saved.
     pub fn load_state(&mut self, state: CpuState) -> Result<(), InvalidState> {
         self.state = state.validated()?;

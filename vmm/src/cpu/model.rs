@@ -60,12 +60,37 @@ const COMMON: u32 = feature::DE
     | feature::PSE
     | feature::TSC
     | feature::MSR
+    | feature::PAE
     | feature::CX8
     | feature::SEP
+    | feature::MTRR
     | feature::PGE
-    | feature::CMOV;
+    | feature::CMOV
+    | feature::PAT
+    | feature::PSE36;
+
+/// A processor that does not exist here.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("'{0}' is no CPU model: use pentium2, pentium3 or max")]
+pub struct UnknownModel(pub String);
+
+impl std::str::FromStr for CpuModel {
+    type Err = UnknownModel;
+
+    fn from_str(name: &str) -> Result<Self, UnknownModel> {
+        match name {
+            "pentium2" => Ok(CpuModel::Pentium2),
+            "pentium3" => Ok(CpuModel::Pentium3),
+            "max" => Ok(CpuModel::Max),
+            other => Err(UnknownModel(other.into())),
+        }
+    }
+}
 
 impl CpuModel {
+    /// Names of all models, the default first.
+    pub const NAMES: [&str; 3] = ["pentium3", "pentium2", "max"];
+
     /// CPUID leaf 1, EDX.
     #[inline(always)]
     pub const fn features(self) -> u32 {

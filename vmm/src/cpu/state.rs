@@ -200,6 +200,33 @@ pub struct ModelSpecific {
     pub perf_select: [u32; 2],
     /// PERFCTR0 and 1; no event is counted.
     pub perf_counter: [u64; 2],
+    /// Memory type range registers and page attribute table: kept, as every access is cached alike.
+    pub memory_types: MemoryTypes,
+}
+
+/// MTRRs and PAT (SDM vol. 3, "Memory Cache Control").
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemoryTypes {
+    /// MTRRphysBase and MTRRphysMask, in turn.
+    pub variable: [u64; 16],
+    /// The fixed-range registers in the order of their numbers.
+    pub fixed: [u64; 11],
+    /// MTRRdefType.
+    pub default_type: u64,
+    /// The page attribute table.
+    pub pat: u64,
+}
+
+impl MemoryTypes {
+    /// PAT after RESET#: WB, WT, UC-, UC, and again.
+    const PAT_AFTER_RESET: u64 = 0x0007_0406_0007_0406;
+}
+
+impl Default for MemoryTypes {
+    fn default() -> Self {
+        Self { variable: [0; 16], fixed: [0; 11], default_type: 0, pat: Self::PAT_AFTER_RESET }
+    }
 }
 
 /// Everything that instructions can see or change, apart from memory.
@@ -230,6 +257,8 @@ pub struct CpuState {
     pub cr2: u32,
     /// Page directory base.
     pub cr3: u32,
+    /// The page-directory-pointer registers of PAE paging.
+    pub pdpte: [u64; super::paging::POINTERS],
     /// Control register 4.
     pub cr4: u32,
     /// Debug registers; 4 and 5 are not used.
@@ -283,6 +312,7 @@ impl CpuState {
             cr0: cr0::CD | cr0::NW | cr0::ET,
             cr2: 0,
             cr3: 0,
+            pdpte: [0; super::paging::POINTERS],
             cr4: 0,
             dr,
             cpl: 0,
@@ -338,7 +368,8 @@ impl CpuState {
         self.eflags = self.eflags & eflags::DEFINED | eflags::FIXED;
         self.cr0 = self.cr0 & cr0::WRITABLE | cr0::ET;
         self.cr4 &= self.model.cr4();
-        self.cr3 &= cr3::DIRECTORY | cr3::PWT | cr3::PCD;
+        self.cr3 &= cr3::WRITABLE;
+        self.pdpte = self.pdpte.map(|pointer| pointer & super::paging::POINTER_DEFINED);
         self.dr[6] = self.dr[6] & dr6::WRITABLE | dr6::FIXED_ONE;
         self.dr[7] = self.dr[7] & dr7::WRITABLE | dr7::FIXED_ONE;
         self.pending_debug &= dr6::WRITABLE;

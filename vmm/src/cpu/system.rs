@@ -14,6 +14,11 @@ pub const TSC_HZ: u64 = 450_000_000;
 /// Base address bits that LGDT and LIDT load with a 16-bit operand size.
 const BASE_24: u32 = 0x00ff_ffff;
 
+/// Whether PAE paging is on.
+const fn pae_paging(cr0: u32, cr4: u32) -> bool {
+    cr0 & cr0::PG != 0 && cr4 & cr4::PAE != 0
+}
+
 impl<B: Bus> Vcpu<B> {
     /// #GP(0) unless at privilege level 0.
     #[inline]
@@ -46,10 +51,7 @@ impl<B: Bus> Vcpu<B> {
                 self.state.cr2 = value;
                 Ok(())
             }
-            3 => {
-                self.set_cr3(value);
-                Ok(())
-            }
+            3 => self.set_cr3(value),
             _ => self.set_cr4(value),
         }
     }
@@ -61,7 +63,11 @@ impl<B: Bus> Vcpu<B> {
         if paging_alone || write_through_alone {
             return Err(Fault::gp(0));
         }
-        if (self.state.cr0 ^ new) & (cr0::PG | cr0::PE | cr0::WP) != 0 {
+        let changed = self.state.cr0 ^ new;
+        if changed & (cr0::PG | cr0::CD | cr0::NW) != 0 && pae_paging(new, self.state.cr4) {
+            self.load_pointers(self.state.cr3)?;
+        }
+        if changed & (cr0::PG | cr0::PE | cr0::WP) != 0 {
             self.tlb.flush_all();
         }
         self.state.cr0 = new;
@@ -69,10 +75,15 @@ impl<B: Bus> Vcpu<B> {
         Ok(())
     }
 
-    /// Changes CR3: everything but global pages is forgotten.
-    pub(super) fn set_cr3(&mut self, value: u32) {
-        self.state.cr3 = value & (cr3::DIRECTORY | cr3::PWT | cr3::PCD);
+    /// Changes CR3: everything but global pages is forgotten. #GP(0) when the directory pointers that PAE
+    /// paging would have to load are not valid.
+    pub(super) fn set_cr3(&mut self, value: u32) -> Exec {
+        if pae_paging(self.state.cr0, self.state.cr4) {
+            self.load_pointers(value)?;
+        }
+        self.state.cr3 = value & cr3::WRITABLE;
         self.tlb.flush_local();
+        Ok(())
     }
 
     fn set_cr4(&mut self, value: u32) -> Exec {
@@ -80,6 +91,9 @@ impl<B: Bus> Vcpu<B> {
             return Err(Fault::gp(0));
         }
         if (self.state.cr4 ^ value) & (cr4::PSE | cr4::PGE | cr4::PAE) != 0 {
+            if pae_paging(self.state.cr0, value) {
+                self.load_pointers(self.state.cr3)?;
+            }
             self.tlb.flush_all();
         }
         self.state.cr4 = value;
