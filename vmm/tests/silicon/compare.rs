@@ -4,7 +4,9 @@ use super::generate::{Approximate, Generator, Loose, Sequence};
 use super::isa::{self, Class};
 use super::machine::{Engine, Event, IMAGE, Image, Machine, Outcome, Program, address_of, at, fx};
 use super::undefined;
-use iced_x86::{Code, CpuidFeature, Decoder, DecoderOptions, Formatter, Instruction, NasmFormatter};
+use iced_x86::{
+    Code, CpuidFeature, Decoder, DecoderOptions, FlowControl, Formatter, Instruction, NasmFormatter,
+};
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use vmm::cpu::registers::{eflags, vector};
@@ -14,6 +16,8 @@ use vmm::cpu::registers::{eflags, vector};
 pub struct Count {
     /// To its end.
     pub done: u64,
+    /// Seed of the last sequence where it did.
+    pub done_in: u64,
     /// To an exception.
     pub faulted: u64,
 }
@@ -132,6 +136,13 @@ impl<'a> Comparison<'a> {
                 outcome.event,
                 Event::Exception { vector: vector::BP | vector::OF | vector::DB, .. }
             );
+            // Gone to somewhere else: the first transfer may have been the last that was executed.
+            if stopped_at.is_some_and(|offset| offset > sequence.bytes.len())
+                && piece.code.flow_control() != FlowControl::Next
+            {
+                self.counts.entry(piece.code).or_default().done += u64::from(!piece.conditional);
+                break;
+            }
             match stopped_at {
                 Some(offset) if piece.bytes.start >= offset && offset <= sequence.bytes.len() => {
                     if piece.bytes.start == offset && !trap {
@@ -139,7 +150,11 @@ impl<'a> Comparison<'a> {
                     }
                     break;
                 }
-                _ if !piece.conditional => self.counts.entry(piece.code).or_default().done += 1,
+                _ if !piece.conditional => {
+                    let count = self.counts.entry(piece.code).or_default();
+                    count.done += 1;
+                    count.done_in = sequence.seed;
+                }
                 _ => {}
             }
         }
@@ -219,6 +234,11 @@ impl<'a> Comparison<'a> {
         }
     }
 
+    /// Instructions that are known to have been executed to their end or to an exception.
+    pub fn executed(&self) -> u64 {
+        self.counts.values().map(|count| count.done + count.faulted).sum()
+    }
+
     /// The encodings by mnemonic, with how often each ran to its end and to an exception. The second list is
     /// that of the encodings which did not do what their class says.
     pub fn coverage(&self) -> (String, Vec<String>) {
@@ -236,7 +256,10 @@ impl<'a> Comparison<'a> {
                     missing.push(format!("{code:?} never ran to its end ({} exceptions)", count.faulted));
                 }
                 Some(Class::Faults) if count.done != 0 || count.faulted == 0 => {
-                    missing.push(format!("{code:?} ran {} times, {} exceptions", count.done, count.faulted));
+                    missing.push(format!(
+                        "{code:?} ran {} times (seed {}), {} exceptions",
+                        count.done, count.done_in, count.faulted
+                    ));
                 }
                 _ => {}
             }

@@ -219,6 +219,10 @@ impl Generator {
         while done < count && !builder.last {
             let index = builder.random.below(builder.generator.codes.len() as u32);
             let code = builder.generator.codes[index as usize];
+            // These end a sequence.
+            if isa::classify(code) == Some(Class::Faults) && builder.random.percent(75) {
+                continue;
+            }
             if builder.instruction(code) {
                 done += 1;
                 builder.resolve(false);
@@ -254,17 +258,16 @@ impl Builder<'_> {
             self.define_flags();
         }
         let ip = self.ip() + u32::from(prefix.is_some());
-        let Ok(len) = self.generator.encoder.encode(instruction, u64::from(ip)) else { return false };
+        let encoded = self.generator.encoder.encode(instruction, u64::from(ip));
+        let mut buffer = self.generator.encoder.take_buffer();
+        if encoded.is_err() {
+            return false;
+        }
         let start = self.sequence.bytes.len();
         self.sequence.bytes.extend(prefix);
-        let encoded = self.generator.encoder.take_buffer();
-        debug_assert_eq!(encoded.len(), len);
-        self.sequence.bytes.extend(&encoded);
-        self.generator.encoder.set_buffer({
-            let mut buffer = encoded;
-            buffer.clear();
-            buffer
-        });
+        self.sequence.bytes.extend(&buffer);
+        buffer.clear();
+        self.generator.encoder.set_buffer(buffer);
         self.sequence.pieces.push(Piece {
             code: instruction.code(),
             bytes: start..self.sequence.bytes.len(),
@@ -875,7 +878,7 @@ impl Builder<'_> {
                     // The return address is cut to 16 bits, where nothing is mapped.
                     self.push_constant(self.sequence.before.eflags);
                     self.push_constant(u32::from(selector::CODE) | u32::from(selector::CODE) << 16);
-                    self.push_constant(self.sequence.before.eip | u32::from(selector::CODE) << 16);
+                    self.push_constant(self.sequence.before.eip & 0xffff | u32::from(selector::CODE) << 16);
                     return Some(After::Last);
                 }
                 let size = if instruction.op_count() == 1 { 3 } else { 1 };

@@ -306,7 +306,7 @@ fn write_tables(ram: &mut Ram) {
     map(at::DATA, physical::DATA, 3, W);
     map(at::READ_ONLY, physical::READ_ONLY, 1, 0);
     map(at::STACK, physical::STACK, 1, W);
-    map(at::CODE, physical::CODE, 2, W);
+    map(at::CODE, physical::CODE, 2, 0);
 }
 
 impl Engine for Interpreter {

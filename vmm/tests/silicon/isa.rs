@@ -67,6 +67,7 @@ pub fn classify(code: Code) -> Option<Class> {
         {
             Class::LeftOut("PREFETCHW to later processors, whose register form is undefined")
         }
+        M::Bswap if code == Code::Bswap_r16 => Class::LeftOut("its result is undefined"),
         M::Rsm => Class::Faults,
         _ if info.fwait() => Class::LeftOut("WAIT and an instruction without wait, compared one by one"),
         M::In | M::Out | M::Insb | M::Insw | M::Insd | M::Outsb | M::Outsw | M::Outsd => Class::Faults,

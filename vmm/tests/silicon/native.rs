@@ -89,6 +89,8 @@ pub enum Unavailable {
 pub struct Native {
     context: Box<Context>,
     enter: extern "C" fn(*mut Context),
+    /// The code pages once more, writable: programs cannot write theirs.
+    code: NonNull<u8>,
     old_actions: Vec<(i32, libc::sigaction)>,
     old_stack: libc::stack_t,
     _handler_stack: Vec<u8>,
@@ -114,16 +116,42 @@ fn map(address: u32, size: u32, protection: i32) -> Result<(), Unavailable> {
     if mapped as usize == address as usize { Ok(()) } else { Err(last_error("mmap below 4 GiB")) }
 }
 
+/// Maps the code pages, executable for programs and writable elsewhere.
+fn map_code() -> Result<NonNull<u8>, Unavailable> {
+    let size = at::CODE_SIZE as usize;
+    // SAFETY: maps new memory: once at an address of the kernel's choice, once where nothing else is
+    // (MAP_FIXED_NOREPLACE). The descriptor is this function's own.
+    unsafe {
+        let file = libc::memfd_create(c"silicon".as_ptr(), libc::MFD_CLOEXEC);
+        if file < 0 || libc::ftruncate(file, size as libc::off_t) != 0 {
+            return Err(last_error("memfd_create"));
+        }
+        let flags = libc::MAP_SHARED | libc::MAP_FIXED_NOREPLACE;
+        let fixed = at::CODE as usize as *mut libc::c_void;
+        let low = libc::mmap(fixed, size, libc::PROT_READ | libc::PROT_EXEC, flags, file, 0);
+        let protection = libc::PROT_READ | libc::PROT_WRITE;
+        let high = libc::mmap(null_mut(), size, protection, libc::MAP_SHARED, file, 0);
+        let error = last_error("mmap of code");
+        libc::close(file);
+        if low != fixed || high == libc::MAP_FAILED {
+            return Err(error);
+        }
+        NonNull::new(high.cast()).ok_or(error)
+    }
+}
+
 fn unmap_all() {
     for (address, size) in MAPPINGS {
         // SAFETY: these ranges are only ever mapped by this module, under `ONE`, and no reference to them is kept.
         unsafe { libc::munmap(address as usize as *mut libc::c_void, size as usize) };
     }
+    // SAFETY: the same of the code pages.
+    unsafe { libc::munmap(at::CODE as usize as *mut libc::c_void, at::CODE_SIZE as usize) };
 }
 
 /// All that this module maps.
-const MAPPINGS: [(u32, u32); 4] =
-    [(at::DATA, at::DATA_SIZE + PAGE), (at::STACK, PAGE), (at::CODE, at::CODE_SIZE), (at::TRAMPOLINE, PAGE)];
+const MAPPINGS: [(u32, u32); 3] =
+    [(at::DATA, at::DATA_SIZE + PAGE), (at::STACK, PAGE), (at::TRAMPOLINE, PAGE)];
 
 /// Whether anything is mapped below 4 GiB.
 fn low_memory_used() -> bool {
@@ -361,10 +389,13 @@ impl Native {
         let mapped = MAPPINGS
             .iter()
             .try_for_each(|(address, size)| map(*address, *size, libc::PROT_READ | libc::PROT_WRITE));
-        if let Err(error) = mapped {
-            unmap_all();
-            return Err(error);
-        }
+        let code = match mapped.and_then(|()| map_code()) {
+            Ok(code) => code,
+            Err(error) => {
+                unmap_all();
+                return Err(error);
+            }
+        };
         let (out, recover, into, enter_at) = trampoline(&raw const *context);
         assert!(out.len() < ENTER_OFFSET as usize && into.len() < (PAGE - ENTER_OFFSET) as usize);
         context.recover = u64::from(at::TRAMPOLINE) + recover;
@@ -382,11 +413,6 @@ impl Native {
             let execute = libc::PROT_READ | libc::PROT_EXEC;
             libc::mprotect(page.cast(), PAGE as usize, execute) == 0
                 && libc::mprotect(target.cast(), PAGE as usize, read) == 0
-                && libc::mprotect(
-                    at::CODE as usize as *mut libc::c_void,
-                    at::CODE_SIZE as usize,
-                    execute | libc::PROT_WRITE,
-                ) == 0
         };
         if !protected {
             unmap_all();
@@ -402,7 +428,7 @@ impl Native {
         let mut handler_stack = vec![0; HANDLER_STACK];
         let (old_actions, old_stack) = install(&mut handler_stack);
         let mut native =
-            Native { context, enter, old_actions, old_stack, _handler_stack: handler_stack, _one: one };
+            Native { context, enter, code, old_actions, old_stack, _handler_stack: handler_stack, _one: one };
         native.try_out()?;
         Ok(native)
     }
@@ -454,6 +480,8 @@ impl Drop for Native {
         }
         // SAFETY: puts back the stack that the kernel gave.
         unsafe { libc::sigaltstack(&raw const self.old_stack, null_mut()) };
+        // SAFETY: mapped by `map_code`; nothing refers to it.
+        unsafe { libc::munmap(self.code.as_ptr().cast(), at::CODE_SIZE as usize) };
         unmap_all();
     }
 }
@@ -495,11 +523,11 @@ impl Engine for Native {
         context.loads_fs = u32::from(program.loads_fs);
         context.fault = 0;
         let context = NonNull::from(context);
-        // SAFETY: the code pages are mapped, writable and large enough (asserted). The way in gets the context
+        // SAFETY: the code pages are mapped writable at `code` and large enough (asserted). The way in gets the context
         // that its trampoline was made for; the program can only change the registers, which the
         // trampoline saves and restores, and memory below 4 GiB, where nothing else of this process is.
         let after = unsafe {
-            let code = program.start as usize as *mut u8;
+            let code = self.code.as_ptr().add((program.start - at::CODE) as usize);
             std::ptr::copy_nonoverlapping(program.bytes.as_ptr(), code, program.bytes.len());
             ACTIVE.store(context.as_ptr(), Ordering::Relaxed);
             (self.enter)(context.as_ptr());

@@ -52,8 +52,9 @@ fn run(sequences: u64) {
     let (coverage, missing) = comparison.coverage();
     println!("encodings, completed+faulted, by mnemonic:\n{coverage}");
     println!(
-        "{} instructions in {elapsed:.1?}, {} per second; exceptions by vector: {:?}",
+        "{} instructions generated and {} executed in {elapsed:.1?}, {} per second; exceptions by vector: {:?}",
         comparison.instructions,
+        comparison.executed(),
         (comparison.instructions as f64 / elapsed.as_secs_f64()) as u64,
         comparison.exceptions
     );
