@@ -60,7 +60,7 @@ pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 mod tlb;
-mod word;
+pub(crate) mod word;
 
 pub use fault::{Exec, Fault};
 pub use interrupt::SoftInterrupt;
