@@ -51,6 +51,8 @@ pub struct Sequence {
 pub struct Loose {
     /// Bytes of memory, by linear address.
     pub memory: Vec<Range<u32>>,
+    /// Whether TOP and tags of x87 have been reset, as by an MMX instruction.
+    pub x87: bool,
     /// The result is approximate.
     pub approximate: Option<Approximate>,
 }
@@ -62,6 +64,16 @@ pub enum Approximate {
     Transcendental,
     /// RCPPS and its like: relative error of 1.5 * 2^-12.
     Reciprocal,
+}
+
+impl Approximate {
+    /// For the account.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Approximate::Transcendental => "last bits of transcendental functions",
+            Approximate::Reciprocal => "last bits of RCPPS and RSQRTPS",
+        }
+    }
 }
 
 impl Sequence {
@@ -472,7 +484,7 @@ impl Builder<'_> {
             self.branches.push(Branch { end, size: displacement, over, undefined, known });
         }
         let Some(loose) = loose else { return true };
-        let open = !loose.memory.is_empty() || loose.approximate.is_some();
+        let open = !loose.memory.is_empty() || loose.approximate.is_some() || loose.x87;
         let gone = matches!(code, Code::Jmp_rel16 | Code::Jmp_rel8_16 | Code::Call_rel16);
         if open || gone || after == After::Last {
             self.last = true;
@@ -802,12 +814,15 @@ impl Builder<'_> {
                 // 80h is the host's system call.
                 instruction.set_immediate8(instruction.immediate8() & 0x1f);
             }
-            M::Ldmxcsr if self.random.percent(80) => {
-                let value = self.random.bits() & 0xffff;
+            // Bit 17 exists on AMD.
+            M::Ldmxcsr => {
+                let reserved = if self.random.percent(20) { 0xfffd_ffff } else { 0xffff };
+                let value = self.random.bits() & reserved;
                 self.store(instruction, 0, Code::Mov_rm32_imm32, value);
             }
-            M::Fxrstor if self.random.percent(80) => {
-                let value = self.random.bits() & 0xffff;
+            M::Fxrstor => {
+                let reserved = if self.random.percent(20) { 0xfffd_ffff } else { 0xffff };
+                let value = self.random.bits() & reserved;
                 self.store(instruction, 24, Code::Mov_rm32_imm32, value);
             }
             // AMD's UD0 and UD1 have no operands: they end earlier.
@@ -955,6 +970,8 @@ fn loose(instruction: &Instruction, place: Option<Place>) -> Option<Loose> {
         loose.memory =
             pointers.iter().map(|range| at.wrapping_add(range.start)..at.wrapping_add(range.end)).collect();
     }
+    // AMD resets them only for a register operand, as the manuals of both say of CVTPI2PD.
+    loose.x87 = instruction.mnemonic() == M::Cvtpi2ps && place.is_some();
     loose.approximate = match instruction.mnemonic() {
         M::F2xm1 | M::Fyl2x | M::Fyl2xp1 | M::Fptan | M::Fpatan | M::Fsin | M::Fcos | M::Fsincos => {
             Some(Approximate::Transcendental)

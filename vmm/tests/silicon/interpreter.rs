@@ -11,7 +11,6 @@ use std::cell::Cell;
 use std::collections::VecDeque;
 use std::ptr::NonNull;
 use vmm::cpu::bus::{Bus, PageGrant};
-use vmm::cpu::model::feature;
 use vmm::cpu::registers::{Seg, cr0, cr4, eflags, gpr, rights, vector};
 use vmm::cpu::state::Activity;
 use vmm::cpu::{CpuModel, InterruptShadow, Segment, TableRegister, Vcpu};
@@ -151,22 +150,17 @@ fn descriptor(base: u32, limit: u32, attributes: u16) -> u64 {
 
 impl Interpreter {
     /// A processor in a process.
-    pub fn new() -> Self {
+    pub fn new(model: CpuModel) -> Self {
         let bytes = vec![Cell::new(0); physical::SIZE as usize].into_boxed_slice();
         let mut ram = Ram { bytes, written_code: VecDeque::new() };
         write_tables(&mut ram);
         ram.load(physical::READ_ONLY, &read_only_page());
 
-        let model = CpuModel::Max;
         let mut cpu = Vcpu::with_model(ram, model);
         let state = &mut cpu.state;
         state.cr0 = cr0::PE | cr0::PG | cr0::WP | cr0::AM | cr0::NE | cr0::MP | cr0::ET;
         state.cr3 = physical::DIRECTORY;
-        for (bits, feature) in [(cr4::OSFXSR, feature::FXSR), (cr4::OSXMMEXCPT, feature::SSE)] {
-            if model.has(feature) {
-                state.cr4 |= bits;
-            }
-        }
+        state.cr4 = cr4::OSFXSR | cr4::OSXMMEXCPT;
         state.gdtr = TableRegister { base: SYSTEM + GDT, limit: GDT_SIZE as u16 - 1 };
         state.idtr = TableRegister { base: SYSTEM + IDT, limit: (VECTORS * 8 - 1) as u16 };
         const LDT_TYPE: u16 = 2;

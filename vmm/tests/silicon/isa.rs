@@ -3,6 +3,8 @@
 //! left out, with the reason.
 
 use iced_x86::{Code, CpuidFeature, EncodingKind, Mnemonic};
+use vmm::cpu::CpuModel;
+use vmm::cpu::model::feature;
 
 /// How an encoding is treated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,7 +18,8 @@ pub enum Class {
 }
 
 /// What the processors have. (iced-x86 names what only others have `..._ONLY` or after those.)
-const FEATURES: [CpuidFeature; 22] = [
+const FEATURES: [CpuidFeature; 23] = [
+    CpuidFeature::CLFSH,
     CpuidFeature::INTEL8086,
     CpuidFeature::INTEL186,
     CpuidFeature::INTEL286,
@@ -77,16 +80,25 @@ pub fn classify(code: Code) -> Option<Class> {
     })
 }
 
-/// Whether the interpreter is to execute it: whole units can be switched off while they do not exist.
-pub fn exists(code: Code, fpu: bool, simd: bool) -> bool {
-    if code == Code::Wait {
-        return fpu;
-    }
-    code.cpuid_features().iter().all(|feature| match feature {
-        CpuidFeature::FPU | CpuidFeature::FPU287 | CpuidFeature::FPU387 => fpu,
-        CpuidFeature::MMX | CpuidFeature::SSE | CpuidFeature::SSE2 | CpuidFeature::FXSR => simd,
-        _ => true,
-    })
+/// Whether a model has an encoding, as its CPUID says.
+pub fn exists(code: Code, model: CpuModel) -> bool {
+    let needed = code.cpuid_features().iter().fold(0, |needed, has| {
+        needed
+            | match has {
+                CpuidFeature::FPU | CpuidFeature::FPU287 | CpuidFeature::FPU387 => feature::FPU,
+                CpuidFeature::CMOV => feature::CMOV,
+                CpuidFeature::CX8 => feature::CX8,
+                CpuidFeature::MMX => feature::MMX,
+                CpuidFeature::SSE => feature::SSE,
+                CpuidFeature::SSE2 => feature::SSE2,
+                CpuidFeature::FXSR => feature::FXSR,
+                CpuidFeature::CLFSH => feature::CLFSH,
+                _ => 0,
+            }
+    });
+    // WAIT is older than the unit that it waits for.
+    let needed = if code == Code::Wait { feature::FPU } else { needed };
+    model.has(needed)
 }
 
 /// Every encoding of the instruction set.

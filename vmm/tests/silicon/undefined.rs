@@ -3,6 +3,7 @@
 
 use iced_x86::{Code, Instruction, Mnemonic, OpKind, Register};
 use vmm::cpu::registers::eflags::{AF, ARITHMETIC, CF, OF, PF, SF, ZF};
+use vmm::cpu::registers::vector;
 
 /// The arithmetic flags that an instruction leaves undefined (SDM vol. 2). `cl` is CL where it is known.
 pub fn flags(instruction: &Instruction, cl: Option<u32>) -> u32 {
@@ -72,16 +73,57 @@ pub fn result(instruction: &Instruction, cl: Option<u32>) -> bool {
 pub enum Partial {
     /// POPA: how many registers have been loaded.
     Registers,
+    /// Instructions with an MMX and a memory or XMM operand: whether TOP and tags have been reset.
+    X87,
     /// CMPS: which of two operands is read first, so which exception is raised when both fault.
     Which,
+}
+
+impl Partial {
+    /// For the account.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Partial::Registers => "POPA that faults may have loaded registers",
+            Partial::X87 => "MMX instructions of SSE that fault may have reset TOP and tags",
+            Partial::Which => "CMPS with two bad operands may fault on either",
+        }
+    }
 }
 
 /// What is open when the instruction raises an exception.
 pub fn partial(code: Code) -> Option<Partial> {
     match code.mnemonic() {
         Mnemonic::Popa | Mnemonic::Popad => Some(Partial::Registers),
+        Mnemonic::Cvtps2pi
+        | Mnemonic::Cvttps2pi
+        | Mnemonic::Cvtpd2pi
+        | Mnemonic::Cvttpd2pi
+        | Mnemonic::Cvtpi2ps
+        | Mnemonic::Maskmovq => Some(Partial::X87),
         Mnemonic::Cmpsb | Mnemonic::Cmpsw => Some(Partial::Which),
         Mnemonic::Cmpsd if code == Code::Cmpsd_m32_m32 => Some(Partial::Which),
         _ => None,
     }
 }
+
+/// Why an instruction may raise this exception on one engine only.
+pub fn optional(code: Code, number: u8) -> Option<&'static str> {
+    match (code.mnemonic(), number) {
+        (Mnemonic::Maskmovq | Mnemonic::Maskmovdqu, vector::PF | vector::GP | vector::SS) => {
+            Some("MASKMOVQ that writes nothing may fault")
+        }
+        (
+            Mnemonic::Maskmovq
+            | Mnemonic::Maskmovdqu
+            | Mnemonic::Movups
+            | Mnemonic::Movupd
+            | Mnemonic::Movdqu,
+            vector::AC,
+        ) => Some("alignment of unaligned 16-byte operands may be checked"),
+        (Mnemonic::Cvtpi2ps, vector::MF) => Some(CVTPI2PS),
+        _ => None,
+    }
+}
+
+/// See [`optional`].
+pub const CVTPI2PS: &str = "CVTPI2PS of memory does nothing to x87 on AMD";
