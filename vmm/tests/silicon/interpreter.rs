@@ -293,7 +293,7 @@ fn write_tables(ram: &mut Ram) {
     entry(physical::HIGH_TABLE, SYSTEM >> 12 & 0x3ff, physical::SYSTEM | P | W | AD);
     let mut map = |linear: u32, physical: u32, pages: u32, bits: u32| {
         for n in 0..pages {
-            let value = physical + n * PAGE | P | U | AD | bits;
+            let value = (physical + n * PAGE) | P | U | AD | bits;
             entry(physical::LOW_TABLE, (linear >> 12 & 0x3ff) + n, value);
         }
     };

@@ -21,6 +21,8 @@ mod native;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod operands;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod prepare;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod random;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod runs;

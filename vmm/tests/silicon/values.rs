@@ -40,7 +40,7 @@ pub fn extended(random: &mut Random) -> (u64, u16) {
             fraction | INTEGER,
             sign | random.pick(&[0x7ffe, 0x7ffd, 0x3fff - 1074, 0x3fff - 149, 0x3fff + 62]),
         ),
-        10 => (u64::from(random.below(1000)) << 54 | INTEGER, sign | 0x3fff + random.below(10) as u16),
+        10 => (u64::from(random.below(1000)) << 54 | INTEGER, sign | (0x3fff + random.below(10) as u16)),
         _ => (fraction | INTEGER, sign | near_one),
     }
 }
