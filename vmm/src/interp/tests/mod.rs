@@ -1,6 +1,7 @@
 //! Tests of the engine: blocks, faults, traps, self-modifying code. What single instructions compute is
 //! tested against silicon: `vmm/tests/vectors_286.rs` and `host.rs`.
 
+mod debugger;
 mod engine;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod host;
