@@ -237,6 +237,31 @@ pub enum ImageCommand {
         /// File to make.
         path: PathBuf,
     },
+    /// Write a hard disk that starts Debian's i386 Linux with a busybox shell (fetches the
+    /// distribution's packages)
+    Linux {
+        /// File to make; it must not exist.
+        path: PathBuf,
+        /// Size of the disk
+        #[arg(long, default_value = "64M")]
+        size: String,
+        /// A console of the kernel, several times for several; its own programs write to the last
+        /// [default: ttyS0,115200 and tty0]
+        #[arg(long, value_name = "DEVICE")]
+        console: Vec<String>,
+        /// More for the kernel's command line
+        #[arg(
+            long,
+            value_name = "TEXT",
+            default_value = "",
+            hide_default_value = true,
+            allow_hyphen_values = true
+        )]
+        append: String,
+        /// Let the kernel show its messages while it starts
+        #[arg(long)]
+        messages: bool,
+    },
     /// Write the built-in demo floppy
     Demo {
         /// File to make.

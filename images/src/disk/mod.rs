@@ -107,7 +107,10 @@ fn check_hard_disk(size: u64) -> Result<(), DiskError> {
 }
 
 /// Creates `path` and lets `fill` write it; the file goes away again when that fails.
-fn create_with(path: &Path, fill: impl FnOnce(&mut File) -> io::Result<()>) -> Result<(), DiskError> {
+pub(crate) fn create_with(
+    path: &Path,
+    fill: impl FnOnce(&mut File) -> io::Result<()>,
+) -> Result<(), DiskError> {
     let mut file = OpenOptions::new()
         .read(true)
         .write(true)
