@@ -106,6 +106,9 @@ pub struct RunArgs {
     /// Name of the VM [default: from the machine file, else 'vm']
     #[arg(long)]
     pub name: Option<String>,
+    /// CPU model: pentium2, pentium3 (default) or max (adds SSE2)
+    #[arg(long, value_name = "MODEL", value_parser = vmm::cpu::CpuModel::NAMES)]
+    pub cpu: Option<String>,
     /// Guest RAM, such as 64M
     #[arg(long)]
     pub ram: Option<String>,

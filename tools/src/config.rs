@@ -105,7 +105,10 @@ pub fn plan(args: &RunArgs) -> Result<Plan> {
             firmware(firmware_given, file.video_rom.clone())?
         };
 
+    let cpu = args.cpu.as_deref().or(file.cpu.as_deref()).unwrap_or(vmm::cpu::CpuModel::NAMES[0]);
+    let _: vmm::cpu::CpuModel = cpu.parse().with_context(|| format!("cpu = \"{cpu}\""))?;
     let mut config = MachineConfig {
+        cpu: cpu.into(),
         name: args.name.clone().or(file.name.clone()).unwrap_or_else(|| "vm".into()),
         ram_bytes,
         firmware: absolute(&firmware)?,

@@ -8,3 +8,4 @@ pub mod cpu;
 pub mod interp;
 pub mod monitor;
 pub mod process;
+pub mod softfloat;

@@ -4,7 +4,7 @@
 use crate::bus::MachineBus;
 use crate::cpu::bus::Bus;
 use crate::cpu::registers::eflags;
-use crate::cpu::{Seg, Vcpu};
+use crate::cpu::{CpuModel, Seg, Vcpu};
 use crate::interp::{Exit, Interp};
 use ipc::board::{RunState, VMM_SLOT, VcpuState, attention};
 use ipc::sync::Ordering;
@@ -26,8 +26,8 @@ pub struct Monitor {
 
 impl Monitor {
     /// A CPU just after reset on `bus`.
-    pub fn new(bus: MachineBus) -> Self {
-        Self { vcpu: Vcpu::new(bus), engine: Interp::new(), instructions: 0 }
+    pub fn new(bus: MachineBus, model: CpuModel) -> Self {
+        Self { vcpu: Vcpu::with_model(bus, model), engine: Interp::new(), instructions: 0 }
     }
 
     /// Runs until the VM stops.
@@ -82,14 +82,15 @@ impl Monitor {
         }
         if request == RESET_CPU {
             tracing::info!("CPU reset");
+            self.vcpu.init();
         } else {
             tracing::info!("Machine reset");
             self.vcpu.bus.reset();
             self.vcpu.bus.board().resets.fetch_add(1, Ordering::Relaxed);
+            self.vcpu.reset();
         }
         // Requests made while the machine went through its reset are part of it.
         self.vcpu.bus.board().take_reset_request();
-        self.vcpu.reset();
     }
 
     /// Stays here while the VM is paused. False when it stops.

@@ -1,6 +1,8 @@
 //! The VMM as a process of a VM: attaches, waits for the devices, runs the monitor.
 
 use crate::bus::{DeviceLink, MachineBus};
+use crate::cpu::CpuModel;
+use crate::cpu::model::UnknownModel;
 use crate::monitor::Monitor;
 use ipc::board::{Board, ProcessState, RunState, VMM_SLOT};
 use ipc::control::Role;
@@ -20,6 +22,9 @@ pub enum ProcessError {
     /// Shared memory could not be had.
     #[error(transparent)]
     Segment(#[from] ipc::segment::SegmentError),
+    /// The machine wants a processor that this build does not have.
+    #[error(transparent)]
+    Model(#[from] UnknownModel),
 }
 
 /// Attaches the calling process to the VM `vm` as its VMM and runs guest code until the VM ends.
@@ -51,8 +56,9 @@ pub fn run(vm: &str) -> Result<(), ProcessError> {
     }
     let ram = Segment::open(&names.ram())?;
     let bus = MachineBus::new(board_segment.clone(), ram, links);
-    tracing::info!("Guest starts with {} MiB of RAM", setup.config.ram_bytes >> 20);
-    Monitor::new(bus).run();
+    let model: CpuModel = setup.config.cpu.parse()?;
+    tracing::info!("Guest starts with a {model:?} and {} MiB of RAM", setup.config.ram_bytes >> 20);
+    Monitor::new(bus, model).run();
     Ok(())
 }
 

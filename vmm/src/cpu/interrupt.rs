@@ -68,8 +68,8 @@ impl<B: Bus> Vcpu<B> {
                 flags |= eflags::RF;
             }
             let event = Event {
-                vector: fault.vector,
-                error_code: fault.error_code,
+                vector: fault.vector(),
+                error_code: fault.error_code(),
                 software: false,
                 external: ERROR_EXTERNAL,
                 flags,
@@ -91,10 +91,10 @@ impl<B: Bus> Vcpu<B> {
 
     /// What an exception changes even if it is not delivered.
     fn before_exception(&mut self, fault: &Fault) {
-        match fault.vector {
-            vector::PF => self.state.cr2 = fault.payload,
+        match fault.vector() {
+            vector::PF => self.state.cr2 = fault.payload(),
             vector::DB => {
-                self.state.dr[6] |= fault.payload;
+                self.state.dr[6] |= fault.payload();
                 self.state.dr[7] &= !dr7::GD;
             }
             _ => {}

@@ -37,12 +37,14 @@
 mod bulk;
 pub mod bus;
 mod control;
-pub mod cpuid;
+mod cpuid;
 mod debug;
 pub mod descriptor;
 pub mod fault;
+pub mod fpu;
 mod interrupt;
 mod memory;
+pub mod model;
 mod msr;
 mod paging;
 mod ports;
@@ -58,10 +60,11 @@ pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 mod tlb;
-mod word;
+pub(crate) mod word;
 
 pub use fault::{Exec, Fault};
 pub use interrupt::SoftInterrupt;
+pub use model::CpuModel;
 pub use registers::Seg;
 pub use state::{Activity, CpuState, InterruptShadow, InvalidState, Segment, TableRegister};
 pub use tlb::Mode;
@@ -102,10 +105,15 @@ pub struct Vcpu<B: Bus> {
 }
 
 impl<B: Bus> Vcpu<B> {
-    /// A processor just after reset.
+    /// A processor of the default model just after reset.
     pub fn new(bus: B) -> Self {
+        Self::with_model(bus, CpuModel::default())
+    }
+
+    /// A processor just after reset.
+    pub fn with_model(bus: B, model: CpuModel) -> Self {
         let mut vcpu = Self {
-            state: CpuState::at_reset(),
+            state: CpuState::at_reset(model),
             bus,
             lazy: LazyFlags::from_bits(0),
             code: CodeMap::new(),
@@ -120,7 +128,19 @@ impl<B: Bus> Vcpu<B> {
 
     /// RESET#: everything but memory and the marks of kept code.
     pub fn reset(&mut self) {
-        self.state = CpuState::at_reset();
+        self.state = CpuState::at_reset(self.state.model);
+        self.state_replaced();
+    }
+
+    /// INIT#: as RESET#, but the floating-point unit, model-specific registers and CR0.CD and NW stay as they are
+    /// (SDM vol. 3, "Processor State After Reset").
+    pub fn init(&mut self) {
+        let fresh = CpuState::at_reset(self.state.model);
+        let old = std::mem::replace(&mut self.state, fresh);
+        const KEPT: u32 = cr0::CD | cr0::NW;
+        self.state.cr0 = self.state.cr0 & !KEPT | old.cr0 & KEPT;
+        self.state.msr = old.msr;
+        self.state.fpu = old.fpu;
         self.state_replaced();
     }
 

@@ -4,8 +4,11 @@
 mod engine;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod host;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod host_simd;
 mod instructions;
 mod random;
+mod simd;
 
 use super::{Exit, Interp};
 use crate::cpu::Vcpu;

@@ -1,0 +1,158 @@
+//! The state of the floating-point unit: x87 registers, which MMX shares, and those of SSE (SDM vol. 1,
+//! chapters 8 to 11). What instructions do with it is in `interp/ops`.
+
+use crate::softfloat::F80;
+use serde::{Deserialize, Serialize};
+
+/// x87 control word.
+pub mod fcw {
+    /// The six exception masks IM, DM, ZM, OM, UM, PM.
+    pub const MASKS: u16 = 0x3f;
+    /// Precision control.
+    pub const PC: u16 = 3 << PC_SHIFT;
+    /// Where precision control starts.
+    pub const PC_SHIFT: u16 = 8;
+    /// Rounding control.
+    pub const RC: u16 = 3 << RC_SHIFT;
+    /// Where rounding control starts.
+    pub const RC_SHIFT: u16 = 10;
+    /// Bit 6 reads as one since the 287.
+    pub const FIXED_ONE: u16 = 1 << 6;
+    /// Infinity control of the 287: stored, without effect.
+    pub const X: u16 = 1 << 12;
+    /// Every bit that FLDCW changes.
+    pub const WRITABLE: u16 = MASKS | PC | RC | X;
+    /// After FNINIT.
+    pub const AFTER_INIT: u16 = 0x037f;
+    /// After RESET#.
+    pub const AFTER_RESET: u16 = FIXED_ONE;
+}
+
+/// x87 status word.
+pub mod fsw {
+    /// The six exception flags IE, DE, ZE, OE, UE, PE.
+    pub const EXCEPTIONS: u16 = 0x3f;
+    /// Stack fault.
+    pub const SF: u16 = 1 << 6;
+    /// Error summary: an unmasked exception is pending.
+    pub const ES: u16 = 1 << 7;
+    /// Condition code 0.
+    pub const C0: u16 = 1 << 8;
+    /// Condition code 1: direction of rounding, or of a stack fault.
+    pub const C1: u16 = 1 << 9;
+    /// Condition code 2.
+    pub const C2: u16 = 1 << 10;
+    /// Number of the register that is ST(0).
+    pub const TOP: u16 = 7 << TOP_SHIFT;
+    /// Where TOP starts.
+    pub const TOP_SHIFT: u16 = 11;
+    /// Condition code 3.
+    pub const C3: u16 = 1 << 14;
+    /// Busy: a copy of ES.
+    pub const B: u16 = 1 << 15;
+}
+
+/// SSE control and status register.
+pub mod mxcsr {
+    /// The six exception flags IE, DE, ZE, OE, UE, PE.
+    pub const EXCEPTIONS: u32 = 0x3f;
+    /// Denormals are zeros (reserved on processors whose MXCSR_MASK says so).
+    pub const DAZ: u32 = 1 << 6;
+    /// The six exception masks.
+    pub const MASKS: u32 = 0x3f << MASKS_SHIFT;
+    /// Where the masks start.
+    pub const MASKS_SHIFT: u32 = 7;
+    /// Rounding control.
+    pub const RC: u32 = 3 << RC_SHIFT;
+    /// Where rounding control starts.
+    pub const RC_SHIFT: u32 = 13;
+    /// Flush to zero.
+    pub const FZ: u32 = 1 << 15;
+    /// After RESET#.
+    pub const AFTER_RESET: u32 = MASKS;
+}
+
+/// Everything of the x87, MMX and SSE units that instructions can see.
+#[repr(C)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FpuState {
+    /// XMM0 to XMM7.
+    pub xmm: [u128; 8],
+    /// R0 to R7 as they are numbered physically: ST(i) is R((TOP + i) mod 8), MMi is the significand of Ri.
+    pub registers: [F80; 8],
+    /// Control word, see [`fcw`].
+    pub control: u16,
+    /// Status word with TOP, see [`fsw`]; ES and B follow from flags and masks.
+    pub status: u16,
+    /// Bit i: Ri is not empty (the abridged tag word of FXSAVE).
+    pub valid: u8,
+    /// Opcode of the last non-control instruction: 11 bits.
+    pub opcode: u16,
+    /// CS of the last non-control instruction.
+    pub instruction_selector: u16,
+    /// EIP of the last non-control instruction.
+    pub instruction_offset: u32,
+    /// Segment of its memory operand.
+    pub operand_selector: u16,
+    /// Offset of its memory operand.
+    pub operand_offset: u32,
+    /// SSE control and status, see [`mxcsr`].
+    pub mxcsr: u32,
+}
+
+impl FpuState {
+    /// After RESET#: all registers zero and valid.
+    pub const fn at_reset() -> Self {
+        Self {
+            xmm: [0; 8],
+            registers: [F80 { significand: 0, sign_exponent: 0 }; 8],
+            control: fcw::AFTER_RESET,
+            status: 0,
+            valid: 0xff,
+            opcode: 0,
+            instruction_selector: 0,
+            instruction_offset: 0,
+            operand_selector: 0,
+            operand_offset: 0,
+            mxcsr: mxcsr::AFTER_RESET,
+        }
+    }
+
+    /// Number of the register that is ST(0).
+    #[inline(always)]
+    pub const fn top(&self) -> u8 {
+        ((self.status & fsw::TOP) >> fsw::TOP_SHIFT) as u8
+    }
+
+    /// Makes R`top` (modulo 8) ST(0).
+    #[inline(always)]
+    pub const fn set_top(&mut self, top: u8) {
+        self.status = self.status & !fsw::TOP | ((top & 7) as u16) << fsw::TOP_SHIFT;
+    }
+
+    /// MMi, the significand of Ri.
+    #[inline(always)]
+    pub const fn mm(&self, register: u8) -> u64 {
+        self.registers[(register & 7) as usize].significand
+    }
+
+    /// Writes MMi: sign and exponent of Ri become ones.
+    #[inline(always)]
+    pub const fn set_mm(&mut self, register: u8, value: u64) {
+        self.registers[(register & 7) as usize] = F80 { significand: value, sign_exponent: u16::MAX };
+    }
+
+    /// What every MMX instruction but EMMS does: all registers are valid, R0 is ST(0).
+    #[inline(always)]
+    pub const fn enter_mmx(&mut self) {
+        self.valid = u8::MAX;
+        self.status &= !fsw::TOP;
+    }
+
+    /// EMMS: all registers are empty.
+    #[inline(always)]
+    pub const fn leave_mmx(&mut self) {
+        self.valid = 0;
+        self.status &= !fsw::TOP;
+    }
+}
