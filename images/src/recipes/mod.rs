@@ -82,7 +82,7 @@ pub enum RecipeError {
         reason: &'static str,
     },
     /// A package has other content than expected.
-    #[error("The package {package} does not hold {what}; remove it from the cache and try again")]
+    #[error("The package {package} does not hold {what}; try again, or remove it from VMSIM_PACKAGES")]
     NotInPackage {
         /// The package.
         package: &'static str,

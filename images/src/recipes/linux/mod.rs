@@ -123,7 +123,7 @@ const GUEST_FILES: [(&str, u32, &str); 10] = [
     ("etc/profile", 0o644, include_str!("guest/profile")),
     ("etc/motd", 0o644, include_str!("guest/motd")),
     ("etc/hostname", 0o644, "vmsim\n"),
-    ("etc/passwd", 0o644, "root::0:0:root:/root:/bin/sh\n"),
+    ("etc/passwd", 0o644, "root:x:0:0:root:/root:/bin/sh\n"),
     ("etc/group", 0o644, "root:x:0:\n"),
 ];
 const CONSOLE: (&str, u32, u32) = ("dev/console", 5, 1);
@@ -232,7 +232,14 @@ impl Parts {
     fn find_or_fetch(search: &Search, progress: &ProgressBar) -> Result<Self, RecipeError> {
         let (kernel, busybox) = packages(search, progress).map_err(unavailable)?;
         progress.set_message("Making the initramfs");
-        Self::from_packages(&kernel, &busybox)
+        Self::from_packages(&kernel, &busybox).inspect_err(|_| {
+            // Useless as they are: the next attempt gets better ones, or says why not.
+            for package in [&kernel, &busybox] {
+                if let Err(error) = fs::remove_dir_all(package) {
+                    tracing::debug!("could not remove {}: {error}", package.display());
+                }
+            }
+        })
     }
 
     /// From the directories that hold the two packages' files.

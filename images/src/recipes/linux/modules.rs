@@ -128,7 +128,7 @@ fn information(elf: &[u8]) -> Option<Vec<(String, String)>> {
         return None;
     }
     let table = number(elf, SECTIONS_OFFSET)?;
-    let header = |index: usize| elf.get(table.checked_add(index * SECTION_HEADER)?..);
+    let header = |index: usize| elf.get(table.checked_add(index * SECTION_HEADER)?..)?.get(..SECTION_HEADER);
     let content = |index: usize| {
         let header = header(index)?;
         let start = number(header, SECTION_OFFSET)?;
