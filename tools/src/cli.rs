@@ -6,7 +6,7 @@ use std::path::PathBuf;
 /// A virtual PC whose devices are processes: plug in the model of a device that has no silicon
 /// yet, run its real driver in a real guest, debug and replace the model while the guest lives.
 ///
-/// Without a command, a demo guest runs: 'vmsim run'.
+/// Without a command, Linux runs, or the built-in demo where its packages cannot be had: 'vmsim run'.
 #[derive(Debug, Parser)]
 #[command(name = "vmsim", version, max_term_width = 100)]
 pub struct Cli {
@@ -91,7 +91,8 @@ pub enum Command {
 
 const RUN_HELP: &str = "\
 Examples:
-  vmsim run                                  the demo guest
+  vmsim run                                  Linux (or the demo, where its packages cannot be had)
+  vmsim run --demo                           the built-in demo
   vmsim run --floppy freedos.img             boot a floppy
   vmsim run --disk hd.img --boot c --ram 128M
   vmsim run machine.toml                     a machine described in a file (see docs/machine-file.md)
