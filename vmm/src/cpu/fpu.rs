@@ -129,4 +129,30 @@ impl FpuState {
     pub const fn set_top(&mut self, top: u8) {
         self.status = self.status & !fsw::TOP | ((top & 7) as u16) << fsw::TOP_SHIFT;
     }
+
+    /// MMi, the significand of Ri.
+    #[inline(always)]
+    pub const fn mm(&self, register: u8) -> u64 {
+        self.registers[(register & 7) as usize].significand
+    }
+
+    /// Writes MMi: sign and exponent of Ri become ones.
+    #[inline(always)]
+    pub const fn set_mm(&mut self, register: u8, value: u64) {
+        self.registers[(register & 7) as usize] = F80 { significand: value, sign_exponent: u16::MAX };
+    }
+
+    /// What every MMX instruction but EMMS does: all registers are valid, R0 is ST(0).
+    #[inline(always)]
+    pub const fn enter_mmx(&mut self) {
+        self.valid = u8::MAX;
+        self.status &= !fsw::TOP;
+    }
+
+    /// EMMS: all registers are empty.
+    #[inline(always)]
+    pub const fn leave_mmx(&mut self) {
+        self.valid = 0;
+        self.status &= !fsw::TOP;
+    }
 }

@@ -65,9 +65,9 @@ impl<B: Bus> Vcpu<B> {
         let mut fault = fault;
         loop {
             self.trace(|_| TraceEvent::Exception {
-                vector: fault.vector,
-                error_code: fault.error_code,
-                detail: fault.payload,
+                vector: fault.vector(),
+                error_code: fault.error_code(),
+                detail: fault.payload(),
             });
             self.before_exception(&fault);
             let mut flags = self.flags();
@@ -75,8 +75,8 @@ impl<B: Bus> Vcpu<B> {
                 flags |= eflags::RF;
             }
             let event = Event {
-                vector: fault.vector,
-                error_code: fault.error_code,
+                vector: fault.vector(),
+                error_code: fault.error_code(),
                 software: false,
                 external: ERROR_EXTERNAL,
                 flags,
@@ -98,10 +98,10 @@ impl<B: Bus> Vcpu<B> {
 
     /// What an exception changes even if it is not delivered.
     fn before_exception(&mut self, fault: &Fault) {
-        match fault.vector {
-            vector::PF => self.state.cr2 = fault.payload,
+        match fault.vector() {
+            vector::PF => self.state.cr2 = fault.payload(),
             vector::DB => {
-                self.state.dr[6] |= fault.payload;
+                self.state.dr[6] |= fault.payload();
                 self.state.dr[7] &= !dr7::GD;
             }
             _ => {}

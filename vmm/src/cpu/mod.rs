@@ -63,7 +63,7 @@ pub(crate) mod testing;
 mod tests;
 mod tlb;
 pub mod trace;
-mod word;
+pub(crate) mod word;
 
 pub use fault::{Exec, Fault};
 pub use interrupt::SoftInterrupt;

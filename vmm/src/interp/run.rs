@@ -438,7 +438,7 @@ fn fetch<B: Bus>(
 /// Puts EIP and ESP back to where the faulting instruction found them.
 #[inline(always)]
 fn restore<B: Bus>(cpu: &mut Vcpu<B>, fault: &Fault, start: u32, esp: u32) {
-    if !fault.in_new_task {
+    if !fault.in_new_task() {
         cpu.state.eip = start;
         cpu.state.gpr[ESP as usize] = esp;
     }

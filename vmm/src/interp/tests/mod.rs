@@ -5,8 +5,11 @@ mod debugger;
 mod engine;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod host;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod host_simd;
 mod instructions;
 mod random;
+mod simd;
 
 use super::{Exit, Interp};
 use crate::cpu::Vcpu;
