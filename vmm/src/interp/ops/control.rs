@@ -6,6 +6,7 @@ use super::stack::{pop_value, push_value};
 use super::{by_condition, by_word_size, holds};
 use crate::cpu::bus::Bus;
 use crate::cpu::fault::{Exec, Fault};
+use crate::cpu::registers::{dr6, eflags};
 use crate::cpu::{SoftInterrupt, Vcpu};
 use crate::interp::decode::{Decoded, Kind, is_wide_far};
 use crate::interp::op::{ECX, ESP, Ends, Handler, Mem, Op, Place, Reg, Size};
@@ -253,6 +254,10 @@ fn breakpoint<B: Bus>(cpu: &mut Vcpu<B>, _op: &Op<B>) -> Exec {
 
 fn overflow<B: Bus>(cpu: &mut Vcpu<B>, _op: &Op<B>) -> Exec {
     if !cpu.lazy.overflow() {
+        // The engine takes no single-step trap after an interrupt, but this was none.
+        if cpu.state.eflags & eflags::TF != 0 {
+            cpu.state.pending_debug |= dr6::BS;
+        }
         return Ok(());
     }
     cpu.software_interrupt(SoftInterrupt::Into)
