@@ -24,20 +24,22 @@ pub enum Freeze {
     Swap = 1 << 2,
     /// A device process died and has not come back yet, or is stopped.
     DeviceGone = 1 << 3,
+    /// A debugger has stopped the guest.
+    Debugger = 1 << 4,
 }
 
 /// All freezers.
-const FREEZERS: u64 = 0xf;
+const FREEZERS: u64 = 0x1f;
 /// The clock is to stop, but the moment is not fixed yet: the value still is that of a running clock.
-const STOPPING: u64 = 1 << 4;
-const VALUE_SHIFT: u32 = 5;
-/// Nanoseconds that the value holds, modulo: 18 years.
+const STOPPING: u64 = 1 << 5;
+const VALUE_SHIFT: u32 = 6;
+/// Nanoseconds that the value holds, modulo: 9 years.
 const VALUE_MASK: u64 = u64::MAX >> VALUE_SHIFT;
 
 /// The clock. See [`SharedClock::initialise`].
 #[repr(C, align(64))]
 pub struct SharedClock {
-    /// Bits 0-3: freezers. Bit 4: [`STOPPING`]. Bits 5-63: while it runs or is stopping, host time
+    /// Bits 0-4: freezers. Bit 5: [`STOPPING`]. Bits 6-63: while it runs or is stopping, host time
     /// (ns of CLOCK_MONOTONIC) minus virtual time; while it stands still, virtual time.
     word: AtomicU64,
 }

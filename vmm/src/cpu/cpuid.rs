@@ -15,7 +15,9 @@ impl<B: Bus> Vcpu<B> {
     pub fn cpuid(&mut self) {
         let [eax, ebx, ecx, edx] = match self.state.gpr[gpr::EAX] {
             0 => [MAX_LEAF, VENDOR[0], VENDOR[2], VENDOR[1]],
-            1 => [self.state.model.signature(), 0, 0, self.state.model.features()],
+            1 => {
+                [self.state.model.signature(), self.state.model.flush_line(), 0, self.state.model.features()]
+            }
             _ => self.state.model.cache_descriptors(),
         };
         self.state.gpr[gpr::EAX] = eax;

@@ -235,6 +235,32 @@ impl FpuState {
         self.operand_selector = 0;
         self.operand_offset = 0;
     }
+
+    /// MMi, the significand of Ri.
+    #[inline(always)]
+    pub const fn mm(&self, register: u8) -> u64 {
+        self.registers[(register & 7) as usize].significand
+    }
+
+    /// Writes MMi: sign and exponent of Ri become ones.
+    #[inline(always)]
+    pub const fn set_mm(&mut self, register: u8, value: u64) {
+        self.registers[(register & 7) as usize] = F80 { significand: value, sign_exponent: u16::MAX };
+    }
+
+    /// What every MMX instruction but EMMS does: all registers are valid, R0 is ST(0).
+    #[inline(always)]
+    pub const fn enter_mmx(&mut self) {
+        self.valid = u8::MAX;
+        self.status &= !fsw::TOP;
+    }
+
+    /// EMMS: all registers are empty.
+    #[inline(always)]
+    pub const fn leave_mmx(&mut self) {
+        self.valid = 0;
+        self.status &= !fsw::TOP;
+    }
 }
 
 impl<B: Bus> Vcpu<B> {

@@ -32,6 +32,7 @@
 //!   `wbinvd()`, `hlt()`, `cli()`, `sti()`, `pushf(wide)`, `popf(wide)`, `rdtsc()`, `rdpmc()`, `sysenter()`, `sysexit()`,
 //!   `check_fpu()`, `check_wait()`; `msr.rs`: `rdmsr()`, `wrmsr()`; `cpuid.rs`: `cpuid()` (operands in registers).
 //! - `ports.rs`: `check_io(port, width)`, `port_read(port, width)`, `port_write(port, width, value)` (with the checks).
+//! - `hooks.rs`: `set_watchpoints(..)`, `hooks` for a debugger and for traces, which the guest does not see.
 //! - `debug.rs`: `instruction_breakpoint(linear)`, `take_debug_trap(stepped)`.
 
 mod bulk;
@@ -42,6 +43,7 @@ mod debug;
 pub mod descriptor;
 pub mod fault;
 pub mod fpu;
+pub mod hooks;
 mod interrupt;
 mod memory;
 pub mod model;
@@ -60,7 +62,8 @@ pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 mod tlb;
-mod word;
+pub mod trace;
+pub(crate) mod word;
 
 pub use fault::{Exec, Fault};
 pub use interrupt::SoftInterrupt;
@@ -73,6 +76,7 @@ pub use word::Word;
 use crate::interp::code_map::CodeMap;
 use crate::interp::flags::LazyFlags;
 use bus::{Bus, PageGrant};
+use hooks::Hooks;
 use registers::{cr0, eflags};
 use tlb::Tlb;
 
@@ -97,6 +101,8 @@ pub struct Vcpu<B: Bus> {
     pub lazy: LazyFlags,
     /// Which physical memory holds kept instructions, and the writes to it.
     pub code: CodeMap,
+    /// A debugger's watchpoints, and the trace.
+    pub hooks: Hooks,
     /// Rights of explicit accesses: follows CPL, CR0.AM and EFLAGS.AC.
     mode: Mode,
     tlb: Tlb,
@@ -117,6 +123,7 @@ impl<B: Bus> Vcpu<B> {
             bus,
             lazy: LazyFlags::from_bits(0),
             code: CodeMap::new(),
+            hooks: Hooks::default(),
             mode: Mode::Supervisor,
             tlb: Tlb::new(),
             a20_mask: !0,

@@ -31,6 +31,8 @@ pub mod feature {
     pub const PAT: u32 = 1 << 16;
     /// 36-bit addresses of 4 MiB pages.
     pub const PSE36: u32 = 1 << 17;
+    /// CLFLUSH.
+    pub const CLFSH: u32 = 1 << 19;
     /// MMX.
     pub const MMX: u32 = 1 << 23;
     /// FXSAVE and FXRSTOR.
@@ -69,6 +71,7 @@ const COMMON: u32 = feature::FPU
     | feature::CMOV
     | feature::PAT
     | feature::PSE36
+    | feature::MMX
     | feature::FXSR;
 
 /// A processor that does not exist here.
@@ -98,8 +101,8 @@ impl CpuModel {
     pub const fn features(self) -> u32 {
         match self {
             CpuModel::Pentium2 => COMMON,
-            CpuModel::Pentium3 => COMMON,
-            CpuModel::Max => COMMON,
+            CpuModel::Pentium3 => COMMON | feature::SSE,
+            CpuModel::Max => COMMON | feature::SSE | feature::SSE2 | feature::CLFSH,
         }
     }
 
@@ -115,6 +118,12 @@ impl CpuModel {
             CpuModel::Pentium2 => 0x652,
             CpuModel::Pentium3 | CpuModel::Max => 0x673,
         }
+    }
+
+    /// CPUID leaf 1, EBX: what CLFLUSH flushes, in units of 8 bytes in bits 15-8.
+    pub const fn flush_line(self) -> u32 {
+        const LINE_OF_32_BYTES: u32 = 4 << 8;
+        if self.has(feature::CLFSH) { LINE_OF_32_BYTES } else { 0 }
     }
 
     /// CPUID leaf 2: TLB and cache descriptors in EAX, EBX, ECX, EDX (16+16 KiB L1, 512 KiB L2).

@@ -154,8 +154,11 @@ impl<B: Bus> Vcpu<B> {
         Ok(translation)
     }
 
-    /// Whether a data breakpoint lies in the page of `linear` (or reaches into it).
+    /// Whether a data breakpoint or watchpoint lies in the page of `linear` (or reaches into it).
     fn watched(&self, linear: u32) -> bool {
+        if self.hooks.watches_data() && self.hooks.watches_page(linear & PAGE_MASK) {
+            return true;
+        }
         let dr = &self.state.dr;
         dr[7] & dr7::ENABLES != 0
             && (0..4).any(|i| dr[7] >> (2 * i) & 3 != 0 && dr[i] & PAGE_MASK == linear & PAGE_MASK)

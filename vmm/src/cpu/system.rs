@@ -3,7 +3,6 @@
 
 use super::descriptor::{error_code, is_null, system_type};
 use super::fault::{Exec, Fault};
-use super::model::feature;
 use super::registers::{Seg, cr0, cr3, cr4, dr6, dr7, eflags, gpr, selector, vector};
 use super::state::{Activity, InterruptShadow, Segment, TableRegister};
 use super::{Vcpu, bus::Bus};
@@ -357,30 +356,39 @@ impl<B: Bus> Vcpu<B> {
         if self.state.cr0 & BOTH == BOTH { Err(Fault::nm()) } else { Ok(()) }
     }
 
-    /// Before every MMX instruction: with EM set they do not exist.
-    #[inline]
-    pub fn check_mmx(&self) -> Exec {
-        if self.state.cr0 & cr0::EM != 0 { Err(Fault::ud()) } else { self.check_fpu() }
+    /// Before every instruction on MMX registers; `needed` are the features that brought it.
+    #[inline(always)]
+    pub fn check_mmx(&mut self, needed: u32) -> Exec {
+        self.check_vector(needed)?;
+        self.check_fpu_error()
     }
 
-    /// Before every SSE instruction on XMM registers. (SSE instructions on MMX registers alone: see their group.)
-    #[inline]
-    pub fn check_sse(&self) -> Exec {
-        self.check_xmm(feature::SSE)
+    /// Before every instruction on XMM registers; `needed` are the features that brought it.
+    #[inline(always)]
+    pub fn check_xmm(&self, needed: u32) -> Exec {
+        if self.state.cr4 & cr4::OSFXSR == 0 {
+            return Err(Fault::ud());
+        }
+        self.check_vector(needed)
     }
 
-    /// Before every SSE2 instruction on XMM registers.
-    #[inline]
-    pub fn check_sse2(&self) -> Exec {
-        self.check_xmm(feature::SSE2)
+    /// Before every instruction on both.
+    #[inline(always)]
+    pub fn check_mmx_and_xmm(&mut self, needed: u32) -> Exec {
+        self.check_xmm(needed)?;
+        self.check_fpu_error()
     }
 
-    #[inline]
-    fn check_xmm(&self, needed: u32) -> Exec {
-        if self.state.cr4 & cr4::OSFXSR == 0 || !self.state.model.has(needed) {
+    /// With EM set there are no vector instructions; with TS set the registers belong to another task.
+    #[inline(always)]
+    fn check_vector(&self, needed: u32) -> Exec {
+        let blocked = self.state.cr0 & (cr0::EM | cr0::TS);
+        if !self.state.model.has(needed) || blocked & cr0::EM != 0 {
             Err(Fault::ud())
+        } else if blocked != 0 {
+            Err(Fault::nm())
         } else {
-            self.check_mmx()
+            Ok(())
         }
     }
 }

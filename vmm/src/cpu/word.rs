@@ -4,16 +4,23 @@
     reason = "guest memory is shared with other processes: raw pointers, never references"
 )]
 
-/// An integer that one instruction can read or write: `u8`, `u16`, `u32` or `u64`.
+/// Alignment checking knows no operand that must be aligned to more bytes: instructions that want 16 raise
+/// #GP by themselves.
+pub const MAX_ALIGNMENT: u32 = 8;
+
+/// An integer that one access reads or writes: `u8`, `u16`, `u32`, `u64` or (XMM registers) `u128`.
 pub trait Word: Copy + private::Sealed {
     /// Bytes it has.
     const SIZE: u32;
 
+    /// What its address must be a multiple of when alignment is checked.
+    const ALIGNMENT: u32 = if Self::SIZE < MAX_ALIGNMENT { Self::SIZE } else { MAX_ALIGNMENT };
+
     /// Its value, zero-extended.
-    fn widen(self) -> u64;
+    fn widen(self) -> u128;
 
     /// The low bits of `value`.
-    fn narrow(value: u64) -> Self;
+    fn narrow(value: u128) -> Self;
 
     /// Reads it, little endian.
     ///
@@ -34,6 +41,7 @@ mod private {
     impl Sealed for u16 {}
     impl Sealed for u32 {}
     impl Sealed for u64 {}
+    impl Sealed for u128 {}
 }
 
 macro_rules! word {
@@ -42,12 +50,12 @@ macro_rules! word {
             const SIZE: u32 = size_of::<$type>() as u32;
 
             #[inline(always)]
-            fn widen(self) -> u64 {
-                u64::from(self)
+            fn widen(self) -> u128 {
+                u128::from(self)
             }
 
             #[inline(always)]
-            fn narrow(value: u64) -> Self {
+            fn narrow(value: u128) -> Self {
                 value as Self
             }
 
@@ -73,3 +81,4 @@ word!(u8);
 word!(u16);
 word!(u32);
 word!(u64);
+word!(u128);

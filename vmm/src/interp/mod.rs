@@ -9,6 +9,7 @@
 //!   `set_flags()` merge with the rest of EFLAGS;
 //! - a handler that returns a fault leaves registers as they were; the engine restores EIP.
 
+mod breakpoints;
 mod bulk;
 pub mod cache;
 pub mod code_map;

@@ -1,5 +1,6 @@
 //! The loop: finds blocks, runs them, delivers faults and traps.
 
+use super::breakpoints::Breakpoints;
 use super::cache::{Block, BlockCache};
 use super::decode::{MAX_LENGTH, Outcome, decode};
 use super::op::{ESP, Ends, Op};
@@ -8,6 +9,7 @@ use crate::cpu::fault::{Exec, Fault};
 use crate::cpu::registers::{Seg, eflags};
 use crate::cpu::state::{Activity, InterruptShadow};
 use crate::cpu::{CodeLocation, Vcpu};
+use std::collections::BTreeSet;
 
 /// Most instructions in a block.
 const BLOCK_OPS: usize = 48;
@@ -25,6 +27,10 @@ pub enum Exit {
     Attention,
     /// A triple fault: the processor waits for a reset.
     Shutdown,
+    /// The next instruction is at a breakpoint of [`Interp::set_breakpoints`].
+    Breakpoint,
+    /// The instruction before met a watchpoint: [`crate::cpu::hooks::Hooks::take_hit`] tells which.
+    Watchpoint,
 }
 
 /// What the engine has done.
@@ -53,6 +59,8 @@ pub struct Interp<B: Bus> {
     cache: BlockCache<B>,
     statistics: Statistics,
     map_generation: Option<u64>,
+    breakpoints: Breakpoints,
+    at_breakpoint: bool,
 }
 
 impl<B: Bus> Default for Interp<B> {
@@ -86,7 +94,13 @@ enum Left {
 impl<B: Bus> Interp<B> {
     /// An interpreter that has decoded nothing yet.
     pub fn new() -> Self {
-        Interp { cache: BlockCache::default(), statistics: Statistics::default(), map_generation: None }
+        Interp {
+            cache: BlockCache::default(),
+            statistics: Statistics::default(),
+            map_generation: None,
+            breakpoints: Breakpoints::default(),
+            at_breakpoint: false,
+        }
     }
 
     /// What has been done so far.
@@ -99,21 +113,36 @@ impl<B: Bus> Interp<B> {
         self.cache.clear(cpu);
     }
 
+    /// A debugger's breakpoints from now on: linear addresses before whose instructions [`Interp::run`] stops.
+    /// [`Interp::step`] does not.
+    pub fn set_breakpoints(&mut self, cpu: &mut Vcpu<B>, addresses: &BTreeSet<u32>) {
+        if !self.breakpoints.is(addresses) {
+            self.breakpoints = Breakpoints::new(addresses);
+            self.forget_code(cpu);
+        }
+    }
+
     /// Executes at least one block, unless the processor is halted, and about `budget` instructions.
     pub fn run(&mut self, cpu: &mut Vcpu<B>, budget: u64) -> Exit {
         self.take_foreign_writes(cpu);
         let mut left = budget.max(1);
         let exit = loop {
+            if cpu.hooks.hit().is_some() {
+                break Exit::Watchpoint;
+            }
             match cpu.state.activity {
                 Activity::Running => {}
                 Activity::Halted => break Exit::Halted,
                 Activity::Shutdown => break Exit::Shutdown,
             }
             if self.needs_single_step(cpu) {
-                self.step_once(cpu);
+                self.step_unless_breakpoint(cpu);
                 left = left.saturating_sub(1);
             } else {
                 left = self.run_blocks(cpu, left);
+            }
+            if std::mem::take(&mut self.at_breakpoint) {
+                break Exit::Breakpoint;
             }
             if cpu.state.activity != Activity::Running {
                 continue;
@@ -140,6 +169,7 @@ impl<B: Bus> Interp<B> {
         }
         cpu.sync_flags();
         match cpu.state.activity {
+            _ if cpu.hooks.hit().is_some() => Exit::Watchpoint,
             Activity::Halted => Exit::Halted,
             Activity::Shutdown => Exit::Shutdown,
             Activity::Running if cpu.wants_attention() => Exit::Attention,
@@ -251,7 +281,7 @@ impl<B: Bus> Interp<B> {
                 self.deliver(cpu, fault);
             }
             After::Step => {
-                self.step_once(cpu);
+                self.step_unless_breakpoint(cpu);
                 left = left.saturating_sub(1);
             }
         }
@@ -279,6 +309,9 @@ impl<B: Bus> Interp<B> {
             if fetch(cpu, location.linear, bytes, &mut fetched, wanted).is_err() {
                 break;
             }
+            if self.breakpoints.may_be_at(location.physical + at as u64) {
+                break;
+            }
             let Some(rest) = bytes.get(at..wanted) else { break };
             let Outcome::Op(mut op) = decode(rest, wide) else { break };
             at += usize::from(op.len);
@@ -299,6 +332,16 @@ impl<B: Bus> Interp<B> {
         self.statistics.instructions_decoded += ops.len() as u64;
         self.cache.insert(cpu, ops, location.physical, wide, host.as_ptr() as usize);
         true
+    }
+
+    /// Executes one instruction, or notes that there is a breakpoint at it.
+    fn step_unless_breakpoint(&mut self, cpu: &mut Vcpu<B>) {
+        let linear = cpu.state.segment(Seg::Cs).base().wrapping_add(cpu.state.eip);
+        if self.breakpoints.at(linear) {
+            self.at_breakpoint = true;
+        } else {
+            self.step_once(cpu);
+        }
     }
 
     /// Executes one instruction without using or keeping a block.
@@ -374,7 +417,7 @@ impl<B: Bus> Interp<B> {
     }
 }
 
-/// Fills `bytes` up to `wanted` from linear memory. Fetching meets no data breakpoint.
+/// Fills `bytes` up to `wanted` from linear memory. Fetching meets no data breakpoint or watchpoint.
 fn fetch<B: Bus>(
     cpu: &mut Vcpu<B>,
     linear: u32,
@@ -382,7 +425,7 @@ fn fetch<B: Bus>(
     fetched: &mut usize,
     wanted: usize,
 ) -> Exec {
-    let watched = cpu.state.pending_debug;
+    let watched = (cpu.state.pending_debug, cpu.hooks.hit());
     let mut result = Ok(());
     while let Some(byte) = bytes.get_mut(*fetched).filter(|_| *fetched < wanted) {
         match cpu.read_linear_user(linear.wrapping_add(*fetched as u32)) {
@@ -394,14 +437,15 @@ fn fetch<B: Bus>(
         }
         *fetched += 1;
     }
-    cpu.state.pending_debug = watched;
+    cpu.state.pending_debug = watched.0;
+    cpu.hooks.set_hit(watched.1);
     result
 }
 
 /// Puts EIP and ESP back to where the faulting instruction found them.
 #[inline(always)]
 fn restore<B: Bus>(cpu: &mut Vcpu<B>, fault: &Fault, start: u32, esp: u32) {
-    if !fault.in_new_task {
+    if !fault.in_new_task() {
         cpu.state.eip = start;
         cpu.state.gpr[ESP as usize] = esp;
     }

@@ -11,6 +11,7 @@ pub mod io;
 pub mod mov;
 pub mod muldiv;
 pub mod shift;
+mod simd;
 pub mod stack;
 pub mod string;
 pub mod system;
@@ -29,6 +30,8 @@ pub fn select<B: Bus>(form: &Decoded, op: &mut Op<B>) -> Handler<B> {
         .or_else(|| stack::select(form, op))
         .or_else(|| shift::select(form))
         .or_else(|| muldiv::select(form))
+        // Before the string instructions: MOVSD and CMPSD are names of both.
+        .or_else(|| simd::select(form, op))
         .or_else(|| string::select(form, op))
         .or_else(|| bits::select(form))
         .or_else(|| flag::select(form, op))

@@ -1,14 +1,18 @@
 //! Tests of the engine: blocks, faults, traps, self-modifying code. What single instructions compute is
 //! tested against silicon: `vmm/tests/vectors_286.rs` and `host.rs`.
 
+mod debugger;
 mod engine;
 mod fpu;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod fpu_host;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod host;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod host_simd;
 mod instructions;
 mod random;
+mod simd;
 
 use super::{Exit, Interp};
 use crate::cpu::Vcpu;

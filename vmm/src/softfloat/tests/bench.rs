@@ -28,7 +28,7 @@ fn bench() {
     let mut random = Random(7);
     let extended: [F80; 1024] = std::array::from_fn(|_| F80 {
         significand: random.next() | 1 << 63,
-        sign_exponent: (16383 - 20 + random.below(40) | random.below(2) << 15) as u16,
+        sign_exponent: ((16383 - 20 + random.below(40)) | (random.below(2) << 15)) as u16,
     });
     let double: [F64; 1024] = std::array::from_fn(|_| {
         F64((random.below(2) << 63 | (1000 + random.below(40)) << 52) | random.next() >> 12)
