@@ -24,6 +24,8 @@ mod part {
     pub(super) const HAS_CODE: u64 = 1 << 56;
     /// See [`super::Fault::in_new_task`].
     pub(super) const IN_NEW_TASK: u64 = 1 << 57;
+    /// See [`super::Fault::BRANCH`].
+    pub(super) const BRANCH: u64 = 1 << 58;
     /// Always set.
     pub(super) const RAISED: u64 = 1 << 63;
 }
@@ -76,6 +78,9 @@ pub enum FaultClass {
 }
 
 impl Fault {
+    /// No exception: how a conditional jump in the middle of a block says to its engine that it is taken.
+    pub const BRANCH: Self = Self::from_parts(0, part::BRANCH);
+
     const fn from_parts(vector: u8, rest: u64) -> Self {
         let word = part::RAISED | (vector as u64) << part::VECTOR_SHIFT | rest;
         match NonZeroU64::new(word) {

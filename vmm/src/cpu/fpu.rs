@@ -151,6 +151,34 @@ impl FpuState {
         self.status = self.status & !fsw::TOP | ((top & 7) as u16) << fsw::TOP_SHIFT;
     }
 
+    /// MMi, the significand of Ri.
+    #[inline(always)]
+    pub const fn mm(&self, register: u8) -> &u64 {
+        &self.registers[(register & 7) as usize].significand
+    }
+
+    /// MMi to be written: sign and exponent of Ri become ones.
+    #[inline(always)]
+    pub const fn mm_mut(&mut self, register: u8) -> &mut u64 {
+        let register = &mut self.registers[(register & 7) as usize];
+        register.sign_exponent = u16::MAX;
+        &mut register.significand
+    }
+
+    /// What every MMX instruction but EMMS does: all registers are valid, R0 is ST(0).
+    #[inline(always)]
+    pub const fn enter_mmx(&mut self) {
+        self.valid = u8::MAX;
+        self.status &= !fsw::TOP;
+    }
+
+    /// EMMS: all registers are empty.
+    #[inline(always)]
+    pub const fn leave_mmx(&mut self) {
+        self.valid = 0;
+        self.status &= !fsw::TOP;
+    }
+
     /// Number of the register that is ST(`i`).
     #[inline(always)]
     const fn physical(&self, i: u8) -> u8 {
@@ -234,32 +262,6 @@ impl FpuState {
         self.instruction_offset = 0;
         self.operand_selector = 0;
         self.operand_offset = 0;
-    }
-
-    /// MMi, the significand of Ri.
-    #[inline(always)]
-    pub const fn mm(&self, register: u8) -> u64 {
-        self.registers[(register & 7) as usize].significand
-    }
-
-    /// Writes MMi: sign and exponent of Ri become ones.
-    #[inline(always)]
-    pub const fn set_mm(&mut self, register: u8, value: u64) {
-        self.registers[(register & 7) as usize] = F80 { significand: value, sign_exponent: u16::MAX };
-    }
-
-    /// What every MMX instruction but EMMS does: all registers are valid, R0 is ST(0).
-    #[inline(always)]
-    pub const fn enter_mmx(&mut self) {
-        self.valid = u8::MAX;
-        self.status &= !fsw::TOP;
-    }
-
-    /// EMMS: all registers are empty.
-    #[inline(always)]
-    pub const fn leave_mmx(&mut self) {
-        self.valid = 0;
-        self.status &= !fsw::TOP;
     }
 }
 

@@ -86,7 +86,8 @@ impl<B: Bus> Vcpu<B> {
     /// LAR: the attribute bits of a descriptor, or `None` for ZF = 0.
     pub fn lar(&mut self, selector: u16) -> Exec<Option<u32>> {
         use system_type as t;
-        const ATTRIBUTES: u32 = 0x00f0_ff00;
+        // The limit bits among them are undefined to the manual; silicon gives them as they are.
+        const ATTRIBUTES: u32 = 0x00ff_ff00;
         Ok(self.visible_descriptor(selector)?.and_then(|descriptor| {
             let valid = !descriptor.is_system()
                 || matches!(

@@ -35,7 +35,7 @@ pub struct Op<B: Bus> {
     base_mask: u32,
     /// All ones if `index` counts.
     index_mask: u32,
-    /// `0xffff` for 16-bit addressing.
+    /// `0xffff` for 16-bit addressing, and for branches that cut EIP to 16 bits.
     pub address_mask: u32,
     base: u8,
     index: u8,

@@ -6,6 +6,7 @@ use super::stack::{pop_value, push_value};
 use super::{by_condition, by_word_size, holds};
 use crate::cpu::bus::Bus;
 use crate::cpu::fault::{Exec, Fault};
+use crate::cpu::registers::{dr6, eflags};
 use crate::cpu::{SoftInterrupt, Vcpu};
 use crate::interp::decode::{Decoded, Kind, is_wide_far};
 use crate::interp::op::{ECX, ESP, Ends, Handler, Mem, Op, Place, Reg, Size};
@@ -69,6 +70,12 @@ pub fn select<B: Bus>(form: &Decoded, op: &mut Op<B>) -> Option<Handler<B>> {
     Some(handler)
 }
 
+/// The handler of a conditional jump that is not the last instruction of its block: it leaves the block when
+/// the jump is taken ([`Fault::BRANCH`]) and has no effect else.
+pub fn select_side_exit<B: Bus>(form: &Decoded) -> Option<Handler<B>> {
+    Some(by_condition!(form.jump_condition()?, side_exit))
+}
+
 fn is_far(form: &Decoded) -> bool {
     let instruction = &form.instruction;
     instruction.is_jmp_far()
@@ -122,6 +129,10 @@ fn jump<B: Bus, S: Size>(cpu: &mut Vcpu<B>, op: &Op<B>) -> Exec {
 
 fn jump_if<B: Bus, const CONDITION: u8, S: Size>(cpu: &mut Vcpu<B>, op: &Op<B>) -> Exec {
     if holds::<CONDITION>(cpu.lazy) { jump_relative::<B, S>(cpu, op) } else { Ok(()) }
+}
+
+fn side_exit<B: Bus, const CONDITION: u8>(cpu: &mut Vcpu<B>, _op: &Op<B>) -> Exec {
+    if holds::<CONDITION>(cpu.lazy) { Err(Fault::BRANCH) } else { Ok(()) }
 }
 
 fn jump_if_zero_count<B: Bus, S: Size, C: Size>(cpu: &mut Vcpu<B>, op: &Op<B>) -> Exec {
@@ -243,6 +254,10 @@ fn breakpoint<B: Bus>(cpu: &mut Vcpu<B>, _op: &Op<B>) -> Exec {
 
 fn overflow<B: Bus>(cpu: &mut Vcpu<B>, _op: &Op<B>) -> Exec {
     if !cpu.lazy.overflow() {
+        // The engine takes no single-step trap after an interrupt, but this was none.
+        if cpu.state.eflags & eflags::TF != 0 {
+            cpu.state.pending_debug |= dr6::BS;
+        }
         return Ok(());
     }
     cpu.software_interrupt(SoftInterrupt::Into)

@@ -45,6 +45,11 @@ pub fn select<B: Bus>(form: &Decoded, op: &mut Op<B>) -> Handler<B> {
         })
 }
 
+/// The handler that does the same but computes no flags, where there is one.
+pub fn select_quiet<B: Bus>(form: &Decoded) -> Option<Handler<B>> {
+    alu::select_quiet(form).or_else(|| shift::select_quiet(form))
+}
+
 /// An opcode that a Pentium II does not have, or one that may not have its LOCK prefix.
 pub fn undefined<B: Bus>(_cpu: &mut Vcpu<B>, _op: &Op<B>) -> Exec {
     Err(Fault::ud())

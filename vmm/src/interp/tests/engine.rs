@@ -437,6 +437,21 @@ fn single_step_traps_after_each_instruction_and_each_iteration() {
 }
 
 #[test]
+fn single_step_traps_after_into_that_does_nothing() {
+    let mut bench = Bench::assembled(|a| {
+        a.into()?;
+        a.hlt()
+    });
+    with_handlers(&mut bench);
+    bench.cpu.state.eflags |= eflags::TF;
+    bench.cpu.state_replaced();
+
+    bench.interp.step(&mut bench.cpu);
+
+    assert_eq!(bench.cpu.state.eip, handler(1));
+}
+
+#[test]
 fn interrupt_shadow_covers_exactly_the_instruction_after_sti() {
     let mut bench = Bench::assembled(|a| {
         a.sti()?;

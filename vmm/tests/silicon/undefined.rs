@@ -1,0 +1,129 @@
+//! What the manual leaves undefined, and what is only approximate. Everything that the comparison ignores is
+//! decided here.
+
+use iced_x86::{Code, Instruction, Mnemonic, OpKind, Register};
+use vmm::cpu::registers::eflags::{AF, ARITHMETIC, CF, OF, PF, SF, ZF};
+use vmm::cpu::registers::vector;
+
+/// The arithmetic flags that an instruction leaves undefined (SDM vol. 2). `cl` is CL where it is known.
+pub fn flags(instruction: &Instruction, cl: Option<u32>) -> u32 {
+    use Mnemonic as M;
+    let size = operand_bits(instruction);
+    match instruction.mnemonic() {
+        M::And | M::Or | M::Xor | M::Test => AF,
+        M::Mul | M::Imul => SF | ZF | AF | PF,
+        M::Div | M::Idiv => ARITHMETIC,
+        M::Bsf | M::Bsr => CF | OF | SF | AF | PF,
+        M::Bt | M::Bts | M::Btr | M::Btc => OF | SF | AF | PF,
+        M::Aaa | M::Aas => OF | SF | ZF | PF,
+        M::Daa | M::Das => OF,
+        M::Aam | M::Aad => OF | AF | CF,
+        M::Rol | M::Ror | M::Rcl | M::Rcr => match count(instruction, cl) {
+            Some(0 | 1) => 0,
+            _ => OF,
+        },
+        M::Shl | M::Sal | M::Shr | M::Sar => match count(instruction, cl) {
+            Some(0) => 0,
+            Some(1) => AF,
+            Some(n) if n < size => AF | OF,
+            _ => AF | OF | CF,
+        },
+        M::Shld | M::Shrd => match count(instruction, cl) {
+            Some(0) => 0,
+            Some(1) => AF,
+            Some(n) if n <= size => AF | OF,
+            _ => ARITHMETIC,
+        },
+        _ => 0,
+    }
+}
+
+/// Bits of the first operand.
+fn operand_bits(instruction: &Instruction) -> u32 {
+    match instruction.op_kind(0) {
+        OpKind::Register => 8 * instruction.op_register(0).size() as u32,
+        _ => 8 * instruction.memory_size().size() as u32,
+    }
+}
+
+/// The count of a shift or rotation, if it is known.
+pub fn count(instruction: &Instruction, cl: Option<u32>) -> Option<u32> {
+    let last = instruction.op_count() - 1;
+    let count = match instruction.op_kind(last) {
+        OpKind::Register if instruction.op_register(last) == Register::CL => cl?,
+        _ => u32::from(instruction.immediate8()),
+    };
+    Some(count & 31)
+}
+
+/// Whether a result is undefined: such an instruction is not generated.
+pub fn result(instruction: &Instruction, cl: Option<u32>) -> bool {
+    match instruction.mnemonic() {
+        Mnemonic::Shld | Mnemonic::Shrd => {
+            count(instruction, cl).is_none_or(|count| count > operand_bits(instruction))
+        }
+        // BSWAP of a 16-bit register.
+        Mnemonic::Bswap => instruction.op0_register().size() == 2,
+        _ => false,
+    }
+}
+
+/// What is open when an instruction raises an exception.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Partial {
+    /// POPA: how many registers have been loaded.
+    Registers,
+    /// Instructions with an MMX and a memory or XMM operand: whether TOP and tags have been reset.
+    X87,
+    /// CMPS: which of two operands is read first, so which exception is raised when both fault.
+    Which,
+}
+
+impl Partial {
+    /// For the account.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Partial::Registers => "POPA that faults may have loaded registers",
+            Partial::X87 => "MMX instructions of SSE that fault may have reset TOP and tags",
+            Partial::Which => "CMPS with two bad operands may fault on either",
+        }
+    }
+}
+
+/// What is open when the instruction raises an exception.
+pub fn partial(code: Code) -> Option<Partial> {
+    match code.mnemonic() {
+        Mnemonic::Popa | Mnemonic::Popad => Some(Partial::Registers),
+        Mnemonic::Cvtps2pi
+        | Mnemonic::Cvttps2pi
+        | Mnemonic::Cvtpd2pi
+        | Mnemonic::Cvttpd2pi
+        | Mnemonic::Cvtpi2ps
+        | Mnemonic::Maskmovq => Some(Partial::X87),
+        Mnemonic::Cmpsb | Mnemonic::Cmpsw => Some(Partial::Which),
+        Mnemonic::Cmpsd if code == Code::Cmpsd_m32_m32 => Some(Partial::Which),
+        _ => None,
+    }
+}
+
+/// Why an instruction may raise this exception on one engine only.
+pub fn optional(code: Code, number: u8) -> Option<&'static str> {
+    match (code.mnemonic(), number) {
+        (Mnemonic::Maskmovq | Mnemonic::Maskmovdqu, vector::PF | vector::GP | vector::SS) => {
+            Some("MASKMOVQ that writes nothing may fault")
+        }
+        (
+            Mnemonic::Maskmovq
+            | Mnemonic::Maskmovdqu
+            | Mnemonic::Movups
+            | Mnemonic::Movupd
+            | Mnemonic::Movdqu,
+            vector::AC,
+        ) => Some("alignment of unaligned 16-byte operands may be checked"),
+        (Mnemonic::Cvtpi2ps, vector::MF) => Some(CVTPI2PS),
+        _ => None,
+    }
+}
+
+/// See [`optional`].
+pub const CVTPI2PS: &str = "CVTPI2PS of memory does nothing to x87 on AMD";
