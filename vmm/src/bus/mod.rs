@@ -502,8 +502,11 @@ impl Bus for MachineBus {
     }
 
     fn set_ferr(&mut self, asserted: bool) {
+        let irq = self.coprocessor.irq();
         self.coprocessor.set_ferr(asserted);
-        self.drive_coprocessor_irq();
+        if irq != self.coprocessor.irq() {
+            self.drive_coprocessor_irq();
+        }
     }
 
     fn ignne(&self) -> bool {

@@ -24,6 +24,8 @@ mod part {
     pub(super) const HAS_CODE: u64 = 1 << 56;
     /// See [`super::Fault::in_new_task`].
     pub(super) const IN_NEW_TASK: u64 = 1 << 57;
+    /// See [`super::Fault::BRANCH`].
+    pub(super) const BRANCH: u64 = 1 << 58;
     /// Always set.
     pub(super) const RAISED: u64 = 1 << 63;
 }
@@ -59,6 +61,9 @@ pub mod page_fault {
     pub const RESERVED: u32 = 1 << 3;
 }
 
+/// No exception has this number: see [`Fault::retry`].
+const RETRY: u8 = u8::MAX;
+
 /// How exceptions combine into double faults (SDM vol. 3, "Interrupt 8").
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FaultClass {
@@ -73,6 +78,9 @@ pub enum FaultClass {
 }
 
 impl Fault {
+    /// No exception: how a conditional jump in the middle of a block says to its engine that it is taken.
+    pub const BRANCH: Self = Self::from_parts(0, part::BRANCH);
+
     const fn from_parts(vector: u8, rest: u64) -> Self {
         let word = part::RAISED | (vector as u64) << part::VECTOR_SHIFT | rest;
         match NonZeroU64::new(word) {
@@ -115,6 +123,18 @@ impl Fault {
     /// and must not be restored.
     pub const fn in_new_task(self) -> bool {
         self.0.get() & part::IN_NEW_TASK != 0
+    }
+
+    /// No exception: the instruction has done nothing and is to be executed again, after the engine has looked for
+    /// interrupts. Nothing is delivered.
+    #[cold]
+    pub const fn retry() -> Self {
+        Self::new(RETRY)
+    }
+
+    /// Whether this is [`Fault::retry`].
+    pub const fn is_retry(&self) -> bool {
+        self.vector() == RETRY
     }
 
     /// #DE.

@@ -5,7 +5,7 @@ use super::bus::{Bus, PAGE_SIZE};
 use super::fault::{Exec, Fault};
 use super::registers::{Seg, gpr};
 use super::tlb::{Mode, OFFSET_MASK, Translation};
-use super::word::{MAX_ALIGNMENT, Word};
+use super::word::{MAX_ALIGNMENT, Vector128, Word};
 use ipc::width::Width;
 
 /// Whether `len` bytes (at least one) at `linear` reach into the next page.
@@ -341,17 +341,17 @@ fn demand_aligned(linear: u32) -> Exec {
 impl<B: Bus> Vcpu<B> {
     /// Reads 16 bytes at `seg:offset`, which must be a multiple of 16.
     #[inline(always)]
-    pub fn read_aligned_u128(&mut self, seg: Seg, offset: u32) -> Exec<u128> {
+    pub fn read_aligned(&mut self, seg: Seg, offset: u32) -> Exec<Vector128> {
         demand_aligned(self.state.segment(seg).base().wrapping_add(offset))?;
-        let linear = self.linear_for_read(seg, offset, u128::SIZE)?;
+        let linear = self.linear_for_read(seg, offset, Vector128::SIZE)?;
         self.read_linear_as(linear, self.mode)
     }
 
     /// Writes 16 bytes at `seg:offset`, which must be a multiple of 16.
     #[inline(always)]
-    pub fn write_aligned_u128(&mut self, seg: Seg, offset: u32, value: u128) -> Exec {
+    pub fn write_aligned(&mut self, seg: Seg, offset: u32, value: Vector128) -> Exec {
         demand_aligned(self.state.segment(seg).base().wrapping_add(offset))?;
-        let linear = self.linear_for_write(seg, offset, u128::SIZE)?;
+        let linear = self.linear_for_write(seg, offset, Vector128::SIZE)?;
         self.write_linear_as(linear, value, self.mode)
     }
 }

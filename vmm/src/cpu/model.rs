@@ -58,7 +58,8 @@ pub enum CpuModel {
 }
 
 /// What all models have.
-const COMMON: u32 = feature::DE
+const COMMON: u32 = feature::FPU
+    | feature::DE
     | feature::PSE
     | feature::TSC
     | feature::MSR
@@ -70,7 +71,8 @@ const COMMON: u32 = feature::DE
     | feature::CMOV
     | feature::PAT
     | feature::PSE36
-    | feature::MMX;
+    | feature::MMX
+    | feature::FXSR;
 
 /// A processor that does not exist here.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -3,7 +3,6 @@
 
 use super::descriptor::{error_code, is_null, system_type};
 use super::fault::{Exec, Fault};
-use super::fpu::fsw;
 use super::registers::{Seg, cr0, cr3, cr4, dr6, dr7, eflags, gpr, selector, vector};
 use super::state::{Activity, InterruptShadow, Segment, TableRegister};
 use super::{Vcpu, bus::Bus};
@@ -359,9 +358,9 @@ impl<B: Bus> Vcpu<B> {
 
     /// Before every instruction on MMX registers; `needed` are the features that brought it.
     #[inline(always)]
-    pub fn check_mmx(&self, needed: u32) -> Exec {
+    pub fn check_mmx(&mut self, needed: u32) -> Exec {
         self.check_vector(needed)?;
-        self.check_pending_mf()
+        self.check_fpu_error()
     }
 
     /// Before every instruction on XMM registers; `needed` are the features that brought it.
@@ -375,9 +374,9 @@ impl<B: Bus> Vcpu<B> {
 
     /// Before every instruction on both.
     #[inline(always)]
-    pub fn check_mmx_and_xmm(&self, needed: u32) -> Exec {
+    pub fn check_mmx_and_xmm(&mut self, needed: u32) -> Exec {
         self.check_xmm(needed)?;
-        self.check_pending_mf()
+        self.check_fpu_error()
     }
 
     /// With EM set there are no vector instructions; with TS set the registers belong to another task.
@@ -391,11 +390,5 @@ impl<B: Bus> Vcpu<B> {
         } else {
             Ok(())
         }
-    }
-
-    /// #MF when an x87 instruction has left an unmasked exception.
-    #[inline(always)]
-    pub fn check_pending_mf(&self) -> Exec {
-        if self.state.fpu.status & fsw::ES != 0 { Err(Fault::mf()) } else { Ok(()) }
     }
 }

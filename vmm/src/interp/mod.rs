@@ -15,6 +15,7 @@ pub mod cache;
 pub mod code_map;
 pub mod decode;
 pub mod flags;
+pub mod liveness;
 pub mod op;
 pub mod ops;
 mod run;

@@ -3,6 +3,7 @@
 use super::breakpoints::Breakpoints;
 use super::cache::{Block, BlockCache};
 use super::decode::{MAX_LENGTH, Outcome, decode};
+use super::liveness::drop_dead_flags;
 use super::op::{ESP, Ends, Op};
 use crate::cpu::bus::{Bus, PAGE_SIZE};
 use crate::cpu::fault::{Exec, Fault};
@@ -302,6 +303,7 @@ impl<B: Bus> Interp<B> {
         // Marked before it is read: a device that writes it from now on reports that.
         cpu.mark_code(location.physical, 1);
         let mut ops = Vec::with_capacity(8);
+        let mut flags = Vec::with_capacity(8);
         let mut at = 0;
         let mut fetched = 0;
         while ops.len() < BLOCK_OPS {
@@ -313,18 +315,27 @@ impl<B: Bus> Interp<B> {
                 break;
             }
             let Some(rest) = bytes.get(at..wanted) else { break };
-            let Outcome::Op(mut op) = decode(rest, wide) else { break };
+            let Outcome::Op(mut op, in_block) = decode(rest, wide) else { break };
             at += usize::from(op.len);
             op.end = at as u16;
+            if let Some(side_exit) = in_block.side_exit {
+                op.handler = side_exit;
+                op.ends = Ends::Not;
+            }
             ops.push(op);
+            flags.push(in_block.flags);
             if op.ends != Ends::Not {
                 break;
             }
+        }
+        if let Some(last) = ops.last_mut() {
+            last.comes_last();
         }
         if ops.is_empty() {
             self.cache.drop_range(cpu, location.physical, 1);
             return false;
         }
+        drop_dead_flags(&mut ops, &flags);
         self.statistics.blocks_decoded += 1;
         self.statistics.instructions_decoded += ops.len() as u64;
         self.cache.insert(cpu, ops, location.physical, wide, host.as_ptr() as usize);
@@ -394,7 +405,8 @@ impl<B: Bus> Interp<B> {
         // First the bytes of this page: the next one may be missing, and need not exist.
         for wanted in [available.min(in_page), available] {
             fetch(cpu, location.linear, &mut bytes, &mut fetched, wanted)?;
-            if let Outcome::Op(op) = decode(bytes.get(..wanted).unwrap_or(&bytes), wide) {
+            if let Outcome::Op(mut op, _) = decode(bytes.get(..wanted).unwrap_or(&bytes), wide) {
+                op.comes_last();
                 return Ok(op);
             }
         }
@@ -402,6 +414,9 @@ impl<B: Bus> Interp<B> {
     }
 
     fn deliver(&mut self, cpu: &mut Vcpu<B>, fault: Fault) {
+        if fault.is_retry() {
+            return;
+        }
         self.statistics.faults += 1;
         cpu.deliver_fault(fault);
         if cpu.code.has_written() {
@@ -454,15 +469,35 @@ fn execute<B: Bus>(block: &Block<B>, cpu: &mut Vcpu<B>, start: u32) -> (u64, Lef
         let result = (op.handler)(cpu, op);
         if result.is_err() || cpu.code.has_written() {
             let index = body.len() - rest.len() - 1;
+            if result == Err(Fault::BRANCH) {
+                return branch(cpu, start, op, index);
+            }
             return stop(block, cpu, start, index, esp, result);
         }
     }
     let esp = cpu.state.gpr[ESP as usize];
     cpu.state.eip = start.wrapping_add(u32::from(last.end));
     match (last.handler)(cpu, last) {
+        Err(Fault::BRANCH) => branch(cpu, start, last, body.len()),
         Err(fault) => stop(block, cpu, start, body.len(), esp, Err(fault)),
         Ok(()) if cpu.code.has_written() => (block.ops.len() as u64, Left::CodeWritten),
         Ok(()) => (block.ops.len() as u64, Left::Done(last.ends)),
+    }
+}
+
+/// Leaves a block by the taken conditional jump `op`, its instruction `index`.
+#[inline(always)]
+fn branch<B: Bus>(cpu: &mut Vcpu<B>, start: u32, op: &Op<B>, index: usize) -> (u64, Left) {
+    let next = start.wrapping_add(u32::from(op.end));
+    let target = next.wrapping_add(op.imm) & op.address_mask;
+    let executed = index as u64 + 1;
+    cpu.state.eip = next;
+    match cpu.jump_near(target) {
+        Ok(()) => (executed, Left::Done(Ends::Near)),
+        Err(fault) => {
+            cpu.state.eip = next.wrapping_sub(u32::from(op.len));
+            (executed, Left::Faulted(fault))
+        }
     }
 }
 

@@ -10,7 +10,7 @@ mod env;
 mod round;
 pub mod sse;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod unpacked;
 pub mod x87;
 

@@ -17,7 +17,8 @@ pub trait Format: Float {
     type Host: std::ops::Add<Output = Self::Host>
         + std::ops::Sub<Output = Self::Host>
         + std::ops::Mul<Output = Self::Host>
-        + std::ops::Div<Output = Self::Host>;
+        + std::ops::Div<Output = Self::Host>
+        + PartialOrd;
 
     /// As the host has it.
     fn to_host(self) -> Self::Host;
@@ -184,22 +185,38 @@ pub fn max<F: Format>(env: &mut Env, a: F, b: F) -> F {
 
 fn choose<F: Format>(env: &mut Env, a: F, b: F, first: Relation) -> F {
     let chosen = if compare(env, a, b) == first { a } else { b };
+    if chosen.is_normal() {
+        return chosen;
+    }
     let value = chosen.unpack();
     if value.denormal && env.daz { F::tiny(value.sign, 0) } else { chosen }
 }
 
 /// Compares; any NaN is invalid (COMISS, CMPLTSS, CMPLESS, CMPNLTSS, CMPNLESS).
+#[inline(always)]
 pub fn compare<F: Format>(env: &mut Env, a: F, b: F) -> Relation {
     relation(env, a, b, |class| matches!(class, Class::QuietNan | Class::SignallingNan))
 }
 
 /// Compares; only a signalling NaN is invalid (UCOMISS, CMPEQSS, CMPUNORDSS, CMPNEQSS, CMPORDSS).
+#[inline(always)]
 pub fn compare_quiet<F: Format>(env: &mut Env, a: F, b: F) -> Relation {
     relation(env, a, b, |class| class == Class::SignallingNan)
 }
 
 #[inline(always)]
 fn relation<F: Format>(env: &mut Env, a: F, b: F, invalid: impl Fn(Class) -> bool) -> Relation {
+    if a.is_normal()
+        && b.is_normal()
+        && let Some(order) = a.to_host().partial_cmp(&b.to_host())
+    {
+        return order.into();
+    }
+    relation_slow(env, a, b, invalid)
+}
+
+#[inline(never)]
+fn relation_slow<F: Format>(env: &mut Env, a: F, b: F, invalid: impl Fn(Class) -> bool) -> Relation {
     let (a, b) = (a.unpack().flushed(env.daz), b.unpack().flushed(env.daz));
     if a.is_nan() || b.is_nan() {
         if invalid(a.class) || invalid(b.class) {

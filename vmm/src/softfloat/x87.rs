@@ -451,32 +451,33 @@ pub fn extract(env: &mut Env, a: F80) -> (F80, F80) {
 pub struct Remainder {
     /// The remainder, or, when not complete, a smaller value with the same remainder.
     pub value: F80,
-    /// The last three bits of the quotient.
-    pub quotient: u8,
+    /// The last three bits of the quotient; none if the operands were invalid or no numbers.
+    pub quotient: Option<u8>,
     /// Whether this is the remainder.
     pub complete: bool,
 }
 
 /// FPREM (`nearest` false: the quotient is truncated) and FPREM1 (it is rounded to nearest).
 pub fn remainder(env: &mut Env, a: F80, b: F80, nearest: bool) -> Remainder {
-    let done = |value| Remainder { value, quotient: 0, complete: true };
+    let invalid = |value| Remainder { value, quotient: None, complete: true };
     let (a, b) = (a.unpack(), b.unpack());
     if let Some(result) = not_numbers(env, a, b) {
-        return done(result);
+        return invalid(result);
     }
     if a.class == Class::Infinity || b.class == Class::Zero {
         env.raise(exception::IE);
-        return done(F80::INDEFINITE);
+        return invalid(F80::INDEFINITE);
     }
     let before = std::mem::take(&mut env.flags);
     note_denormals(env, 0, a.denormal | b.denormal);
     if env.stopped() {
         env.flags |= before;
-        return done(F80::default());
+        return invalid(F80::default());
     }
     let difference = a.exponent - b.exponent;
     if a.class == Class::Zero || b.class == Class::Infinity || difference < -1 || !nearest && difference < 0 {
-        return done(finish(env, before, F80::BITS, Exact { value: a, rest: 0 }));
+        let value = finish(env, before, F80::BITS, Exact { value: a, rest: 0 });
+        return Remainder { value, quotient: Some(0), complete: true };
     }
     let complete = difference < 64;
     // By how many bits the exponents get closer in an incomplete step: any number from 32 to 63 will do.
@@ -507,7 +508,8 @@ pub fn remainder(env: &mut Env, a: F80, b: F80, nearest: bool) -> Remainder {
         Exact::finite(sign, last + 127 - zeros as i32, (rest >> 64) as u64, rest as u64)
     };
     let value = finish(env, before, F80::BITS, exact);
-    Remainder { value, quotient: if complete { quotient as u8 & 7 } else { 0 }, complete }
+    let quotient = if complete { quotient as u8 & 7 } else { 0 };
+    Remainder { value, quotient: Some(quotient), complete }
 }
 
 const _: () = assert!(F80::ONE.significand == INTEGER_BIT);

@@ -216,3 +216,11 @@ fn init_keeps_the_fpu_and_model_specific_registers_and_reset_does_not() {
     cpu.reset();
     assert_eq!((cpu.state.fpu.control, cpu.state.msr.sysenter_cs), (0x40, 0));
 }
+
+#[test]
+fn each_model_adds_vector_extensions() {
+    let vector = |model: CpuModel| model.features() & (feature::MMX | feature::SSE | feature::SSE2);
+    assert_eq!(vector(CpuModel::Pentium2), feature::MMX);
+    assert_eq!(vector(CpuModel::Pentium3), feature::MMX | feature::SSE);
+    assert_eq!(vector(CpuModel::Max), feature::MMX | feature::SSE | feature::SSE2);
+}

@@ -3,6 +3,9 @@
 
 mod debugger;
 mod engine;
+mod fpu;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod fpu_host;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod host;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
@@ -84,3 +87,8 @@ fn assemble(bits: u32, write: impl FnOnce(&mut CodeAssembler) -> Result<(), iced
     write(&mut assembler).unwrap();
     assembler.assemble(u64::from(CODE)).unwrap()
 }
+
+#[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
+#[test]
+#[ignore = "instructions are compared with the host's processor on x86-64 Linux only"]
+fn instructions_agree_with_the_host() {}

@@ -8,7 +8,7 @@ use crate::cpu::fpu::{fsw, mxcsr};
 use crate::cpu::model::CpuModel;
 use crate::cpu::registers::{Seg, cr0, cr4, eflags, rights, vector};
 use crate::cpu::state::Segment;
-use crate::cpu::testing::RamBus;
+use crate::cpu::testing::{DEVICE_PAGE, RamBus};
 use crate::interp::decode::{Outcome, decode};
 use iced_x86::{
     Code, CpuidFeature, Encoder, EncodingKind, Instruction, MemoryOperand, Mnemonic, OpCodeOperandKind,
@@ -147,7 +147,7 @@ pub(super) fn bench() -> Bench {
 
 fn execute(cpu: &mut Vcpu<RamBus>, bytes: &[u8]) -> Exec {
     match decode::<RamBus>(bytes, true) {
-        Outcome::Op(op) => (op.handler)(cpu, &op),
+        Outcome::Op(op, _) => (op.handler)(cpu, &op),
         Outcome::Incomplete => panic!("{bytes:02x?} is incomplete"),
     }
 }
@@ -400,4 +400,36 @@ fn masked_stores_write_the_selected_bytes_and_fault_for_none_else() {
     assert_eq!(execute(&mut bench.cpu, &bytes), Err(Fault::gp(0)));
     bench.cpu.state.fpu.xmm[1] = 0;
     assert_eq!(execute(&mut bench.cpu, &bytes), Ok(()));
+}
+
+#[test]
+fn masked_stores_follow_address_size_and_segment_override() {
+    let mut bench = bench();
+    bench.cpu.state.segments[Seg::Es as usize] = Segment::new(8, rights::FLAT_DATA, 0x100, u32::MAX);
+    *bench.cpu.state.fpu.mm_mut(0) = u64::from_le_bytes(*b"abcdefgh");
+    *bench.cpu.state.fpu.mm_mut(1) = u64::MAX;
+    bench.cpu.state.gpr[7] = 0x7654_3000;
+    // es maskmovq mm0, mm1 with 16-bit addressing
+    assert_eq!(execute(&mut bench.cpu, &[0x26, 0x67, 0x0f, 0xf7, 0xc1]), Ok(()));
+    assert_eq!(bench.cpu.bus.peek32(0x3100), u32::from_le_bytes(*b"abcd"));
+    assert_eq!(bench.cpu.bus.peek32(0x3104), u32::from_le_bytes(*b"efgh"));
+}
+
+#[test]
+fn sixteen_bytes_of_device_memory_are_moved_in_dwords() {
+    let mut bench = bench();
+    bench.cpu.state.gpr[0] = DEVICE_PAGE as u32 + 0x10;
+    bench.cpu.state.fpu.xmm[1] = 0x4444_4444_3333_3333_2222_2222_1111_1111;
+    assert_eq!(execute(&mut bench.cpu, &store(Code::Movaps_xmmm128_xmm, Register::XMM1)), Ok(()));
+    let written: Vec<_> =
+        bench.cpu.bus.device_log.iter().map(|(at, _, value)| (*at, value.unwrap())).collect();
+    let expected = [0x1111_1111, 0x2222_2222, 0x3333_3333, 0x4444_4444];
+    assert_eq!(
+        written,
+        [0u64, 4, 8, 12].map(|at| DEVICE_PAGE + 0x10 + at).into_iter().zip(expected).collect::<Vec<_>>()
+    );
+    let load =
+        Instruction::with2(Code::Movups_xmm_xmmm128, Register::XMM0, MemoryOperand::with_base(Register::EAX));
+    assert_eq!(execute(&mut bench.cpu, &encode(&load.unwrap())), Ok(()));
+    assert_eq!(bench.cpu.state.fpu.xmm[0], bench.cpu.state.fpu.xmm[1]);
 }

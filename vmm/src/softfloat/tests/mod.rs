@@ -14,23 +14,23 @@ fn arithmetic_agrees_with_the_host() {
 mod bench;
 
 use super::exception::{DE, OE, PE, UE};
-use super::{Env, F32, Rounding, sse};
+use super::{Env, F32, F80, Rounding, sse};
 
 /// All rounding modes, in the order of their encoding.
 const ROUNDINGS: [Rounding; 4] = [Rounding::Nearest, Rounding::Down, Rounding::Up, Rounding::Zero];
 
 /// xorshift: the same sequence every time.
-struct Random(u64);
+pub(crate) struct Random(pub(crate) u64);
 
 impl Random {
-    fn next(&mut self) -> u64 {
+    pub(crate) fn next(&mut self) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
         self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
     }
 
-    fn below(&mut self, limit: u64) -> u64 {
+    pub(crate) fn below(&mut self, limit: u64) -> u64 {
         self.next() % limit
     }
 
@@ -68,8 +68,20 @@ impl Random {
         }
     }
 
+    /// An extended value, often near the exponent of another one.
+    pub(crate) fn extended(&mut self, other: F80) -> F80 {
+        let near = u64::from(other.sign_exponent & 0x7fff);
+        let sign_exponent = (self.exponent(15, near) | self.below(2) << 15) as u16;
+        // Mostly with the integer bit that belongs to the exponent.
+        let integer = match self.below(32) {
+            0 => self.below(2),
+            _ => u64::from(sign_exponent & 0x7fff != 0),
+        };
+        F80 { significand: integer << 63 | self.pattern(63), sign_exponent }
+    }
+
     /// A value of a format with a sign, `exponent` bits and `fraction` bits.
-    fn float(&mut self, exponent: u32, fraction: u32, other: u64) -> u64 {
+    pub(crate) fn float(&mut self, exponent: u32, fraction: u32, other: u64) -> u64 {
         let near = other >> fraction & u64::MAX >> (64 - exponent);
         let sign = self.below(2) << (exponent + fraction);
         sign | self.exponent(exponent, near) << fraction | self.pattern(fraction)

@@ -7,6 +7,7 @@ use crate::cpu::Vcpu;
 use crate::cpu::bus::Bus;
 use crate::cpu::fault::Exec;
 use crate::cpu::model::feature::{SSE, SSE2};
+use crate::cpu::word::{Vector64, Vector128, Word};
 use crate::interp::decode::{Decoded, Kind};
 use crate::interp::op::{Handler, Mem, Op, Rm};
 use crate::softfloat::sse;
@@ -103,21 +104,21 @@ struct ToIntegers<E, const N: usize, M>(PhantomData<(E, M)>);
 
 impl Numeric for Widen {
     #[inline(always)]
-    fn apply(env: &mut Env, a: u128, b: u128, _imm: u8) -> u128 {
+    fn apply(env: &mut Env, a: Vector128, b: Vector128, _imm: u8) -> Vector128 {
         F64::with_lowest(a, sse::widen(env, F32::lowest(b)))
     }
 }
 
 impl Numeric for Narrow {
     #[inline(always)]
-    fn apply(env: &mut Env, a: u128, b: u128, _imm: u8) -> u128 {
+    fn apply(env: &mut Env, a: Vector128, b: Vector128, _imm: u8) -> Vector128 {
         F32::with_lowest(a, sse::narrow(env, F64::lowest(b)))
     }
 }
 
 impl Numeric for WidenBoth {
     #[inline(always)]
-    fn apply(env: &mut Env, _a: u128, b: u128, _imm: u8) -> u128 {
+    fn apply(env: &mut Env, _a: Vector128, b: Vector128, _imm: u8) -> Vector128 {
         let low = sse::widen(env, element(b, 0));
         let high = sse::widen(env, element(b, 1));
         Lanes::<u64>::join([low.0, high.0])
@@ -126,7 +127,7 @@ impl Numeric for WidenBoth {
 
 impl Numeric for NarrowBoth {
     #[inline(always)]
-    fn apply(env: &mut Env, _a: u128, b: u128, _imm: u8) -> u128 {
+    fn apply(env: &mut Env, _a: Vector128, b: Vector128, _imm: u8) -> Vector128 {
         let low = sse::narrow(env, element(b, 0));
         let high = sse::narrow(env, element(b, 1));
         Lanes::<u32>::join([low.0, high.0, 0, 0])
@@ -135,18 +136,18 @@ impl Numeric for NarrowBoth {
 
 /// Integer n of a vector.
 #[inline(always)]
-fn integer(vector: u128, n: usize) -> i32 {
-    let lanes = split::<u32, u128>(vector);
+fn integer(vector: Vector128, n: usize) -> i32 {
+    let lanes = split::<u32, Vector128>(vector);
     lane::<u32, _>(&lanes, n) as i32
 }
 
 impl<E: Element, const N: usize> Numeric for FromIntegers<E, N>
 where
-    u128: Lanes<E::Bits>,
+    Vector128: Lanes<E::Bits>,
 {
     #[inline(always)]
-    fn apply(env: &mut Env, _a: u128, b: u128, _imm: u8) -> u128 {
-        let mut lanes = split::<E::Bits, u128>(0u128);
+    fn apply(env: &mut Env, _a: Vector128, b: Vector128, _imm: u8) -> Vector128 {
+        let mut lanes = split::<E::Bits, Vector128>(Vector128::default());
         for (n, lane) in lanes.as_mut().iter_mut().take(N).enumerate() {
             *lane = sse::from_i32::<E>(env, integer(b, n)).bits();
         }
@@ -156,27 +157,27 @@ where
 
 impl Numeric for FromIntegersLow {
     #[inline(always)]
-    fn apply(env: &mut Env, a: u128, b: u128, _imm: u8) -> u128 {
+    fn apply(env: &mut Env, a: Vector128, b: Vector128, _imm: u8) -> Vector128 {
         let low: F32 = sse::from_i32(env, integer(b, 0));
         let high: F32 = sse::from_i32(env, integer(b, 1));
-        let [_, _, c, d] = split::<u32, u128>(a);
+        let [_, _, c, d] = split::<u32, Vector128>(a);
         Lanes::<u32>::join([low.0, high.0, c, d])
     }
 }
 
 impl<E: Element> Numeric for FromInteger<E> {
     #[inline(always)]
-    fn apply(env: &mut Env, a: u128, b: u128, _imm: u8) -> u128 {
-        E::with_lowest(a, sse::from_i32(env, b as u32 as i32))
+    fn apply(env: &mut Env, a: Vector128, b: Vector128, _imm: u8) -> Vector128 {
+        E::with_lowest(a, sse::from_i32(env, integer(b, 0)))
     }
 }
 
 impl<E: Element, const N: usize, M: Mode> Numeric for ToIntegers<E, N, M>
 where
-    u128: Lanes<E::Bits>,
+    Vector128: Lanes<E::Bits>,
 {
     #[inline(always)]
-    fn apply(env: &mut Env, _a: u128, b: u128, _imm: u8) -> u128 {
+    fn apply(env: &mut Env, _a: Vector128, b: Vector128, _imm: u8) -> Vector128 {
         let mut lanes = [0u32; 4];
         for (n, lane) in lanes.iter_mut().take(N).enumerate() {
             let rounding = M::rounding(env);
@@ -206,7 +207,7 @@ fn from_mmx_memory<B: Bus, N: Numeric, const FEATURE: u32, const MMX: bool>(
         cpu.check_xmm(FEATURE)?;
     }
     let offset = op.offset(cpu);
-    let b = cpu.read_u64(op.segment, offset)?;
+    let b = cpu.read(op.segment, offset)?;
     convert_from_mmx::<B, N, FEATURE>(cpu, op, b)?;
     if MMX {
         cpu.state.fpu.enter_mmx();
@@ -215,20 +216,25 @@ fn from_mmx_memory<B: Bus, N: Numeric, const FEATURE: u32, const MMX: bool>(
 }
 
 #[inline(always)]
-fn convert_from_mmx<B: Bus, N: Numeric, const FEATURE: u32>(cpu: &mut Vcpu<B>, op: &Op<B>, b: u64) -> Exec {
+fn convert_from_mmx<B: Bus, N: Numeric, const FEATURE: u32>(
+    cpu: &mut Vcpu<B>,
+    op: &Op<B>,
+    b: Vector64,
+) -> Exec {
     let a = Xmm::<FEATURE>::get(cpu, op.reg);
-    let result = with_exceptions(cpu, |env| N::apply(env, a, u128::from(b), 0))?;
+    let b = Vector128::narrow(b.widen());
+    let result = with_exceptions(cpu, |env| N::apply(env, a, b, 0))?;
     Xmm::<FEATURE>::set(cpu, op.reg, result);
     Ok(())
 }
 
-fn to_mmx<B: Bus, U: Unit<Value = u128>, N: Numeric, S: Source>(cpu: &mut Vcpu<B>, op: &Op<B>) -> Exec {
+fn to_mmx<B: Bus, U: Unit<Value = Vector128>, N: Numeric, S: Source>(cpu: &mut Vcpu<B>, op: &Op<B>) -> Exec {
     U::check(cpu)?;
-    cpu.check_pending_mf()?;
+    cpu.check_fpu_error()?;
     let b = S::read::<B, U>(cpu, op)?;
-    let result = with_exceptions(cpu, |env| N::apply(env, 0, b, 0))?;
+    let result = with_exceptions(cpu, |env| N::apply(env, Vector128::default(), b, 0))?;
     cpu.state.fpu.enter_mmx();
-    cpu.state.fpu.set_mm(op.reg, result as u64);
+    *cpu.state.fpu.mm_mut(op.reg) = result.widen() as u64;
     Ok(())
 }
 

@@ -8,7 +8,7 @@ use crate::cpu::fault::{Exec, Fault};
 use crate::cpu::fpu::mxcsr;
 use crate::cpu::model::feature::{SSE, SSE2};
 use crate::cpu::registers::{cr4, eflags};
-use crate::cpu::word::Word;
+use crate::cpu::word::{Vector128, Word};
 use crate::interp::decode::{Decoded, Kind};
 use crate::interp::op::{Handler, Mem, Op, Rm};
 use crate::softfloat::sse::{self, Format};
@@ -64,7 +64,7 @@ pub(super) trait Element: Format + Copy + 'static {
     /// The integer with the same bits.
     type Bits: Word + Copy + Default + 'static;
     /// XMM registers, for the feature that brought the format.
-    type Unit: Unit<Value = u128>;
+    type Unit: Unit<Value = Vector128>;
 
     /// The value with these bits.
     fn from_bits(bits: Self::Bits) -> Self;
@@ -73,15 +73,15 @@ pub(super) trait Element: Format + Copy + 'static {
 
     /// The lowest one.
     #[inline(always)]
-    fn lowest(vector: u128) -> Self {
-        Self::from_bits(Self::Bits::narrow(vector))
+    fn lowest(vector: Vector128) -> Self {
+        Self::from_bits(Self::Bits::narrow(vector.widen()))
     }
 
     /// `vector` with the lowest one replaced.
     #[inline(always)]
-    fn with_lowest(vector: u128, value: Self) -> u128 {
+    fn with_lowest(vector: Vector128, value: Self) -> Vector128 {
         let mask = u128::MAX << (8 * Self::Bits::SIZE);
-        vector & mask | value.bits().widen()
+        Vector128::narrow(vector.widen() & mask | value.bits().widen())
     }
 }
 
@@ -118,7 +118,7 @@ impl Element for F64 {
 /// A computation that rounds, or raises exceptions, or both.
 pub(super) trait Numeric: 'static {
     /// Computes it from the old value of the destination, the source, and the immediate.
-    fn apply(env: &mut Env, a: u128, b: u128, imm: u8) -> u128;
+    fn apply(env: &mut Env, a: Vector128, b: Vector128, imm: u8) -> Vector128;
 }
 
 /// What an instruction computes from one or two elements.
@@ -134,12 +134,12 @@ struct Scalar<E, A>(PhantomData<(E, A)>);
 
 impl<E: Element, A: Arithmetic> Numeric for Packed<E, A>
 where
-    u128: Lanes<E::Bits>,
+    Vector128: Lanes<E::Bits>,
 {
     #[inline(always)]
-    fn apply(env: &mut Env, a: u128, b: u128, imm: u8) -> u128 {
-        let mut a = split::<E::Bits, u128>(a);
-        let b = split::<E::Bits, u128>(b);
+    fn apply(env: &mut Env, a: Vector128, b: Vector128, imm: u8) -> Vector128 {
+        let mut a = split::<E::Bits, Vector128>(a);
+        let b = split::<E::Bits, Vector128>(b);
         for (a, b) in a.as_mut().iter_mut().zip(b.as_ref()) {
             *a = A::apply(env, E::from_bits(*a), E::from_bits(*b), imm).bits();
         }
@@ -149,14 +149,14 @@ where
 
 impl<E: Element, A: Arithmetic> Numeric for Scalar<E, A> {
     #[inline(always)]
-    fn apply(env: &mut Env, a: u128, b: u128, imm: u8) -> u128 {
+    fn apply(env: &mut Env, a: Vector128, b: Vector128, imm: u8) -> Vector128 {
         E::with_lowest(a, A::apply(env, E::lowest(a), E::lowest(b), imm))
     }
 }
 
 fn packed<B: Bus, E: Element, A: Arithmetic>(form: &Decoded) -> Handler<B>
 where
-    u128: Lanes<E::Bits>,
+    Vector128: Lanes<E::Bits>,
 {
     match form.kinds[1] {
         Kind::Memory => numeric::<B, E::Unit, Packed<E, A>, Mem>,
@@ -172,7 +172,7 @@ fn scalar<B: Bus, E: Element, A: Arithmetic>(form: &Decoded) -> Handler<B> {
 }
 
 /// From XMM registers or memory to an XMM register.
-pub(super) fn numeric<B: Bus, U: Unit<Value = u128>, N: Numeric, S: Source>(
+pub(super) fn numeric<B: Bus, U: Unit<Value = Vector128>, N: Numeric, S: Source>(
     cpu: &mut Vcpu<B>,
     op: &Op<B>,
 ) -> Exec {
@@ -338,10 +338,10 @@ fn compare_to_flags<B: Bus, E: Element, const QUIET: bool, S: Source>(cpu: &mut 
 
 /// Element n of a vector.
 #[inline(always)]
-pub(super) fn element<E: Element>(vector: u128, n: usize) -> E
+pub(super) fn element<E: Element>(vector: Vector128, n: usize) -> E
 where
-    u128: Lanes<E::Bits>,
+    Vector128: Lanes<E::Bits>,
 {
-    let lanes = split::<E::Bits, u128>(vector);
+    let lanes = split::<E::Bits, Vector128>(vector);
     E::from_bits(lane(&lanes, n))
 }

@@ -1,6 +1,6 @@
 //! Integer arithmetic, logic, comparisons and shifts, lane by lane.
 
-use super::vector::{Vector, build, lane, map, split, zip};
+use super::vector::{Lanes, Vector, map, split, zip};
 use super::{Extraction, Operation, Xmm, compute_either, compute_on, extract, extract_either};
 use crate::cpu::bus::Bus;
 use crate::cpu::model::feature::{MMX, SSE, SSE2};
@@ -219,7 +219,11 @@ impl Operation for Psadbw {
     #[inline(always)]
     fn apply<V: Vector>(a: V, b: V, _imm: u8) -> V {
         let differences = split::<u8, V>(zip::<u8, V>(a, b, u8::abs_diff));
-        build::<u64, V>(|n| (8 * n..8 * n + 8).map(|n| u64::from(lane::<u8, _>(&differences, n))).sum())
+        let mut sums = split::<u64, V>(V::default());
+        for (sum, group) in sums.as_mut().iter_mut().zip(differences.as_ref().as_chunks::<8>().0) {
+            *sum = u64::from(group.iter().fold(0u16, |sum, byte| sum.wrapping_add(u16::from(*byte))));
+        }
+        <V as Lanes<u64>>::join(sums)
     }
 }
 

@@ -18,7 +18,7 @@ use crate::cpu::bus::Bus;
 use crate::cpu::fault::Exec;
 use crate::cpu::model::feature;
 use crate::cpu::registers::Seg;
-use crate::cpu::word::Word;
+use crate::cpu::word::{Vector64, Vector128, Word};
 use crate::interp::decode::{Decoded, Kind};
 use crate::interp::op::{Handler, Imm, Mem, Op, Rm};
 use iced_x86::CpuidFeature;
@@ -49,7 +49,7 @@ trait Unit: 'static {
     type Value: Vector;
 
     /// What comes before the instruction: #UD, #NM, #MF.
-    fn check<B: Bus>(cpu: &Vcpu<B>) -> Exec;
+    fn check<B: Bus>(cpu: &mut Vcpu<B>) -> Exec;
     /// Reads a register.
     fn get<B: Bus>(cpu: &Vcpu<B>, register: u8) -> Self::Value;
     /// Writes a register.
@@ -68,22 +68,22 @@ struct Mm<const FEATURE: u32>;
 struct Xmm<const FEATURE: u32>;
 
 impl<const FEATURE: u32> Unit for Mm<FEATURE> {
-    type Value = u64;
+    type Value = Vector64;
 
     #[inline(always)]
-    fn check<B: Bus>(cpu: &Vcpu<B>) -> Exec {
+    fn check<B: Bus>(cpu: &mut Vcpu<B>) -> Exec {
         cpu.check_mmx(FEATURE)
     }
 
     #[inline(always)]
-    fn get<B: Bus>(cpu: &Vcpu<B>, register: u8) -> u64 {
-        cpu.state.fpu.mm(register)
+    fn get<B: Bus>(cpu: &Vcpu<B>, register: u8) -> Vector64 {
+        Vector64::of(cpu.state.fpu.mm(register))
     }
 
     #[inline(always)]
-    fn set<B: Bus>(cpu: &mut Vcpu<B>, register: u8, value: u64) {
+    fn set<B: Bus>(cpu: &mut Vcpu<B>, register: u8, value: Vector64) {
         cpu.state.fpu.enter_mmx();
-        cpu.state.fpu.set_mm(register, value);
+        value.put(cpu.state.fpu.mm_mut(register));
     }
 
     #[inline(always)]
@@ -92,45 +92,45 @@ impl<const FEATURE: u32> Unit for Mm<FEATURE> {
     }
 
     #[inline(always)]
-    fn load<B: Bus>(cpu: &mut Vcpu<B>, segment: Seg, offset: u32) -> Exec<u64> {
-        cpu.read_u64(segment, offset)
+    fn load<B: Bus>(cpu: &mut Vcpu<B>, segment: Seg, offset: u32) -> Exec<Vector64> {
+        cpu.read(segment, offset)
     }
 
     #[inline(always)]
-    fn store<B: Bus>(cpu: &mut Vcpu<B>, segment: Seg, offset: u32, value: u64) -> Exec {
-        cpu.write_u64(segment, offset, value)
+    fn store<B: Bus>(cpu: &mut Vcpu<B>, segment: Seg, offset: u32, value: Vector64) -> Exec {
+        cpu.write(segment, offset, value)
     }
 }
 
 impl<const FEATURE: u32> Unit for Xmm<FEATURE> {
-    type Value = u128;
+    type Value = Vector128;
 
     #[inline(always)]
-    fn check<B: Bus>(cpu: &Vcpu<B>) -> Exec {
+    fn check<B: Bus>(cpu: &mut Vcpu<B>) -> Exec {
         cpu.check_xmm(FEATURE)
     }
 
     #[inline(always)]
-    fn get<B: Bus>(cpu: &Vcpu<B>, register: u8) -> u128 {
-        cpu.state.fpu.xmm[(register & 7) as usize]
+    fn get<B: Bus>(cpu: &Vcpu<B>, register: u8) -> Vector128 {
+        Vector128::of(&cpu.state.fpu.xmm[(register & 7) as usize])
     }
 
     #[inline(always)]
-    fn set<B: Bus>(cpu: &mut Vcpu<B>, register: u8, value: u128) {
-        cpu.state.fpu.xmm[(register & 7) as usize] = value;
+    fn set<B: Bus>(cpu: &mut Vcpu<B>, register: u8, value: Vector128) {
+        value.put(&mut cpu.state.fpu.xmm[(register & 7) as usize]);
     }
 
     #[inline(always)]
     fn touch<B: Bus>(_cpu: &mut Vcpu<B>) {}
 
     #[inline(always)]
-    fn load<B: Bus>(cpu: &mut Vcpu<B>, segment: Seg, offset: u32) -> Exec<u128> {
-        cpu.read_aligned_u128(segment, offset)
+    fn load<B: Bus>(cpu: &mut Vcpu<B>, segment: Seg, offset: u32) -> Exec<Vector128> {
+        cpu.read_aligned(segment, offset)
     }
 
     #[inline(always)]
-    fn store<B: Bus>(cpu: &mut Vcpu<B>, segment: Seg, offset: u32, value: u128) -> Exec {
-        cpu.write_aligned_u128(segment, offset, value)
+    fn store<B: Bus>(cpu: &mut Vcpu<B>, segment: Seg, offset: u32, value: Vector128) -> Exec {
+        cpu.write_aligned(segment, offset, value)
     }
 }
 

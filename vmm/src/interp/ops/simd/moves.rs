@@ -6,7 +6,7 @@ use crate::cpu::Vcpu;
 use crate::cpu::bus::Bus;
 use crate::cpu::fault::{Exec, Fault};
 use crate::cpu::model::feature::{MMX, SSE, SSE2};
-use crate::cpu::word::Word;
+use crate::cpu::word::{Vector64, Vector128, Word};
 use crate::interp::decode::{Decoded, Kind};
 use crate::interp::op::{EDI, Handler, Op, Rm};
 use iced_x86::{Mnemonic, Register};
@@ -68,8 +68,8 @@ pub fn select<B: Bus>(form: &Decoded, op: &mut Op<B>) -> Option<Handler<B>> {
 
 fn unaligned<B: Bus, const FEATURE: u32>(form: &Decoded) -> Handler<B> {
     match form.kinds {
-        [Kind::Memory, ..] => store_part::<B, Xmm<FEATURE>, u128>,
-        [_, Kind::Memory, _] => compute::<B, Xmm<FEATURE>, Move, Part<u128>>,
+        [Kind::Memory, ..] => store_part::<B, Xmm<FEATURE>, Vector128>,
+        [_, Kind::Memory, _] => compute::<B, Xmm<FEATURE>, Move, Part<Vector128>>,
         _ => compute::<B, Xmm<FEATURE>, Move, Rm>,
     }
 }
@@ -171,7 +171,7 @@ fn store_part<B: Bus, U: Unit, W: Word>(cpu: &mut Vcpu<B>, op: &Op<B>) -> Exec {
 fn store_high<B: Bus, const FEATURE: u32>(cpu: &mut Vcpu<B>, op: &Op<B>) -> Exec {
     Xmm::<FEATURE>::check(cpu)?;
     let offset = op.offset(cpu);
-    let value = Xmm::<FEATURE>::get(cpu, op.rm) >> 64;
+    let value = Xmm::<FEATURE>::get(cpu, op.rm).widen() >> 64;
     cpu.write_u64(op.segment, offset, value as u64)
 }
 
@@ -188,14 +188,14 @@ fn mm_to_xmm<B: Bus>(cpu: &mut Vcpu<B>, op: &Op<B>) -> Exec {
     cpu.check_mmx_and_xmm(SSE2)?;
     let value = Rm::read::<B, Mm<SSE2>>(cpu, op)?;
     cpu.state.fpu.enter_mmx();
-    Xmm::<SSE2>::set(cpu, op.reg, u128::from(value));
+    Xmm::<SSE2>::set(cpu, op.reg, Vector128::narrow(value.widen()));
     Ok(())
 }
 
 fn xmm_to_mm<B: Bus>(cpu: &mut Vcpu<B>, op: &Op<B>) -> Exec {
     cpu.check_mmx_and_xmm(SSE2)?;
     let value = Rm::read::<B, Xmm<SSE2>>(cpu, op)?;
-    Mm::<SSE2>::set(cpu, op.reg, value as u64);
+    Mm::<SSE2>::set(cpu, op.reg, Vector64::narrow(value.widen()));
     Ok(())
 }
 
@@ -207,7 +207,7 @@ fn store_masked<B: Bus, U: Unit>(cpu: &mut Vcpu<B>, op: &Op<B>) -> Exec {
     let mask = split::<u8, U::Value>(U::get(cpu, op.reg));
     let selected = mask.as_ref().iter().any(|mask| *mask >= 0x80);
     if selected {
-        cpu.probe_write(op.segment, offset, U::Value::BITS / 8)?;
+        cpu.probe_write(op.segment, offset, U::Value::SIZE)?;
         for (n, (byte, mask)) in value.as_ref().iter().zip(mask.as_ref()).enumerate() {
             if *mask >= 0x80 {
                 cpu.write_u8(op.segment, offset.wrapping_add(n as u32), *byte)?;

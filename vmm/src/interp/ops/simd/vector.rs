@@ -1,5 +1,9 @@
 //! Values of MMX and XMM registers as vectors of lanes, lane 0 lowest. One implementation of an operation serves
 //! both: it is generic over [`Vector`].
+#![expect(unsafe_code, reason = "bytes of a vector are read as lanes of every width")]
+
+use crate::cpu::word::{Vector64, Vector128, Word};
+use std::mem::transmute;
 
 /// A value that is also an array of lanes of type `T`.
 pub trait Lanes<T>: Copy {
@@ -13,17 +17,8 @@ pub trait Lanes<T>: Copy {
     fn join(lanes: Self::Array) -> Self;
 }
 
-/// The value of an MMX register (`u64`) or of an XMM register (`u128`).
-pub trait Vector: Lanes<u8> + Lanes<u16> + Lanes<u32> + Lanes<u64> + Default + 'static {
-    /// Bits it has.
-    const BITS: u32;
-
-    /// Zero-extended.
-    fn widen(self) -> u128;
-
-    /// The low bits of `value`.
-    fn narrow(value: u128) -> Self;
-}
+/// The value of an MMX or XMM register.
+pub trait Vector: Word + Lanes<u8> + Lanes<u16> + Lanes<u32> + Lanes<u64> + Default + 'static {}
 
 macro_rules! lanes {
     ($vector:ty, $lane:ty) => {
@@ -32,18 +27,16 @@ macro_rules! lanes {
 
             #[inline(always)]
             fn split(self) -> Self::Array {
-                let bytes = self.to_le_bytes();
-                let (lanes, _) = bytes.as_chunks();
-                std::array::from_fn(|n| lanes.get(n).map_or(0, |lane| <$lane>::from_le_bytes(*lane)))
+                // SAFETY: both are as many bytes, and all bits are valid in either.
+                let lanes = unsafe { transmute::<$vector, Self::Array>(self) };
+                if cfg!(target_endian = "big") { lanes.map(<$lane>::from_le) } else { lanes }
             }
 
             #[inline(always)]
             fn join(lanes: Self::Array) -> Self {
-                let mut bytes = [0; size_of::<$vector>()];
-                for (to, lane) in bytes.as_chunks_mut().0.iter_mut().zip(lanes) {
-                    *to = lane.to_le_bytes();
-                }
-                <$vector>::from_le_bytes(bytes)
+                let lanes = if cfg!(target_endian = "big") { lanes.map(<$lane>::to_le) } else { lanes };
+                // SAFETY: as in `split`.
+                unsafe { transmute::<Self::Array, $vector>(lanes) }
             }
         }
     };
@@ -55,25 +48,12 @@ macro_rules! vector {
         lanes!($vector, u16);
         lanes!($vector, u32);
         lanes!($vector, u64);
-
-        impl Vector for $vector {
-            const BITS: u32 = <$vector>::BITS;
-
-            #[inline(always)]
-            fn widen(self) -> u128 {
-                u128::from(self)
-            }
-
-            #[inline(always)]
-            fn narrow(value: u128) -> Self {
-                value as Self
-            }
-        }
+        impl Vector for $vector {}
     };
 }
 
-vector!(u64);
-vector!(u128);
+vector!(Vector64);
+vector!(Vector128);
 
 /// The lanes of type `T`.
 #[inline(always)]
