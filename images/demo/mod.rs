@@ -6,7 +6,7 @@
 #![allow(dead_code)]
 #![allow(missing_docs, reason = "register names document themselves")]
 
-mod asm;
+pub mod asm;
 mod bench;
 mod bios;
 mod chips;

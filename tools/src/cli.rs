@@ -7,7 +7,7 @@ use std::path::PathBuf;
 /// A virtual PC whose devices are processes: plug in the model of a device that has no silicon
 /// yet, run its real driver in a real guest, debug and replace the model while the guest lives.
 ///
-/// Without a command, a demo guest runs: 'vmsim run'.
+/// Without a command, Linux runs, or the built-in demo where its packages cannot be had: 'vmsim run'.
 #[derive(Debug, Parser)]
 #[command(name = "vmsim", version, max_term_width = 100)]
 pub struct Cli {
@@ -129,7 +129,8 @@ pub enum Command {
 
 const RUN_HELP: &str = "\
 Examples:
-  vmsim run                                  the demo guest
+  vmsim run                                  Linux (or the demo, where its packages cannot be had)
+  vmsim run --demo                           the built-in demo
   vmsim run --floppy freedos.img             boot a floppy
   vmsim run --disk hd.img --boot c --ram 128M
   vmsim run machine.toml                     a machine described in a file (see docs/machine-file.md)
@@ -307,6 +308,31 @@ pub enum ImageCommand {
     Memtest {
         /// File to make.
         path: PathBuf,
+    },
+    /// Write a hard disk that starts Debian's i386 Linux with a busybox shell (fetches the
+    /// distribution's packages)
+    Linux {
+        /// File to make; it must not exist.
+        path: PathBuf,
+        /// Size of the disk
+        #[arg(long, default_value = "64M")]
+        size: String,
+        /// A console of the kernel, several times for several; its own programs write to the last
+        /// [default: ttyS0,115200 and tty0]
+        #[arg(long, value_name = "DEVICE")]
+        console: Vec<String>,
+        /// More for the kernel's command line
+        #[arg(
+            long,
+            value_name = "TEXT",
+            default_value = "",
+            hide_default_value = true,
+            allow_hyphen_values = true
+        )]
+        append: String,
+        /// Let the kernel show its messages while it starts
+        #[arg(long)]
+        messages: bool,
     },
     /// Write the built-in demo floppy
     Demo {

@@ -1,6 +1,7 @@
 //! From command line and machine file to the checked description of a machine.
 
 use crate::cli::{Boot, DisplayKind, RunArgs};
+use crate::default_guest;
 use crate::machine_file::{Drive, MachineFile};
 use crate::roles::{self, Executable};
 use anyhow::{Context, Result, bail, ensure};
@@ -56,12 +57,14 @@ pub fn plan(args: &RunArgs) -> Result<Plan> {
         None => MachineFile::default(),
     };
     let ram_text = args.ram.as_ref().or(file.ram.as_ref());
-    let ram_bytes = ram_text.map_or(Ok(DEFAULT_RAM), |text| parse_size(text))?;
-    ensure!(
-        ram_bytes.is_multiple_of(MIB) && (MIB..=MAX_RAM).contains(&ram_bytes),
-        "Guest RAM of {ram_bytes} bytes: give whole MiB from 1M to {}M",
-        MAX_RAM / MIB
-    );
+    let ram_given = ram_text.map(|text| parse_size(text)).transpose()?;
+    if let Some(ram_bytes) = ram_given {
+        ensure!(
+            ram_bytes.is_multiple_of(MIB) && (MIB..=MAX_RAM).contains(&ram_bytes),
+            "Guest RAM of {ram_bytes} bytes: give whole MiB from 1M to {}M",
+            MAX_RAM / MIB
+        );
+    }
     let mut devices: BTreeMap<String, Executable> =
         roles::STANDARD_DEVICES.iter().map(|name| (name.to_string(), Executable::Own)).collect();
     for (name, device) in &file.device {
@@ -85,31 +88,37 @@ pub fn plan(args: &RunArgs) -> Result<Plan> {
     let given = |path: &PathBuf| Drive { path: path.clone(), read_only: args.read_only, geometry: None };
     let mut floppies: Vec<Drive> =
         if args.floppy.is_empty() { file.floppy.clone() } else { args.floppy.iter().map(given).collect() };
-    let disks: Vec<Drive> =
+    let mut disks: Vec<Drive> =
         if args.disk.is_empty() { file.disk.clone() } else { args.disk.iter().map(given).collect() };
     ensure!(floppies.len() <= 2, "A PC has two floppy drives; {} images were given", floppies.len());
     ensure!(disks.len() <= 4, "A PC has four IDE drives; {} images were given", disks.len());
     let mut temporary = None;
     let nothing_to_boot = floppies.is_empty() && disks.is_empty();
     let firmware_given = args.firmware.clone().or(file.firmware.clone());
-    let (firmware, video_rom) =
-        if args.demo || (nothing_to_boot && args.machine.is_none() && firmware_given.is_none()) {
-            let dir = tempfile::Builder::new().prefix("vmsim-demo-").tempdir()?;
-            let rom = dir.path().join("demo.rom");
-            std::fs::write(&rom, images::demo::demo_rom())?;
-            if nothing_to_boot {
-                let path = dir.path().join("demo.img");
-                std::fs::write(&path, images::demo::data_floppy())?;
-                floppies.push(Drive { path, read_only: false, geometry: None });
-            }
-            temporary = Some(dir);
-            (rom, None)
-        } else {
-            firmware(firmware_given, file.video_rom.clone())?
-        };
-
     let cpu = args.cpu.as_deref().or(file.cpu.as_deref()).unwrap_or(vmm::cpu::CpuModel::NAMES[0]);
     let _: vmm::cpu::CpuModel = cpu.parse().with_context(|| format!("cpu = \"{cpu}\""))?;
+    let told_nothing = nothing_to_boot && args.machine.is_none() && firmware_given.is_none();
+    let linux = if told_nothing && !args.demo { linux_if_possible(args) } else { None };
+    let ram_bytes = ram_given.unwrap_or(if linux.is_some() { default_guest::RAM } else { DEFAULT_RAM });
+    let (firmware, video_rom) = if let Some(linux) = linux {
+        disks.push(Drive { path: linux.disk, read_only: false, geometry: None });
+        temporary = Some(linux.folder);
+        (linux.firmware.bios, Some(linux.firmware.vga_rom))
+    } else if args.demo || told_nothing {
+        let dir = tempfile::Builder::new().prefix("vmsim-demo-").tempdir()?;
+        let rom = dir.path().join("demo.rom");
+        std::fs::write(&rom, images::demo::demo_rom())?;
+        if nothing_to_boot {
+            let path = dir.path().join("demo.img");
+            std::fs::write(&path, images::demo::data_floppy())?;
+            floppies.push(Drive { path, read_only: false, geometry: None });
+        }
+        temporary = Some(dir);
+        (rom, None)
+    } else {
+        firmware(firmware_given, file.video_rom.clone())?
+    };
+
     let mut config = MachineConfig {
         cpu: cpu.into(),
         name: args.name.clone().or(file.name.clone()).unwrap_or_else(|| "vm".into()),
@@ -147,6 +156,20 @@ fn debugger(args: &RunArgs) -> Result<Option<(Listen, bool)>> {
         Some(Some(place)) => place.clone(),
     };
     Ok(Some((place, args.wait_gdb)))
+}
+
+/// The default guest; `None`, with a line that says why: the demo has to do.
+fn linux_if_possible(args: &RunArgs) -> Option<default_guest::Linux> {
+    match default_guest::linux() {
+        Ok(linux) => Some(linux),
+        Err(error) => {
+            // A process that only starts the supervisor leaves it to that.
+            if !args.detach || args.detached_supervisor {
+                crate::progress::say(&format!("No Linux, so the built-in demo: {error:#}"));
+            }
+            None
+        }
+    }
 }
 
 fn executable(path: &Path) -> Result<Executable> {

@@ -8,6 +8,7 @@ mod cli;
 mod client;
 mod commands;
 mod config;
+mod default_guest;
 mod display_role;
 mod machine_file;
 mod progress;

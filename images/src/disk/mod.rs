@@ -16,7 +16,8 @@ use indicatif::ProgressBar;
 use rustix::fs::FallocateFlags;
 use rustix::io::Errno;
 use std::fs::{File, OpenOptions};
-use std::io::{self, Seek, SeekFrom, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 /// Bytes in a sector of every medium that this module creates.
@@ -27,6 +28,9 @@ const HARD_DISK_MAX: u64 = (1 << 48) * SECTOR;
 const HARD_DISK_MIN: u64 = 16 * 63 * SECTOR;
 /// Bytes reserved or written between two steps of the progress bar.
 const STEP: u64 = 16 * 1024 * 1024;
+
+/// Bytes copied at once; as much as is looked at for zeroes.
+const COPY_STEP: usize = 64 * 1024;
 
 /// Cylinders, heads and sectors per track.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,6 +100,26 @@ pub fn create(path: &Path, kind: &Kind, progress: &ProgressBar) -> Result<(), Di
     }
 }
 
+/// Copies the image `from` to the new file `to`; what is zero takes no space there.
+pub fn copy(from: &Path, to: &Path) -> Result<(), DiskError> {
+    let mut source = File::open(from).map_err(|source| DiskError::from_io(from, source))?;
+    create_with(to, |file| {
+        let mut bytes = vec![0; COPY_STEP];
+        let mut offset = 0;
+        loop {
+            let count = source.read(&mut bytes)?;
+            let read = &bytes[..count];
+            if count == 0 {
+                return file.set_len(offset);
+            }
+            if read.iter().any(|byte| *byte != 0) {
+                file.write_all_at(read, offset)?;
+            }
+            offset += count as u64;
+        }
+    })
+}
+
 fn check_hard_disk(size: u64) -> Result<(), DiskError> {
     if !(HARD_DISK_MIN..=HARD_DISK_MAX).contains(&size) {
         return Err(DiskError::HardDiskSize { size: display_size(size) });
@@ -107,7 +131,10 @@ fn check_hard_disk(size: u64) -> Result<(), DiskError> {
 }
 
 /// Creates `path` and lets `fill` write it; the file goes away again when that fails.
-fn create_with(path: &Path, fill: impl FnOnce(&mut File) -> io::Result<()>) -> Result<(), DiskError> {
+pub(crate) fn create_with(
+    path: &Path,
+    fill: impl FnOnce(&mut File) -> io::Result<()>,
+) -> Result<(), DiskError> {
     let mut file = OpenOptions::new()
         .read(true)
         .write(true)

@@ -221,3 +221,18 @@ proptest! {
         prop_assert!(shown.is_ascii());
     }
 }
+
+#[test]
+fn copies_are_the_same_and_sparse_and_never_overwrite() {
+    let folder = tempfile::tempdir().unwrap();
+    let (from, to) = (folder.path().join("from"), folder.path().join("to"));
+    let mut image = vec![0; 3 * COPY_STEP + 512];
+    image[COPY_STEP + 7] = 1;
+    fs::write(&from, &image).unwrap();
+
+    copy(&from, &to).unwrap();
+
+    assert_eq!(fs::read(&to).unwrap(), image);
+    assert!(info(&to).unwrap().allocated < image.len() as u64);
+    assert!(matches!(copy(&from, &to), Err(DiskError::Exists(_))));
+}

@@ -31,15 +31,16 @@ fn damaged(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error 
     Error::new(ErrorKind::InvalidData, error)
 }
 
-/// Unpacks the files of the package `deb` into the directory `into`.
-pub fn unpack(deb: &Path, into: &Path) -> Result<()> {
+/// Unpacks those files of the package `deb` that `keep` wants (by their path in the package) into
+/// the directory `into`.
+pub fn unpack(deb: &Path, into: &Path, keep: &dyn Fn(&Path) -> bool) -> Result<()> {
     let mut archive = ar::Archive::new(BufReader::new(File::open(deb)?));
     while let Some(member) = archive.next_entry() {
         let mut member = member?;
         let name = String::from_utf8_lossy(member.header().identifier()).into_owned();
         if let Some(compression) = name.strip_prefix("data.tar") {
             let files = decompress(compression, &mut member)?;
-            return unpack_files(&files, into);
+            return unpack_files(&files, into, keep);
         }
     }
     Err(damaged("the package has no data"))
@@ -66,7 +67,7 @@ fn decompress(compression: &str, packed: &mut impl Read) -> Result<Vec<u8>> {
 }
 
 /// Extracts files, directories and links that stay inside; everything else is left out.
-fn unpack_files(files: &[u8], into: &Path) -> Result<()> {
+fn unpack_files(files: &[u8], into: &Path, keep: &dyn Fn(&Path) -> bool) -> Result<()> {
     let mut archive = tar::Archive::new(Cursor::new(files));
     for entry in archive.entries()? {
         let mut entry = entry?;
@@ -75,7 +76,9 @@ fn unpack_files(files: &[u8], into: &Path) -> Result<()> {
             && entry.link_name()?.is_some_and(|target| {
                 target.components().all(|part| matches!(part, std::path::Component::Normal(_)))
             });
-        if kind.is_file() || kind.is_dir() || inner_link {
+        let path = entry.path()?;
+        let wanted = kind.is_dir() || keep(path.strip_prefix(".").unwrap_or(&path));
+        if wanted && (kind.is_file() || kind.is_dir() || inner_link) {
             entry.set_preserve_permissions(false);
             entry.unpack_in(into)?;
         }

@@ -9,8 +9,13 @@ use std::fs;
 use std::io::{BufRead, BufReader, ErrorKind, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use tempfile::TempDir;
 
 const SYSTEM_LISTS: &str = "/var/lib/apt/lists";
+/// Folder of the cache that unpacked packages are kept in.
+const PACKAGES: &str = "packages";
+/// What comes before a dependency in apt-cache's answer.
+const DEPENDS: &str = "Depends: ";
 /// Prefix of the lines in which apt-get reports progress.
 const STATUS_PREFIX: &str = "dlstatus:";
 /// What apt-get says when no index knows the package.
@@ -44,8 +49,8 @@ pub fn fetch_package(
 }
 
 /// Where the files of package `name` are kept.
-pub(super) fn package_directory(cache: &Path, name: &str) -> PathBuf {
-    cache.join("packages").join(name)
+pub(crate) fn package_directory(cache: &Path, name: &str) -> PathBuf {
+    cache.join(PACKAGES).join(name)
 }
 
 /// [`fetch_package`] with the places given.
@@ -56,112 +61,163 @@ pub(super) fn fetch_package_in(
     progress: &ProgressBar,
 ) -> Result<PathBuf, FirmwareError> {
     let target = package_directory(search.cache()?, name);
-    if target.is_dir() {
-        return Ok(target);
+    if !target.is_dir() {
+        Fetch::new(search, architecture, progress)?.package(name, &target, &|_| true)?;
     }
-    let parent = target.parent().unwrap_or(&target);
-    let cache_error = |source| FirmwareError::Cache { path: target.clone(), source };
-    fs::create_dir_all(parent).map_err(cache_error)?;
-    let work = tempfile::tempdir_in(parent).map_err(cache_error)?;
-    progress.set_message(format!("Fetching the package {name}"));
-    let package = match &search.packages {
-        Some(packages) => {
-            find_package(packages, name).ok_or_else(|| FirmwareError::NoPackage { package: name.into() })?
-        }
-        None => Download { package: name, architecture, work: work.path(), progress }.run()?,
-    };
-    progress.set_message(format!("Unpacking the package {name}"));
-    let unpacked = work.path().join("unpacked");
-    fs::create_dir(&unpacked).map_err(cache_error)?;
-    deb::unpack(&package, &unpacked).map_err(|source| match source.kind() {
-        ErrorKind::StorageFull | ErrorKind::PermissionDenied => cache_error(source),
-        _ => FirmwareError::Damaged { package: name.into(), source },
-    })?;
-    match fs::rename(&unpacked, &target) {
-        // Somebody else fetched it at the same time.
-        Err(_) if target.is_dir() => {}
-        result => result.map_err(cache_error)?,
-    }
-    progress.set_message(format!("The package {name} is there"));
     Ok(target)
 }
 
-/// The package file of `name` (NAME_VERSION_ARCHITECTURE.deb) in `directory`.
-fn find_package(directory: &Path, name: &str) -> Option<PathBuf> {
-    let mut packages: Vec<_> = fs::read_dir(directory)
-        .ok()?
+/// The package files in `directory` (NAME_VERSION_ARCHITECTURE.deb) whose NAME is `wanted`, oldest first.
+fn package_files(directory: &Path, wanted: impl Fn(&str) -> bool) -> Vec<PathBuf> {
+    let Ok(entries) = fs::read_dir(directory) else { return Vec::new() };
+    let mut packages: Vec<_> = entries
         .filter_map(|entry| Some(entry.ok()?.path()))
         .filter(|path| path.extension() == Some(OsStr::new("deb")))
-        .filter(|path| {
-            path.file_name().and_then(OsStr::to_str).and_then(|file| file.split('_').next()) == Some(name)
-        })
+        .filter(|path| package_name(path).is_some_and(&wanted))
         .collect();
     packages.sort();
-    packages.pop()
+    packages
 }
 
-/// One package on its way.
-struct Download<'a> {
-    package: &'a str,
+fn package_name(file: &Path) -> Option<&str> {
+    file.file_name()?.to_str()?.split('_').next()
+}
+
+/// The newest package file of `name` in `directory`.
+fn find_package(directory: &Path, name: &str) -> Option<PathBuf> {
+    package_files(directory, |package| package == name).pop()
+}
+
+/// Fetches packages for one architecture; the distribution's index is fetched at most once.
+pub(crate) struct Fetch<'a> {
+    search: &'a Search,
     architecture: Option<&'a str>,
-    work: &'a Path,
     progress: &'a ProgressBar,
+    work: TempDir,
+    /// Options that make apt-get use its private index; empty until that is there.
+    private: Vec<String>,
 }
 
-impl Download<'_> {
-    fn run(&self) -> Result<PathBuf, FirmwareError> {
+impl<'a> Fetch<'a> {
+    /// Prepares a place to work in, in the cache. Nothing is fetched yet.
+    pub(crate) fn new(
+        search: &'a Search,
+        architecture: Option<&'a str>,
+        progress: &'a ProgressBar,
+    ) -> Result<Self, FirmwareError> {
+        let parent = search.cache()?.join(PACKAGES);
+        let cache_error = |source| FirmwareError::Cache { path: parent.clone(), source };
+        fs::create_dir_all(&parent).map_err(cache_error)?;
+        let work = tempfile::tempdir_in(&parent).map_err(cache_error)?;
+        Ok(Self { search, architecture, progress, work, private: Vec::new() })
+    }
+
+    /// The package that the empty package `name` depends on and that `wanted` accepts.
+    pub(crate) fn dependency(
+        &mut self,
+        name: &str,
+        wanted: impl Fn(&str) -> bool,
+    ) -> Result<String, FirmwareError> {
+        let none = || FirmwareError::NoPackage { package: name.into() };
+        if let Some(packages) = &self.search.packages {
+            let newest = package_files(packages, &wanted).pop().ok_or_else(none)?;
+            return Ok(package_name(&newest).ok_or_else(none)?.to_owned());
+        }
+        self.fetch_index(name)?;
+        let answer = self.apt("apt-cache", name, &["depends", name])?.answer;
+        let mut dependencies = answer.lines().filter_map(|line| line.trim().strip_prefix(DEPENDS));
+        dependencies.find(|package| wanted(package)).map(str::to_owned).ok_or_else(none)
+    }
+
+    /// Fetches the package `name` and unpacks what `keep` wants of it into the new directory `target`.
+    pub(crate) fn package(
+        &mut self,
+        name: &str,
+        target: &Path,
+        keep: &dyn Fn(&Path) -> bool,
+    ) -> Result<(), FirmwareError> {
+        self.progress.set_message(format!("Fetching the package {name}"));
+        let package = match &self.search.packages {
+            Some(packages) => find_package(packages, name)
+                .ok_or_else(|| FirmwareError::NoPackage { package: name.into() })?,
+            None => self.download(name)?,
+        };
+        self.progress.set_message(format!("Unpacking the package {name}"));
+        let cache_error = |source| FirmwareError::Cache { path: target.to_owned(), source };
+        let unpacked = self.work.path().join("unpacked");
+        fs::create_dir(&unpacked).map_err(cache_error)?;
+        deb::unpack(&package, &unpacked, keep).map_err(|source| match source.kind() {
+            ErrorKind::StorageFull | ErrorKind::PermissionDenied => cache_error(source),
+            _ => FirmwareError::Damaged { package: name.into(), source },
+        })?;
+        match fs::rename(&unpacked, target) {
+            // Somebody else fetched it at the same time.
+            Err(_) if target.is_dir() => fs::remove_dir_all(&unpacked).map_err(cache_error)?,
+            result => result.map_err(cache_error)?,
+        }
+        self.progress.set_message(format!("The package {name} is there"));
+        Ok(())
+    }
+
+    fn download(&mut self, name: &str) -> Result<PathBuf, FirmwareError> {
         self.progress.set_length(100);
         // The system's own index is there at once, but may be missing or too old.
-        if self.architecture.is_none() && has_index(Path::new(SYSTEM_LISTS)) {
-            match self.download(&[]) {
+        if self.architecture.is_none() && self.private.is_empty() && has_index(Path::new(SYSTEM_LISTS)) {
+            match self.try_download(name) {
                 Err(FirmwareError::Network { .. } | FirmwareError::NoPackage { .. }) => {}
                 result => return result,
             }
         }
-        let state = self.work.join("state");
+        self.fetch_index(name)?;
+        self.progress.set_message(format!("Fetching the package {name}"));
+        self.try_download(name)
+    }
+
+    /// Fetches the distribution's index for the sake of package `name`.
+    fn fetch_index(&mut self, name: &str) -> Result<(), FirmwareError> {
+        if !self.private.is_empty() {
+            return Ok(());
+        }
+        let state = self.work.path().join("state");
         let lists = state.join("lists");
         let status = state.join("status");
         let cache_error = |source| FirmwareError::Cache { path: state.clone(), source };
         fs::create_dir_all(lists.join("partial")).map_err(cache_error)?;
         fs::write(&status, "").map_err(cache_error)?;
-        let private = [
+        self.private = vec![
             format!("Dir::State={}", state.display()),
             format!("Dir::State::lists={}", lists.display()),
             format!("Dir::State::status={}", status.display()),
         ];
+        self.progress.set_length(100);
         self.progress.set_message("Fetching the distribution's package index");
         // apt-get reports success even when it could fetch nothing.
-        self.apt_get(&private, &["update"])?;
+        self.apt("apt-get", name, &["update"])?;
         if !has_index(&lists) {
-            return Err(self.network());
+            return Err(FirmwareError::Network { package: name.into() });
         }
-        self.progress.set_message(format!("Fetching the package {}", self.package));
-        self.download(&private)
+        Ok(())
     }
 
-    fn download(&self, private: &[String]) -> Result<PathBuf, FirmwareError> {
-        let complaint = self.apt_get(private, &["download", self.package])?;
-        if let Some(package) = find_package(self.work, self.package) {
+    fn try_download(&self, name: &str) -> Result<PathBuf, FirmwareError> {
+        let complaint = self.apt("apt-get", name, &["download", name])?.complaint;
+        if let Some(package) = find_package(self.work.path(), name) {
             return Ok(package);
         }
         if NOT_FOUND.iter().any(|text| complaint.contains(text)) {
-            return Err(FirmwareError::NoPackage { package: self.package.into() });
+            return Err(FirmwareError::NoPackage { package: name.into() });
         }
-        Err(self.network())
+        Err(FirmwareError::Network { package: name.into() })
     }
 
-    fn network(&self) -> FirmwareError {
-        FirmwareError::Network { package: self.package.into() }
-    }
-
-    /// Runs apt-get in the working directory; returns what it complained about.
-    fn apt_get(&self, private: &[String], arguments: &[&str]) -> Result<String, FirmwareError> {
-        let cache = self.work.join("cache");
-        let io_error = |source| FirmwareError::Cache { path: self.work.to_owned(), source };
+    /// Runs one of apt's programs in the working directory for the sake of package `name`.
+    fn apt(&self, program: &str, name: &str, arguments: &[&str]) -> Result<Said, FirmwareError> {
+        let cache = self.work.path().join("cache");
+        let io_error = |source| FirmwareError::Cache { path: self.work.path().to_owned(), source };
         fs::create_dir_all(cache.join("archives/partial")).map_err(io_error)?;
-        let mut command = Command::new("apt-get");
+        let mut command = Command::new(program);
         command.args(["-qq", "-o"]).arg(format!("Dir::Cache={}", cache.display()));
-        for option in OPTIONS.into_iter().map(str::to_owned).chain(private.iter().cloned()) {
+        for option in OPTIONS.into_iter().map(str::to_owned).chain(self.private.iter().cloned()) {
             command.arg("-o").arg(option);
         }
         if let Some(architecture) = self.architecture {
@@ -170,14 +226,14 @@ impl Download<'_> {
         }
         let child = command
             .args(arguments)
-            .current_dir(self.work)
+            .current_dir(self.work.path())
             .env("LC_ALL", "C")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn();
         let mut child = child.map_err(|error| match error.kind() {
-            ErrorKind::NotFound => FirmwareError::NoAptGet { package: self.package.into() },
+            ErrorKind::NotFound => FirmwareError::NoAptGet { package: name.into() },
             _ => io_error(error),
         })?;
         // Both pipes are read at once, lest apt-get block on a full one.
@@ -189,16 +245,27 @@ impl Download<'_> {
             }
             String::from_utf8_lossy(&text).into_owned()
         });
+        let mut answer = String::new();
         if let Some(output) = child.stdout.take() {
             for line in BufReader::new(output).split(b'\n').map_while(Result::ok) {
-                if let Some(percent) = percent(&String::from_utf8_lossy(&line)) {
-                    self.progress.set_position(percent);
+                let line = String::from_utf8_lossy(&line);
+                match percent(&line) {
+                    Some(percent) => self.progress.set_position(percent),
+                    None => answer.extend([&*line, "\n"]),
                 }
             }
         }
         child.wait().map_err(io_error)?;
-        Ok(reader.join().unwrap_or_default())
+        Ok(Said { answer, complaint: reader.join().unwrap_or_default() })
     }
+}
+
+/// What one of apt's programs said.
+struct Said {
+    /// On standard output, progress left out.
+    answer: String,
+    /// On standard error.
+    complaint: String,
 }
 
 /// The percentage in a line `dlstatus:ITEM:PERCENT:TEXT`.

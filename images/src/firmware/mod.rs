@@ -10,6 +10,7 @@ mod tests;
 
 pub use error::FirmwareError;
 pub use fetch::fetch_package;
+pub(crate) use fetch::{Fetch, package_directory};
 
 use indicatif::ProgressBar;
 use std::ffi::OsString;
@@ -105,7 +106,7 @@ impl Search {
         }
     }
 
-    fn cache(&self) -> Result<&Path, FirmwareError> {
+    pub(crate) fn cache(&self) -> Result<&Path, FirmwareError> {
         self.cache.as_deref().ok_or(FirmwareError::NoCache)
     }
 
@@ -191,7 +192,7 @@ pub fn find_or_fetch_memtest_in(
         return Ok(kernel);
     }
     if let Some(kernel) =
-        search.cache.as_deref().and_then(|cache| find(&fetch::package_directory(cache, MEMTEST_PACKAGE)))
+        search.cache.as_deref().and_then(|cache| find(&package_directory(cache, MEMTEST_PACKAGE)))
     {
         return Ok(kernel);
     }

@@ -1,9 +1,11 @@
 //! Bootable media made from parts of the system.
 
+pub mod linux;
 #[cfg(test)]
 mod tests;
 
 use crate::demo::FLOPPY_BYTES;
+use crate::disk::DiskError;
 use crate::firmware::{self, FirmwareError};
 use indicatif::ProgressBar;
 
@@ -51,8 +53,48 @@ pub enum RecipeError {
         room: usize,
     },
     /// The command line is too long.
-    #[error("The command line has {0} bytes; {max} are allowed", max = COMMAND_LINE_BYTES - 1)]
-    CommandLine(usize),
+    #[error("The command line has {length} bytes; {max} are allowed")]
+    CommandLine {
+        /// Its length.
+        length: usize,
+        /// What there is room for.
+        max: usize,
+    },
+    /// No disk for Linux can be this large or small.
+    #[error("A disk for Linux cannot have {size}; give whole sectors from {min} to {max}")]
+    Size {
+        /// The size asked for.
+        size: String,
+        /// The smallest.
+        min: String,
+        /// The largest.
+        max: String,
+    },
+    /// A package for the guest cannot be had.
+    #[error(
+        "Linux needs the package {package} for i386: {reason} (a directory with the .deb files can be named in \
+         VMSIM_PACKAGES)"
+    )]
+    NoLinux {
+        /// The package.
+        package: String,
+        /// Why not.
+        reason: &'static str,
+    },
+    /// A package has other content than expected.
+    #[error("The package {package} does not hold {what}; try again, or remove it from VMSIM_PACKAGES")]
+    NotInPackage {
+        /// The package.
+        package: &'static str,
+        /// What was looked for.
+        what: &'static str,
+    },
+    /// The initramfs could not be packed.
+    #[error("Could not compress the initramfs: {0}")]
+    Pack(std::io::Error),
+    /// The image could not be written.
+    #[error(transparent)]
+    Disk(#[from] DiskError),
     /// A file could not be read.
     #[error("Could not read {}: {source}", path.display())]
     Read {
@@ -77,28 +119,15 @@ pub fn memtest_floppy(command_line: &str, progress: &ProgressBar) -> Result<Vec<
 ///
 /// The kernel lies in the reserved sectors of an otherwise empty FAT12 file system.
 pub fn kernel_floppy(kernel: &[u8], command_line: &str) -> Result<Vec<u8>, RecipeError> {
-    let field = |at: usize, length: usize| kernel.get(at..at + length);
-    if field(SIGNATURE_FIELD, SIGNATURE.len()) != Some(SIGNATURE) {
-        return Err(RecipeError::NotAKernel("it has no setup header"));
-    }
-    if !matches!(field(LOAD_FLAGS_FIELD, 1), Some([flags]) if flags & LOADED_HIGH != 0) {
-        return Err(RecipeError::NotAKernel("it must be loaded low (a zImage)"));
-    }
-    let setup = match field(SETUP_SECTORS_FIELD, 1) {
-        Some([0]) | None => SETUP_SECTORS_DEFAULT,
-        Some(sectors) => usize::from(sectors[0]),
-    } + 1;
+    let setup = check_kernel(kernel)?;
     let sectors = kernel.len().div_ceil(SECTOR);
-    if setup > SETUP_SECTORS_MAX || setup >= sectors {
-        return Err(RecipeError::NotAKernel("its setup part has an impossible size"));
-    }
     let loader_sectors = LOADER.len() / SECTOR;
     let room = SECTORS - loader_sectors - 2 * FAT_SECTORS - ROOT_SECTORS;
     if sectors > room {
         return Err(RecipeError::TooLarge { kernel: kernel.len(), room: room * SECTOR });
     }
     if command_line.len() >= COMMAND_LINE_BYTES || command_line.contains('\0') {
-        return Err(RecipeError::CommandLine(command_line.len()));
+        return Err(RecipeError::CommandLine { length: command_line.len(), max: COMMAND_LINE_BYTES - 1 });
     }
 
     let reserved = loader_sectors + sectors;
@@ -113,6 +142,25 @@ pub fn kernel_floppy(kernel: &[u8], command_line: &str) -> Result<Vec<u8>, Recip
     put((reserved + FAT_SECTORS) * SECTOR, &FAT_START);
     put((reserved + 2 * FAT_SECTORS) * SECTOR, VOLUME_LABEL);
     Ok(image)
+}
+
+/// Sectors of the real-mode part of `kernel`, which must be one that the loaders can start.
+fn check_kernel(kernel: &[u8]) -> Result<usize, RecipeError> {
+    let field = |at: usize, length: usize| kernel.get(at..at + length);
+    if field(SIGNATURE_FIELD, SIGNATURE.len()) != Some(SIGNATURE) {
+        return Err(RecipeError::NotAKernel("it has no setup header"));
+    }
+    if !matches!(field(LOAD_FLAGS_FIELD, 1), Some([flags]) if flags & LOADED_HIGH != 0) {
+        return Err(RecipeError::NotAKernel("it must be loaded low (a zImage)"));
+    }
+    let setup = match field(SETUP_SECTORS_FIELD, 1) {
+        Some([0]) | None => SETUP_SECTORS_DEFAULT,
+        Some(sectors) => usize::from(sectors[0]),
+    } + 1;
+    if setup > SETUP_SECTORS_MAX || setup >= kernel.len().div_ceil(SECTOR) {
+        return Err(RecipeError::NotAKernel("its setup part has an impossible size"));
+    }
+    Ok(setup)
 }
 
 /// A number below the sectors of a floppy, as the disk holds it.

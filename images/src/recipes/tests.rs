@@ -31,7 +31,10 @@ fn what_cannot_boot_is_refused() {
     assert!(matches!(kernel_floppy(&low, ""), Err(RecipeError::NotAKernel(_))));
     assert!(matches!(kernel_floppy(&kernel(200, 10), ""), Err(RecipeError::NotAKernel(_))));
     assert!(matches!(kernel_floppy(&kernel(3, 3000), ""), Err(RecipeError::TooLarge { .. })));
-    assert!(matches!(kernel_floppy(&kernel(3, 10), &"x".repeat(256)), Err(RecipeError::CommandLine(256))));
+    assert!(matches!(
+        kernel_floppy(&kernel(3, 10), &"x".repeat(256)),
+        Err(RecipeError::CommandLine { length: 256, .. })
+    ));
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use crate::cli::ImageCommand;
 use anyhow::{Context, Result, bail, ensure};
 use images::disk::{self, FloppyContent, FloppyFormat, Kind};
+use images::recipes::linux;
 use std::path::Path;
 
 /// Makes images and describes them.
@@ -17,6 +18,22 @@ pub fn image(command: &ImageCommand) -> Result<()> {
         ImageCommand::Memtest { path } => {
             let floppy = images::recipes::memtest_floppy("", &crate::progress::bar())?;
             write_new(path, &floppy)?;
+        }
+        ImageCommand::Linux { path, size, console, append, messages } => {
+            let mut options = linux::Options {
+                size: crate::config::parse_size(size)?,
+                append: append.clone(),
+                messages: *messages,
+                ..linux::Options::default()
+            };
+            if !console.is_empty() {
+                options.consoles.clone_from(console);
+            }
+            let bar = crate::progress::bar();
+            let made = linux::create(path, &options, &bar);
+            bar.finish_and_clear();
+            made?;
+            println!("{}", disk::info(path)?);
         }
         ImageCommand::Demo { path } => write_new(path, &images::demo::demo_floppy())?,
     }
