@@ -26,6 +26,8 @@ pub struct Piece {
     pub bytes: Range<usize>,
     /// Arithmetic flags that are undefined before it.
     pub undefined: u32,
+    /// Bits of the x87 status word that are open before it, see [`undefined::status`].
+    pub status: (u16, u16),
     /// Something before it may jump over it.
     pub conditional: bool,
 }
@@ -42,6 +44,8 @@ pub struct Sequence {
     pub bytes: Vec<u8>,
     /// Arithmetic flags that are undefined at the end.
     pub undefined: u32,
+    /// Bits of the x87 status word that are open at the end.
+    pub status: (u16, u16),
     /// Whether FS may be loaded.
     pub loads_fs: bool,
     /// What the last instruction leaves open.
@@ -106,6 +110,7 @@ struct Branch {
     over: u32,
     /// State at the branch, to be merged with that at the target.
     undefined: u32,
+    status: (u16, u16),
     known: Known,
 }
 
@@ -134,6 +139,7 @@ pub(super) struct Builder<'a> {
     pub(super) sequence: Sequence,
     branches: Vec<Branch>,
     undefined: u32,
+    status: (u16, u16),
     last: bool,
     /// NT may be set.
     pub(super) nested: bool,
@@ -194,11 +200,13 @@ impl Generator {
                 pieces: Vec::with_capacity(16),
                 bytes: Vec::with_capacity(128),
                 undefined: 0,
+                status: (0, 0),
                 loads_fs: false,
                 loose: Loose::default(),
             },
             branches: Vec::new(),
             undefined: 0,
+            status: (0, 0),
             last: false,
             nested: before.eflags & eflags::NT != 0,
         };
@@ -217,6 +225,7 @@ impl Generator {
         }
         builder.resolve(true);
         builder.sequence.undefined = builder.undefined;
+        builder.sequence.status = builder.status;
         builder.sequence
     }
 }
@@ -241,6 +250,11 @@ impl Builder<'_> {
         if undefined::result(instruction, cl) {
             return false;
         }
+        use Mnemonic as M;
+        let tells = matches!(instruction.mnemonic(), M::Fnstsw | M::Fnstenv | M::Fnsave | M::Fxsave);
+        if tells && self.status != (0, 0) {
+            return false;
+        }
         if instruction.rflags_read() != 0 && self.undefined & arithmetic(instruction.rflags_read()) != 0 {
             self.define_flags();
         }
@@ -259,6 +273,7 @@ impl Builder<'_> {
             code: instruction.code(),
             bytes: start..self.sequence.bytes.len(),
             undefined: self.undefined,
+            status: self.status,
             conditional: !self.branches.is_empty(),
         });
         self.follow(instruction, cl);
@@ -275,6 +290,8 @@ impl Builder<'_> {
 
     /// Follows what an instruction does to what is known.
     fn follow(&mut self, instruction: &Instruction, cl: Option<u32>) {
+        let status = undefined::status(instruction.code());
+        self.status = (self.status.0 | status.0, self.status.1 | status.1);
         let undefined = undefined::flags(instruction, cl);
         let writes = arithmetic(instruction.rflags_modified());
         // A shift by zero, or one whose count is not known, may leave the flags alone.
@@ -339,6 +356,8 @@ impl Builder<'_> {
             self.sequence.bytes[branch.end - branch.size..branch.end]
                 .copy_from_slice(&displacement[..branch.size]);
             self.undefined |= branch.undefined;
+            self.status.0 |= branch.status.0;
+            self.status.1 |= branch.status.1;
             for (now, then) in self.known.gpr.iter_mut().zip(branch.known.gpr) {
                 *now = now.filter(|_| *now == then);
             }
@@ -455,8 +474,8 @@ impl Builder<'_> {
         };
         if displacement != 0 {
             let over = 2 + self.random.below(2);
-            let (undefined, known) = (self.undefined, self.known.clone());
-            self.branches.push(Branch { end, size: displacement, over, undefined, known });
+            let (undefined, status, known) = (self.undefined, self.status, self.known.clone());
+            self.branches.push(Branch { end, size: displacement, over, undefined, status, known });
         }
         let Some(loose) = loose else { return true };
         let open = !loose.memory.is_empty() || loose.approximate.is_some() || loose.x87;

@@ -2,6 +2,7 @@
 //! decided here.
 
 use iced_x86::{Code, Instruction, Mnemonic, OpKind, Register};
+use vmm::cpu::fpu::fsw;
 use vmm::cpu::registers::eflags::{AF, ARITHMETIC, CF, OF, PF, SF, ZF};
 use vmm::cpu::registers::vector;
 
@@ -77,6 +78,8 @@ pub enum Partial {
     X87,
     /// CMPS: which of two operands is read first, so which exception is raised when both fault.
     Which,
+    /// Images of the x87 and SSE state: which of their addresses is reported by a page fault.
+    Address,
 }
 
 impl Partial {
@@ -85,6 +88,7 @@ impl Partial {
         match self {
             Partial::Registers => "POPA that faults may have loaded registers",
             Partial::X87 => "MMX instructions of SSE that fault may have reset TOP and tags",
+            Partial::Address => "state images may report any of their addresses in CR2",
             Partial::Which => "CMPS with two bad operands may fault on either",
         }
     }
@@ -100,9 +104,36 @@ pub fn partial(code: Code) -> Option<Partial> {
         | Mnemonic::Cvttpd2pi
         | Mnemonic::Cvtpi2ps
         | Mnemonic::Maskmovq => Some(Partial::X87),
+        Mnemonic::Fnstenv
+        | Mnemonic::Fnsave
+        | Mnemonic::Fxsave
+        | Mnemonic::Fldenv
+        | Mnemonic::Frstor
+        | Mnemonic::Fxrstor => Some(Partial::Address),
         Mnemonic::Cmpsb | Mnemonic::Cmpsw => Some(Partial::Which),
         Mnemonic::Cmpsd if code == Code::Cmpsd_m32_m32 => Some(Partial::Which),
         _ => None,
+    }
+}
+
+/// Bits of the x87 status word that processors leave differently: always, and when the instruction raises an
+/// unmasked exception.
+pub fn status(code: Code) -> (u16, u16) {
+    use Mnemonic as M;
+    match code.mnemonic() {
+        // Zero to the manual, unchanged on AMD.
+        M::Fcomi | M::Fcomip | M::Fucomi | M::Fucomip => (fsw::C1, fsw::C1),
+        // Unchanged to the manual, "unordered" on AMD.
+        M::Fcom
+        | M::Fcomp
+        | M::Fcompp
+        | M::Fucom
+        | M::Fucomp
+        | M::Fucompp
+        | M::Ficom
+        | M::Ficomp
+        | M::Ftst => (0, fsw::C0 | fsw::C2 | fsw::C3),
+        _ => (0, 0),
     }
 }
 

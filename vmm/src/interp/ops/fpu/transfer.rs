@@ -88,6 +88,8 @@ trait Destination: 'static {
     type Raw: Copy;
     /// What is stored for an empty register.
     const INDEFINITE: Self::Raw;
+    /// Bytes in memory.
+    const BYTES: u32;
 
     fn convert(env: &mut Env, value: F80) -> Self::Raw;
     fn write<B: Bus>(cpu: &mut Vcpu<B>, segment: Seg, offset: u32, raw: Self::Raw) -> Exec;
@@ -118,6 +120,7 @@ macro_rules! memory_format {
         impl Destination for $name {
             type Raw = $raw;
             const INDEFINITE: $raw = $indefinite;
+            const BYTES: u32 = size_of::<$raw>() as u32;
 
             #[inline(always)]
             fn convert(env: &mut Env, value: F80) -> $raw {
@@ -215,6 +218,7 @@ impl Source for Decimal {
 impl Destination for Decimal {
     type Raw = F80;
     const INDEFINITE: F80 = F80 { significand: 0xc000_0000_0000_0000, sign_exponent: 0xffff };
+    const BYTES: u32 = EXTENDED_BYTES;
 
     fn convert(env: &mut Env, value: F80) -> F80 {
         from_bytes(x87::to_decimal(env, value))
@@ -228,6 +232,7 @@ impl Destination for Decimal {
 impl Destination for Extended {
     type Raw = F80;
     const INDEFINITE: F80 = F80::INDEFINITE;
+    const BYTES: u32 = EXTENDED_BYTES;
 
     fn convert(_env: &mut Env, value: F80) -> F80 {
         value
@@ -307,6 +312,9 @@ fn store<B: Bus, D: Destination, const POPS: u8>(cpu: &mut Vcpu<B>, op: &Op<B>) 
     if fpu.is_empty(0) {
         if env.unmasked & exception::IE == 0 {
             D::write(cpu, op.segment, offset, D::INDEFINITE)?;
+        } else {
+            // Faults of memory come before those of numbers.
+            cpu.probe_write(op.segment, offset, D::BYTES)?;
         }
         note_operand(cpu, op, offset);
         if underflow(cpu) {
@@ -319,6 +327,8 @@ fn store<B: Bus, D: Destination, const POPS: u8>(cpu: &mut Vcpu<B>, op: &Op<B>) 
     if stored {
         // When this faults, nothing has happened.
         D::write(cpu, op.segment, offset, raw)?;
+    } else {
+        cpu.probe_write(op.segment, offset, D::BYTES)?;
     }
     note_operand(cpu, op, offset);
     complete(cpu, &env);
@@ -389,7 +399,7 @@ fn move_if<B: Bus, const CONDITION: u8>(cpu: &mut Vcpu<B>, op: &Op<B>) -> Exec {
         }
         return Ok(());
     }
-    set_c1(&mut cpu.state.fpu, false);
+    // C1 stays as it is.
     if holds::<CONDITION>(cpu.lazy) {
         cpu.state.fpu.set_st(0, value);
     }
