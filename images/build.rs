@@ -1,5 +1,8 @@
-//! Assembles the built-in demo ROM and floppies from the sources in `demo/`.
+//! Assembles the built-in demo ROM and floppies from the sources in `demo/`, and the floppy with the
+//! CPU tests from those in `cputest/`.
 
+#[path = "cputest/mod.rs"]
+mod cputest;
 #[path = "demo/mod.rs"]
 mod demo;
 
@@ -8,10 +11,12 @@ use std::path::PathBuf;
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-changed=demo");
+    println!("cargo::rerun-if-changed=cputest");
     let out = PathBuf::from(std::env::var_os("OUT_DIR").ok_or("no OUT_DIR")?);
     std::fs::write(out.join("demo_rom.bin"), demo::rom()?)?;
     std::fs::write(out.join("demo_floppy.bin"), demo::demo_floppy()?)?;
     std::fs::write(out.join("bench_floppy.bin"), demo::bench_floppy()?)?;
     std::fs::write(out.join("kernel_floppy.bin"), demo::kernel_floppy()?)?;
+    std::fs::write(out.join("cputest_floppy.bin"), cputest::floppy()?)?;
     Ok(())
 }

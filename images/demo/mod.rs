@@ -6,16 +6,16 @@
 #![allow(dead_code)]
 #![allow(missing_docs, reason = "register names document themselves")]
 
-mod asm;
-mod bench;
+pub mod asm;
+pub mod bench;
 mod bios;
-mod chips;
-mod floppies;
+pub mod chips;
+pub mod floppies;
 mod font;
 mod guest;
 mod interrupt;
-mod loader;
-mod memory;
+pub mod loader;
+pub mod memory;
 mod screen;
 
 use asm::{Asm, AsmResult};
