@@ -43,6 +43,7 @@ fn plain(t: &mut Suite) -> AsmResult {
     )?
     .plain_fault(x::BR)
     .at(".fault");
+    // QEMU 7.2 ignores LOCK on MOV.
     t.ring0("fault/lock-on-mov", code! { at(".fault"); db(&[0xF0, 0x89, 0xC0]); })?
         .plain_fault(x::UD)
         .at(".fault");
@@ -74,7 +75,7 @@ fn plain(t: &mut Suite) -> AsmResult {
         .poke(vector(0x50), i32::from(CODE_ABSENT) << 16)
         .poke(vector(0x50) + 4, 0x8E00)
         .fault(x::NP, CODE_ABSENT.into());
-    // The error code of a fault that comes while a fault is delivered has EXT set.
+    // The error code of a fault that comes while a fault is delivered has EXT set (QEMU does not set it).
     t.ring0("int/fault-with-absent-gate", code! { at(".fault"); ud2(); })?
         .fault(x::NP, x::UD * 8 + 3)
         .at(".fault");
@@ -137,6 +138,7 @@ fn privileged(t: &mut Suite) -> AsmResult {
         .flags(flag::IOPL3)
         .done()
         .eflags(flag::IF | flag::IOPL3 | flag::CF, flag::IF | flag::IOPL3 | flag::CF);
+    // QEMU and Bochs (as configured by default) read unknown registers as zero.
     t.ring0("msr/unknown", code! { mov(ecx, 0x7FFF_FFFF); at(".fault"); rdmsr(); })?
         .fault(x::GP, 0)
         .at(".fault");
