@@ -23,6 +23,10 @@ pub const VMM_SLOT: usize = MAX_DEVICES;
 pub const PROCESS_SLOTS: usize = MAX_DEVICES + 1;
 /// Largest guest RAM, bytes.
 pub const MAX_RAM: u64 = 2 << 30;
+/// [`Board::powered_off`]: the guest switched the machine off.
+pub const SWITCHED_OFF: u32 = 1;
+/// [`Board::powered_off`]: a debugger killed the VM.
+pub const KILLED: u32 = 2;
 /// First address of the area with shadow-RAM switches.
 pub const SHADOW_BASE: u32 = 0xa_0000;
 /// 4 KiB pages with shadow-RAM switches: A0000h to FFFFFh.
@@ -46,6 +50,8 @@ pub mod attention {
     pub const CODE_WRITTEN: u32 = 1 << 3;
     /// A device published a changed memory map.
     pub const MAP: u32 = 1 << 4;
+    /// Somebody wants to look at the guest, or a debugger has something to say.
+    pub const DEBUG: u32 = 1 << 5;
 }
 
 /// What the VM as a whole is told to do.
@@ -89,6 +95,8 @@ pub enum VcpuState {
     WaitsForDevice = 4,
     /// Shut down by a triple fault; a reset follows.
     Shutdown = 5,
+    /// Stopped by a debugger, or waiting for one.
+    Debugged = 6,
 }
 
 impl VcpuState {
@@ -100,6 +108,7 @@ impl VcpuState {
             3 => Self::Paused,
             4 => Self::WaitsForDevice,
             5 => Self::Shutdown,
+            6 => Self::Debugged,
             _ => Self::Off,
         }
     }
@@ -186,7 +195,7 @@ pub struct Board {
     pub log_accesses: AtomicU32,
     /// Resets of the machine so far.
     pub resets: AtomicU32,
-    /// Not zero: the guest switched the machine off.
+    /// Not zero: the machine is off, see [`SWITCHED_OFF`] and [`KILLED`].
     pub powered_off: AtomicU32,
     /// A requested reset: 0 none, 1 CPU, 2 machine (`ResetRequest`).
     reset_request: AtomicU32,

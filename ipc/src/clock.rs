@@ -28,22 +28,24 @@ pub enum Freeze {
     Swap = 1 << 2,
     /// A device process died and has not come back yet, or is stopped.
     DeviceGone = 1 << 3,
+    /// A debugger has stopped the guest.
+    Debugger = 1 << 4,
     /// The launcher changes how host time is read.
-    Renewal = 1 << 4,
+    Renewal = 1 << 5,
 }
 
 /// All freezers.
-const FREEZERS: u64 = 0x1f;
+const FREEZERS: u64 = 0x3f;
 /// The clock is to stop, but the moment is not fixed yet: the value still is that of a running clock.
-const STOPPING: u64 = 1 << 5;
-const VALUE_SHIFT: u32 = 6;
-/// Nanoseconds that the value holds, modulo: 9 years.
+const STOPPING: u64 = 1 << 6;
+const VALUE_SHIFT: u32 = 7;
+/// Nanoseconds that the value holds, modulo: 4 years.
 const VALUE_MASK: u64 = u64::MAX >> VALUE_SHIFT;
 
 /// The clock. See [`SharedClock::initialise`].
 #[repr(C, align(64))]
 pub struct SharedClock {
-    /// Bits 0-4: freezers. Bit 5: [`STOPPING`]. Bits 6-63: while it runs or is stopping, host time
+    /// Bits 0-5: freezers. Bit 6: [`STOPPING`]. Bits 7-63: while it runs or is stopping, host time
     /// (ns) minus virtual time; while it stands still, virtual time.
     word: AtomicU64,
     /// Host nanoseconds per tick of the time-stamp counter, over [`RATE_SHIFT`]; 0 while host time is

@@ -4,6 +4,7 @@
 //! value. The first message of a connection is the sender's protocol version.
 
 use crate::input::HostEvent;
+use crate::inspect::{Inspect, Inspected};
 use crate::message::PROTOCOL_VERSION;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -66,6 +67,8 @@ pub enum Request {
     Stop,
     /// Switch the log of every access on or off.
     LogAccesses(bool),
+    /// Ask the VMM about the guest.
+    Inspect(Inspect),
     /// Start a display, if none runs.
     OpenDisplay {
         /// `window`.
@@ -84,6 +87,8 @@ pub enum Reply {
     Refused(String),
     /// To [`Request::Status`].
     Status(VmStatus),
+    /// To [`Request::Inspect`].
+    Inspected(Inspected),
 }
 
 /// State of a VM for people.
@@ -233,6 +238,18 @@ impl Control {
     pub fn status(&mut self) -> Result<VmStatus, ControlError> {
         match self.ask(&Request::Status)? {
             Reply::Status(status) => Ok(status),
+            _ => Err(ControlError::Malformed),
+        }
+    }
+
+    /// Asks the VMM about the guest.
+    ///
+    /// # Errors
+    /// [`ControlError`]; a refusal is [`ControlError::Refused`].
+    pub fn inspect(&mut self, what: Inspect) -> Result<Inspected, ControlError> {
+        match self.ask(&Request::Inspect(what))? {
+            Reply::Inspected(Inspected::Refused(why)) => Err(ControlError::Refused(why)),
+            Reply::Inspected(answer) => Ok(answer),
             _ => Err(ControlError::Malformed),
         }
     }

@@ -26,6 +26,8 @@ pub mod control;
 #[cfg(not(loom))]
 pub mod input;
 #[cfg(not(loom))]
+pub mod inspect;
+#[cfg(not(loom))]
 pub mod link;
 #[cfg(not(loom))]
 pub mod logging;

@@ -130,6 +130,11 @@ impl VmDir {
         self.path.join("control")
     }
 
+    /// Where a debugger of its guest connects, unless another place is chosen.
+    pub fn debug_socket(&self) -> PathBuf {
+        self.path.join("gdb")
+    }
+
     /// The log of one of its processes.
     pub fn log(&self, process: &str) -> PathBuf {
         self.path.join(format!("{process}.log"))

@@ -6,6 +6,7 @@
 //! stays open: when it breaks, the supervisor is gone and the process ends.
 
 use crate::control::{Control, ControlError, Request, Role};
+use crate::inspect::{Inspect, Inspected};
 use crate::machine::MachineConfig;
 use crate::runtime_dir::{RuntimeDir, RuntimeDirError, VmDir};
 use crate::segment::SegmentNames;
@@ -31,10 +32,17 @@ pub struct Setup {
 }
 
 /// What the supervisor tells a process later.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Command {
     /// End, in order.
     Shutdown,
+    /// Answer a question about the guest. For the VMM only.
+    Inspect {
+        /// The question.
+        what: Inspect,
+        /// Where the answer goes. It may come late, as a device may hold the VMM up.
+        answer: IpcSender<Inspected>,
+    },
 }
 
 /// Why a process could not attach.

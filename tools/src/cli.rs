@@ -1,6 +1,7 @@
 //! The command line.
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use ipc::inspect::{Address, Listen};
 use std::path::PathBuf;
 
 /// A virtual PC whose devices are processes: plug in the model of a device that has no silicon
@@ -73,6 +74,43 @@ pub enum Command {
     },
     /// Show what the devices of a VM are doing, with virtual time and the guest's CS:EIP
     Log(LogArgs),
+    /// Show all registers of the guest's CPU and the instruction that comes next
+    Regs(VmArg),
+    /// Disassemble guest code
+    Disasm {
+        /// Where to start: linear (7c00), SEGMENT:OFFSET (f000:fff0) or phys:ADDRESS, in
+        /// hexadecimal [default: the instruction that comes next]
+        at: Option<Address>,
+        /// How many instructions
+        #[arg(short = 'n', long, default_value_t = 16)]
+        count: u32,
+        /// Which VM.
+        #[command(flatten)]
+        vm: VmArg,
+    },
+    /// Dump guest memory
+    Mem {
+        /// Where to start: linear (7c00), SEGMENT:OFFSET (f000:fff0) or phys:ADDRESS, in
+        /// hexadecimal
+        at: Address,
+        /// How many bytes
+        #[arg(short = 'n', long, default_value_t = 128)]
+        len: u32,
+        /// Which VM.
+        #[command(flatten)]
+        vm: VmArg,
+    },
+    /// Print exceptions, interrupts and port accesses of the guest as they happen
+    Trace(TraceArgs),
+    /// Let a debugger connect to a running VM's guest, and print how
+    Gdb {
+        /// TCP port of 127.0.0.1 [default: a Unix socket in the VM's directory]
+        #[arg(long)]
+        port: Option<u16>,
+        /// Which VM.
+        #[command(flatten)]
+        vm: VmArg,
+    },
     /// Make and look at disk images
     #[command(subcommand)]
     Image(ImageCommand),
@@ -106,6 +144,9 @@ pub struct RunArgs {
     /// Name of the VM [default: from the machine file, else 'vm']
     #[arg(long)]
     pub name: Option<String>,
+    /// CPU model: pentium2, pentium3 (default) or max (adds SSE2)
+    #[arg(long, value_name = "MODEL", value_parser = vmm::cpu::CpuModel::NAMES)]
+    pub cpu: Option<String>,
     /// Guest RAM, such as 64M
     #[arg(long)]
     pub ram: Option<String>,
@@ -140,6 +181,13 @@ pub struct RunArgs {
     /// DEVICE=hand leaves it to you to start it ('vmsim-dev gpu --attach VM')
     #[arg(long, value_name = "DEVICE=PATH")]
     pub device: Vec<String>,
+    /// Let a debugger connect: --gdb (a Unix socket in the VM's directory), --gdb=tcp:PORT (of
+    /// 127.0.0.1) or --gdb=unix:PATH
+    #[arg(long, value_name = "WHERE", num_args = 0..=1, require_equals = true)]
+    pub gdb: Option<Option<Listen>>,
+    /// The same, and do not start the guest before a debugger has connected
+    #[arg(long)]
+    pub wait_gdb: bool,
     /// Return once the guest runs, and leave it running
     #[arg(long)]
     pub detach: bool,
@@ -205,6 +253,29 @@ pub struct LogArgs {
     /// Switch logging of every access on or off
     #[arg(long, value_parser = clap::builder::BoolishValueParser::new(), value_name = "on|off")]
     pub accesses: Option<bool>,
+    /// Which VM.
+    #[command(flatten)]
+    pub vm: VmArg,
+}
+
+/// Arguments of `vmsim trace`.
+#[derive(Debug, Args)]
+pub struct TraceArgs {
+    /// Exceptions, with error code and CR2 [default: everything]
+    #[arg(long)]
+    pub exceptions: bool,
+    /// Interrupts and INT instructions
+    #[arg(long)]
+    pub interrupts: bool,
+    /// Port accesses: all, or --ports=60 or --ports=3f0-3f7, in hexadecimal
+    #[arg(long, value_name = "RANGE", num_args = 0..=1, require_equals = true)]
+    pub ports: Option<Option<String>>,
+    /// Go on until interrupted
+    #[arg(long, short)]
+    pub follow: bool,
+    /// Stop after so many lines [default: 100, with --follow: never]
+    #[arg(long, short = 'n')]
+    pub limit: Option<u64>,
     /// Which VM.
     #[command(flatten)]
     pub vm: VmArg,

@@ -6,6 +6,7 @@ use crate::roles::{self, Executable};
 use anyhow::{Context, Result, bail, ensure};
 use clap::ValueEnum;
 use ipc::board::MAX_RAM;
+use ipc::inspect::Listen;
 use ipc::machine::{BootDevice, DriveConfig, Geometry, MachineConfig, SerialBackend};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -25,6 +26,8 @@ pub struct Plan {
     pub display: DisplayKind,
     /// Device processes and their executables, by name.
     pub devices: Vec<(String, Executable)>,
+    /// Where a debugger can connect, and whether the guest waits for one.
+    pub debugger: Option<(Listen, bool)>,
     /// Files made for this run, removed when it ends.
     pub temporary: Option<tempfile::TempDir>,
 }
@@ -105,7 +108,10 @@ pub fn plan(args: &RunArgs) -> Result<Plan> {
             firmware(firmware_given, file.video_rom.clone())?
         };
 
+    let cpu = args.cpu.as_deref().or(file.cpu.as_deref()).unwrap_or(vmm::cpu::CpuModel::NAMES[0]);
+    let _: vmm::cpu::CpuModel = cpu.parse().with_context(|| format!("cpu = \"{cpu}\""))?;
     let mut config = MachineConfig {
+        cpu: cpu.into(),
         name: args.name.clone().or(file.name.clone()).unwrap_or_else(|| "vm".into()),
         ram_bytes,
         firmware: absolute(&firmware)?,
@@ -129,7 +135,18 @@ pub fn plan(args: &RunArgs) -> Result<Plan> {
             .map_err(|_| anyhow::anyhow!("display = \"{text}\": use auto, window, terminal or none"))?,
         (None, None) => DisplayKind::Auto,
     };
-    Ok(Plan { config, display, devices: devices.into_iter().collect(), temporary })
+    let debugger = debugger(args)?;
+    Ok(Plan { config, display, devices: devices.into_iter().collect(), debugger, temporary })
+}
+
+fn debugger(args: &RunArgs) -> Result<Option<(Listen, bool)>> {
+    let place = match &args.gdb {
+        None if !args.wait_gdb => return Ok(None),
+        None | Some(None) => Listen::Default,
+        Some(Some(Listen::Unix(path))) => Listen::Unix(absolute(path)?),
+        Some(Some(place)) => place.clone(),
+    };
+    Ok(Some((place, args.wait_gdb)))
 }
 
 fn executable(path: &Path) -> Result<Executable> {

@@ -11,6 +11,8 @@ use std::path::{Path, PathBuf};
 pub struct MachineFile {
     /// Name of the VM.
     pub name: Option<String>,
+    /// CPU model: pentium2, pentium3, max.
+    pub cpu: Option<String>,
     /// Guest RAM, such as "64M".
     pub ram: Option<String>,
     /// Boot order: "a", "c" or both.

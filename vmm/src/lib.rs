@@ -5,6 +5,8 @@
 
 pub mod bus;
 pub mod cpu;
+pub mod debug;
 pub mod interp;
 pub mod monitor;
 pub mod process;
+pub mod softfloat;

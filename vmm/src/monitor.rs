@@ -1,12 +1,18 @@
 //! The monitor: the loop around the CPU. Runs guest code until something wants attention, then
-//! deals with that: interrupts, resets, pauses, halts, shutdowns.
+//! deals with that: interrupts, resets, pauses, halts, shutdowns, debuggers.
 
 use crate::bus::MachineBus;
 use crate::cpu::bus::Bus;
 use crate::cpu::registers::eflags;
-use crate::cpu::{Seg, Vcpu};
-use crate::interp::{Exit, Interp};
-use ipc::board::{RunState, VMM_SLOT, VcpuState, attention};
+use crate::cpu::{Activity, CpuModel, Seg};
+use crate::debug::guest::{Guest, Reason, Resume};
+use crate::debug::session::{After, Session, Stream};
+use crate::debug::{self, Desk};
+use crate::interp::Exit;
+use gdbstub::common::Signal;
+use ipc::board::{KILLED, RunState, VMM_SLOT, VcpuState, attention};
+use ipc::clock::Freeze;
+use ipc::inspect::{Inspect, Inspected};
 use ipc::sync::Ordering;
 use std::time::Duration;
 
@@ -16,18 +22,36 @@ const SLICE: u64 = 200_000;
 const LONGEST_SLEEP: Duration = Duration::from_millis(500);
 /// `Board::take_reset_request`: only the CPU.
 const RESET_CPU: u32 = 1;
+/// `Board::request_reset`: the whole machine.
+const RESET_MACHINE: u32 = 2;
 
 /// One virtual CPU with its engine.
 pub struct Monitor {
-    vcpu: Vcpu<MachineBus>,
-    engine: Interp<MachineBus>,
+    guest: Guest<MachineBus>,
     instructions: u64,
+    desk: Desk,
+    /// The debugger that is connected.
+    session: Option<Session<MachineBus>>,
+    /// The guest is not to start before a debugger has connected.
+    waits_for_debugger: bool,
+    /// A debugger holds the guest, and time stands still for it.
+    held: bool,
+    /// The debugger has seen the triple fault that is to be dealt with.
+    shutdown_shown: bool,
 }
 
 impl Monitor {
     /// A CPU just after reset on `bus`.
-    pub fn new(bus: MachineBus) -> Self {
-        Self { vcpu: Vcpu::new(bus), engine: Interp::new(), instructions: 0 }
+    pub fn new(bus: MachineBus, model: CpuModel, desk: Desk) -> Self {
+        Self {
+            guest: Guest::new(bus, model),
+            instructions: 0,
+            desk,
+            session: None,
+            waits_for_debugger: false,
+            held: false,
+            shutdown_shown: false,
+        }
     }
 
     /// Runs until the VM stops.
@@ -40,96 +64,253 @@ impl Monitor {
             if !self.attend() {
                 return;
             }
+            if let Some(mode @ (Resume::Step | Resume::Range(..))) = self.guest.resume_mode() {
+                self.step(mode);
+                continue;
+            }
             self.deliver_interrupt();
             self.set_state(VcpuState::Running);
-            let exit = self.engine.run(&mut self.vcpu, SLICE);
-            self.vcpu.bus.settle_bells();
+            let exit = self.guest.engine.run(&mut self.guest.vcpu, SLICE);
+            self.guest.vcpu.bus.settle_bells();
             self.publish_progress();
             match exit {
                 Exit::Budget | Exit::Attention => {}
                 Exit::Halted => self.halt(),
                 Exit::Shutdown => self.shutdown(),
+                Exit::Breakpoint | Exit::Watchpoint => {
+                    if let Some(reason) = self.guest.stop_reason(exit) {
+                        self.report(reason);
+                    }
+                }
             }
+        }
+    }
+
+    /// One step for the debugger. Interrupts wait meanwhile, except for what ends a HLT: otherwise
+    /// every step would end in the handler of the timer.
+    fn step(&mut self, mode: Resume) {
+        if self.guest.is_halted() {
+            self.deliver_interrupt();
+            if self.guest.is_halted() {
+                self.halt();
+            } else {
+                self.report(Reason::DoneStep);
+            }
+            return;
+        }
+        self.set_state(VcpuState::Running);
+        let reason = self.guest.step(mode);
+        self.guest.vcpu.bus.settle_bells();
+        self.publish_progress();
+        if self.guest.vcpu.state.activity == Activity::Shutdown {
+            self.shutdown();
+        } else if let Some(reason) = reason {
+            self.report(reason);
         }
     }
 
     /// Deals with what others want from the vCPU. False when the VM stops.
     fn attend(&mut self) -> bool {
-        let bits = self.vcpu.bus.board().attention();
+        let bits = self.guest.vcpu.bus.board().attention();
         if bits & !attention::INTR == 0 {
-            return true;
+            return !self.debugger_holds() || self.follow_run_state();
         }
         if bits & attention::MAP != 0 {
-            self.vcpu.bus.board().take_attention(attention::MAP);
-            self.vcpu.bus.refresh_map();
-            self.vcpu.sync_map();
+            self.guest.vcpu.bus.board().take_attention(attention::MAP);
+            self.guest.vcpu.bus.refresh_map();
+            self.guest.vcpu.sync_map();
         }
         if bits & attention::RESET != 0 {
-            self.vcpu.bus.board().take_attention(attention::RESET);
+            self.guest.vcpu.bus.board().take_attention(attention::RESET);
             self.reset();
         }
+        if bits & attention::DEBUG != 0 {
+            self.serve_desk();
+        }
         if bits & attention::RUN_STATE != 0 {
-            self.vcpu.bus.board().take_attention(attention::RUN_STATE);
+            self.guest.vcpu.bus.board().take_attention(attention::RUN_STATE);
             return self.follow_run_state();
         }
-        true
+        bits & attention::DEBUG == 0 || self.follow_run_state()
+    }
+
+    fn debugger_holds(&self) -> bool {
+        self.waits_for_debugger || self.session.as_ref().is_some_and(|s| s.state() == After::Stopped)
+    }
+
+    /// Stops time while a debugger holds the guest, and lets go what it holds no more. True when the
+    /// guest may run as far as the debugger is concerned.
+    fn follow_debugger(&mut self) -> bool {
+        let holds = self.debugger_holds();
+        if holds != self.held {
+            self.held = holds;
+            let board = self.guest.vcpu.bus.board();
+            if holds {
+                board.clock.freeze(Freeze::Debugger);
+            } else {
+                board.thaw(Freeze::Debugger);
+            }
+            if !holds
+                && self.session.is_some()
+                && let Some(reason) = self.guest.depart()
+            {
+                self.report(reason);
+                return self.follow_debugger();
+            }
+        }
+        !holds
+    }
+
+    /// Tells the debugger why the guest stopped.
+    fn report(&mut self, reason: Reason) {
+        if let Some(session) = &mut self.session {
+            let after = session.report(&mut self.guest, reason);
+            self.after_session(after);
+        }
+    }
+
+    /// Takes the consequences of what the debugger said.
+    fn after_session(&mut self, after: After) {
+        if self.guest.take_reset() {
+            self.guest.vcpu.bus.board().request_reset(RESET_MACHINE);
+            self.reset();
+        }
+        match after {
+            After::Stopped | After::Running => {}
+            After::Detached => self.end_session(),
+            After::Killed => {
+                self.end_session();
+                tracing::info!("The debugger killed the VM");
+                let board = self.guest.vcpu.bus.board();
+                board.powered_off.store(KILLED, Ordering::Release);
+                board.call_vcpu(attention::RUN_STATE);
+            }
+        }
+    }
+
+    fn end_session(&mut self) {
+        if self.session.take().is_some() {
+            self.guest.let_go();
+            tracing::info!("The debugger has let go of the guest");
+        }
+    }
+
+    fn begin_session(&mut self, id: u64, stream: Box<dyn Stream>) {
+        if self.session.is_some() {
+            tracing::warn!("A second debugger is turned away");
+            stream.close();
+            return;
+        }
+        self.session = Session::new(id, stream, &mut self.guest);
+        if self.session.is_some() {
+            self.waits_for_debugger = false;
+            tracing::info!("A debugger is connected, and the guest stops");
+        }
+    }
+
+    /// Answers those who look at the guest from outside.
+    fn serve_desk(&mut self) {
+        // Taken before the desk is looked at: an event that is left meanwhile sets it again.
+        self.guest.vcpu.bus.board().take_attention(attention::DEBUG);
+        while let Some(event) = self.desk.take() {
+            match event {
+                debug::Event::Inspect(what, answer) => {
+                    let reply = self.inspect(&what);
+                    // Whoever asked may have gone.
+                    let _ = answer.send(reply);
+                }
+                debug::Event::Connected(id, stream) => self.begin_session(id, stream),
+                debug::Event::Received(id, bytes) => {
+                    if let Some(session) = self.session.as_mut().filter(|session| session.id == id) {
+                        let after = session.receive(&mut self.guest, &bytes);
+                        self.after_session(after);
+                    }
+                }
+                debug::Event::Closed(id) => {
+                    if self.session.as_ref().is_some_and(|session| session.id == id) {
+                        self.end_session();
+                    }
+                }
+            }
+        }
+    }
+
+    fn inspect(&mut self, what: &Inspect) -> Inspected {
+        match what {
+            Inspect::Listen { at, wait } => {
+                let reply = self.desk.listen(at);
+                self.waits_for_debugger |= *wait && matches!(reply, Inspected::Listening(_));
+                reply
+            }
+            other => debug::answer(&mut self.guest.vcpu, other),
+        }
     }
 
     fn reset(&mut self) {
-        let request = self.vcpu.bus.board().take_reset_request();
+        let request = self.guest.vcpu.bus.board().take_reset_request();
         if request == 0 {
             return;
         }
         if request == RESET_CPU {
             tracing::info!("CPU reset");
+            self.guest.vcpu.init();
         } else {
             tracing::info!("Machine reset");
-            self.vcpu.bus.reset();
-            self.vcpu.bus.board().resets.fetch_add(1, Ordering::Relaxed);
+            self.guest.vcpu.bus.reset();
+            self.guest.vcpu.bus.board().resets.fetch_add(1, Ordering::Relaxed);
+            self.guest.vcpu.reset();
         }
         // Requests made while the machine went through its reset are part of it.
-        self.vcpu.bus.board().take_reset_request();
-        self.vcpu.reset();
+        self.guest.vcpu.bus.board().take_reset_request();
     }
 
-    /// Stays here while the VM is paused. False when it stops.
+    /// Stays here while the VM is paused, or held by a debugger. False when it stops.
     fn follow_run_state(&mut self) -> bool {
         loop {
-            let board = self.vcpu.bus.board();
-            if board.powered_off.load(Ordering::Acquire) != 0 {
+            let may_run = self.follow_debugger();
+            let board = self.guest.vcpu.bus.board();
+            let off = board.powered_off.load(Ordering::Acquire) != 0;
+            if off {
                 // The supervisor ends the VM; the guest executes nothing more.
                 self.set_state(VcpuState::Off);
+                self.report(Reason::Exited(0));
             }
+            let board = self.guest.vcpu.bus.board();
             match board.run_state() {
                 RunState::Stopping => return false,
-                RunState::Running if board.powered_off.load(Ordering::Acquire) == 0 => return true,
+                RunState::Running if may_run && !off => return true,
+                RunState::Running if !off => self.set_state(VcpuState::Debugged),
                 RunState::Running => {}
                 RunState::Paused | RunState::Starting => self.set_state(VcpuState::Paused),
             }
-            let board = self.vcpu.bus.board();
+            let board = self.guest.vcpu.bus.board();
             let before = board.run_state();
-            board.processes[VMM_SLOT].doorbell.sleep(Some(LONGEST_SLEEP), || board.run_state() != before);
+            let called = || board.run_state() != before || board.attention() & attention::DEBUG != 0;
+            board.processes[VMM_SLOT].doorbell.sleep(Some(LONGEST_SLEEP), called);
+            if board.attention() & attention::DEBUG != 0 {
+                self.serve_desk();
+            }
         }
     }
 
     fn deliver_interrupt(&mut self) {
-        let board = self.vcpu.bus.board();
-        if board.attention() & attention::INTR == 0 || !self.vcpu.accepts_interrupts() {
+        let board = self.guest.vcpu.bus.board();
+        if board.attention() & attention::INTR == 0 || !self.guest.vcpu.accepts_interrupts() {
             return;
         }
         // Taken before the request is looked at: one that is published meanwhile sets it again.
         board.take_attention(attention::INTR);
-        if let Some(vector) = self.vcpu.bus.acknowledge_interrupt() {
+        if let Some(vector) = self.guest.vcpu.bus.acknowledge_interrupt() {
             // The engine drops code that a device's DMA wrote over before it runs the handler.
-            self.vcpu.deliver_external(vector);
+            self.guest.vcpu.deliver_external(vector);
         }
     }
 
     fn halt(&mut self) {
         self.set_state(VcpuState::Halted);
-        let board = self.vcpu.bus.board();
+        let board = self.guest.vcpu.bus.board();
         let started = board.clock.now();
-        let wanted = if self.vcpu.state.eflags & eflags::IF != 0 { u32::MAX } else { !attention::INTR };
+        let wanted = if self.guest.vcpu.state.eflags & eflags::IF != 0 { u32::MAX } else { !attention::INTR };
         while board.attention() & wanted == 0 {
             board.processes[VMM_SLOT].doorbell.sleep(Some(LONGEST_SLEEP), || board.attention() & wanted != 0);
         }
@@ -139,18 +320,24 @@ impl Monitor {
 
     /// A triple fault: the processor signals shutdown, and the board answers with INIT#.
     fn shutdown(&mut self) {
+        // A debugger sees the processor as it shut down; the reset comes when it lets the guest go on.
+        if self.session.is_some() && !std::mem::replace(&mut self.shutdown_shown, true) {
+            self.report(Reason::Signal(Signal::SIGSEGV));
+            return;
+        }
+        self.shutdown_shown = false;
         self.set_state(VcpuState::Shutdown);
-        let state = &self.vcpu.state;
+        let state = &self.guest.vcpu.state;
         tracing::warn!(
             "Triple fault at {:04x}:{:08x}: the CPU shut down and is reset",
             state.segment(Seg::Cs).selector,
             state.eip
         );
-        self.vcpu.bus.board().request_reset(RESET_CPU);
+        self.guest.vcpu.bus.board().request_reset(RESET_CPU);
     }
 
     fn set_state(&self, state: VcpuState) {
-        let cell = &self.vcpu.bus.board().vcpu;
+        let cell = &self.guest.vcpu.bus.board().vcpu;
         let old = cell.state.swap(state as u32, Ordering::Release);
         if state == VcpuState::Running && old != VcpuState::Running as u32 {
             cell.activity.fetch_add(1, Ordering::Release);
@@ -158,11 +345,11 @@ impl Monitor {
     }
 
     fn publish_progress(&mut self) {
-        self.instructions = self.engine.statistics().instructions;
-        let cs = self.vcpu.state.segment(Seg::Cs).selector;
-        let eip = self.vcpu.state.eip;
-        self.vcpu.bus.set_guest_position(cs, eip);
-        let cell = &self.vcpu.bus.board().vcpu;
+        self.instructions = self.guest.engine.statistics().instructions;
+        let cs = self.guest.vcpu.state.segment(Seg::Cs).selector;
+        let eip = self.guest.vcpu.state.eip;
+        self.guest.vcpu.bus.set_guest_position(cs, eip);
+        let cell = &self.guest.vcpu.bus.board().vcpu;
         cell.instructions.store(self.instructions, Ordering::Relaxed);
         cell.cs_eip.store(u64::from(cs) << 32 | u64::from(eip), Ordering::Relaxed);
     }

@@ -1,11 +1,14 @@
 //! The VMM as a process of a VM: attaches, waits for the devices, runs the monitor.
 
 use crate::bus::{DeviceLink, MachineBus};
+use crate::cpu::CpuModel;
+use crate::cpu::model::UnknownModel;
+use crate::debug::{Desk, Event};
 use crate::monitor::Monitor;
 use ipc::board::{Board, ProcessState, RunState, VMM_SLOT};
 use ipc::control::Role;
 use ipc::segment::Segment;
-use ipc::setup::{AttachError, Attachment};
+use ipc::setup::{AttachError, Attachment, Command};
 use ipc::sync::Ordering;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,6 +23,9 @@ pub enum ProcessError {
     /// Shared memory could not be had.
     #[error(transparent)]
     Segment(#[from] ipc::segment::SegmentError),
+    /// The machine wants a processor that this build does not have.
+    #[error(transparent)]
+    Model(#[from] UnknownModel),
 }
 
 /// Attaches the calling process to the VM `vm` as its VMM and runs guest code until the VM ends.
@@ -34,12 +40,22 @@ pub fn run(vm: &str) -> Result<(), ProcessError> {
     }
     let board_segment = Arc::new(Segment::open(&names.board())?);
     let board: &Board = board_segment.view()?;
+    let (desk, bell) = Desk::new(board_segment.clone(), dir.debug_socket());
     let commands = setup.commands;
     let (watch_names, watch_dir) = (names.clone(), dir);
-    // The channel breaks when the supervisor is gone: then nothing must stay behind.
     std::thread::spawn(move || {
-        if commands.recv().is_err() {
-            watch_dir.remove_abandoned(&watch_names);
+        loop {
+            match commands.recv() {
+                Ok(Command::Inspect { what, answer }) => {
+                    bell.ring(Event::Inspect(what, answer));
+                }
+                Ok(Command::Shutdown) => break,
+                // The channel breaks when the supervisor is gone: then nothing must stay behind.
+                Err(_) => {
+                    watch_dir.remove_abandoned(&watch_names);
+                    break;
+                }
+            }
         }
         std::process::exit(0);
     });
@@ -51,8 +67,9 @@ pub fn run(vm: &str) -> Result<(), ProcessError> {
     }
     let ram = Segment::open(&names.ram())?;
     let bus = MachineBus::new(board_segment.clone(), ram, links);
-    tracing::info!("Guest starts with {} MiB of RAM", setup.config.ram_bytes >> 20);
-    Monitor::new(bus).run();
+    let model: CpuModel = setup.config.cpu.parse()?;
+    tracing::info!("Guest starts with a {model:?} and {} MiB of RAM", setup.config.ram_bytes >> 20);
+    Monitor::new(bus, model, desk).run();
     Ok(())
 }
 

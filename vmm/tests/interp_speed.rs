@@ -9,7 +9,8 @@ use std::cell::Cell;
 use std::ptr::NonNull;
 use std::time::Duration;
 use vmm::cpu::bus::{Bus, PageGrant};
-use vmm::cpu::registers::{cr0, rights};
+use vmm::cpu::model::CpuModel;
+use vmm::cpu::registers::{cr0, cr4, rights};
 use vmm::cpu::{Segment, Vcpu};
 use vmm::interp::{Exit, Interp};
 
@@ -75,7 +76,8 @@ fn measure(name: &str, write: impl FnOnce(&mut CodeAssembler) -> Result<(), Iced
     for (n, byte) in code.iter().enumerate() {
         bus.0[CODE as usize + n].set(*byte);
     }
-    let mut cpu = Vcpu::new(bus);
+    let mut cpu = Vcpu::with_model(bus, CpuModel::Max);
+    cpu.state.cr4 |= cr4::OSFXSR;
     for n in 0..6 {
         let kind = if n == 1 { rights::FLAT_CODE } else { rights::FLAT_DATA };
         cpu.state.segments[n] = Segment::new(8, kind, 0, u32::MAX);
@@ -189,4 +191,80 @@ fn speed() {
         a.jnz(top)?;
         a.hlt()
     });
+    let loops = |name: &str, body: &dyn Fn(&mut CodeAssembler) -> Result<(), IcedError>| {
+        measure(name, |a| {
+            let mut top = a.create_label();
+            a.mov(ecx, 1_000_000)?;
+            a.mov(eax, DATA)?;
+            a.set_label(&mut top)?;
+            for _ in 0..4 {
+                body(a)?;
+            }
+            a.dec(ecx)?;
+            a.jnz(top)?;
+            a.hlt()
+        });
+    };
+    loops("mmx", &|a| {
+        a.movq(mm0, qword_ptr(eax))?;
+        a.paddb(mm0, mm1)?;
+        a.pmullw(mm2, mm0)?;
+        a.punpcklbw(mm3, mm0)?;
+        a.pcmpgtw(mm4, mm3)?;
+        a.packuswb(mm3, mm4)?;
+        a.psrlw(mm3, 3)?;
+        a.movq(qword_ptr(eax), mm3)
+    });
+    loops("sse2 int", &|a| {
+        a.movdqa(xmm0, xmmword_ptr(eax))?;
+        a.paddb(xmm0, xmm1)?;
+        a.pmullw(xmm2, xmm0)?;
+        a.punpcklbw(xmm3, xmm0)?;
+        a.pcmpgtw(xmm4, xmm3)?;
+        a.packuswb(xmm3, xmm4)?;
+        a.psadbw(xmm3, xmm2)?;
+        a.movdqa(xmmword_ptr(eax), xmm3)
+    });
+    loops("paddb", &|a| a.paddb(xmm0, xmm1));
+    loops("packuswb", &|a| a.packuswb(xmm0, xmm1));
+    loops("punpckbw", &|a| a.punpcklbw(xmm0, xmm1));
+    loops("psadbw", &|a| a.psadbw(xmm0, xmm1));
+    loops("pmaddwd", &|a| a.pmaddwd(xmm0, xmm1));
+    loops("pmovmskb", &|a| a.pmovmskb(edx, xmm1));
+    loops("shufps", &|a| a.shufps(xmm0, xmm1, 0x1b));
+    loops("movaps m", &|a| a.movaps(xmm0, xmmword_ptr(eax)));
+    // A root and its reciprocal: results are inexact, as most are.
+    let operands = |a: &mut CodeAssembler| {
+        a.mov(edx, 3)?;
+        a.cvtsi2ss(xmm1, edx)?;
+        a.shufps(xmm1, xmm1, 0)?;
+        a.sqrtps(xmm1, xmm1)?;
+        a.rcpps(xmm0, xmm1)
+    };
+    let float = |name: &str, body: &dyn Fn(&mut CodeAssembler) -> Result<(), IcedError>| {
+        measure(name, |a| {
+            let mut top = a.create_label();
+            operands(a)?;
+            a.mov(ecx, 1_000_000)?;
+            a.set_label(&mut top)?;
+            for _ in 0..4 {
+                body(a)?;
+            }
+            a.dec(ecx)?;
+            a.jnz(top)?;
+            a.hlt()
+        });
+    };
+    float("addps", &|a| a.addps(xmm0, xmm1));
+    float("addss", &|a| a.addss(xmm0, xmm1));
+    float("mul/divps", &|a| {
+        a.mulps(xmm0, xmm1)?;
+        a.divps(xmm0, xmm1)
+    });
+    float("sqrtps", &|a| a.sqrtps(xmm0, xmm1));
+    float("minps", &|a| a.minps(xmm0, xmm1));
+    float("cmpps", &|a| a.cmpps(xmm0, xmm1, 1));
+    float("cvtps2dq", &|a| a.cvtps2dq(xmm2, xmm1));
+    float("cvtdq2ps", &|a| a.cvtdq2ps(xmm2, xmm1));
+    float("comiss", &|a| a.comiss(xmm0, xmm1));
 }

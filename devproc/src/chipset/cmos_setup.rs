@@ -68,6 +68,7 @@ mod tests {
     fn config(ram_bytes: u64) -> MachineConfig {
         MachineConfig {
             name: "test".into(),
+            cpu: "pentium3".into(),
             ram_bytes,
             firmware: PathBuf::new(),
             video_rom: None,

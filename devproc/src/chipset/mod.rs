@@ -139,6 +139,7 @@ mod tests {
         std::fs::write(&firmware, vec![0xf4; 128 << 10]).unwrap();
         MachineConfig {
             name: "test".into(),
+            cpu: "pentium3".into(),
             ram_bytes: 64 << 20,
             firmware,
             video_rom: None,

@@ -57,6 +57,7 @@ mod tests {
     fn config(video_rom: Option<PathBuf>) -> MachineConfig {
         MachineConfig {
             name: "test".to_owned(),
+            cpu: "pentium3".into(),
             ram_bytes: 1 << 20,
             firmware: PathBuf::new(),
             video_rom,

@@ -297,7 +297,7 @@ impl DeviceProcess {
             Effect::A20(source, enabled) => self.shared.board().set_a20(source as u32, enabled),
             Effect::Reset(kind) => self.shared.board().request_reset(kind as u32),
             Effect::PowerOff => {
-                self.shared.board().powered_off.store(1, Ordering::Release);
+                self.shared.board().powered_off.store(ipc::board::SWITCHED_OFF, Ordering::Release);
                 self.shared.board().call_vcpu(attention::RUN_STATE);
             }
             Effect::Interrupt(vector) => {

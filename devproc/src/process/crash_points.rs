@@ -258,6 +258,7 @@ fn build(_: &BuildContext<'_>) -> Result<Vec<Box<dyn Device>>, String> {
 fn config() -> MachineConfig {
     MachineConfig {
         name: "crash".into(),
+        cpu: "pentium3".into(),
         ram_bytes: 1 << 20,
         firmware: "none".into(),
         video_rom: None,

@@ -8,6 +8,7 @@ use std::path::Path;
 fn machine() -> MachineConfig {
     MachineConfig {
         name: "test".to_owned(),
+        cpu: "pentium3".into(),
         ram_bytes: 1 << 20,
         firmware: PathBuf::new(),
         video_rom: None,

@@ -2,9 +2,11 @@
 
 mod image;
 mod input;
+pub mod inspect;
 mod log;
 mod run;
 mod screen;
+mod trace;
 
 use crate::cli::{Cli, Command, DisplayKind};
 use crate::client;
@@ -38,6 +40,11 @@ pub fn dispatch(cli: Cli) -> Result<ExitCode> {
         Command::Stop(vm) => stop(vm.name.as_deref())?,
         Command::Display { display, vm } => open_display(display, vm.name.as_deref())?,
         Command::Log(args) => log::log(&args)?,
+        Command::Regs(vm) => inspect::regs(vm.name.as_deref())?,
+        Command::Disasm { at, count, vm } => inspect::disasm(vm.name.as_deref(), at, count)?,
+        Command::Trace(args) => trace::trace(&args)?,
+        Command::Gdb { port, vm } => inspect::gdb(vm.name.as_deref(), port)?,
+        Command::Mem { at, len, vm } => inspect::mem(vm.name.as_deref(), at, len)?,
         Command::Image(command) => image::image(&command)?,
         Command::Firmware => firmware()?,
         Command::Bench { one_cpu } => crate::bench::run(one_cpu)?,

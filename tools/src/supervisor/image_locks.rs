@@ -44,6 +44,7 @@ mod tests {
         let drive = DriveConfig { path: path.into(), read_only, geometry: None };
         MachineConfig {
             name: "vm".into(),
+            cpu: "pentium3".into(),
             ram_bytes: 1 << 20,
             firmware: "rom".into(),
             video_rom: None,

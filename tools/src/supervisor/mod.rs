@@ -6,6 +6,7 @@
 
 mod children;
 mod image_locks;
+mod inspection;
 mod memory;
 mod requests;
 mod server;
@@ -18,11 +19,12 @@ use anyhow::{Context, Result, bail};
 use children::{Child, ChildExit};
 use crossbeam::channel::{Receiver, Sender, unbounded};
 use image_locks::ImageLocks;
-use ipc::board::{MAX_DEVICES, ProcessState, RunState, VMM_SLOT};
+use ipc::board::{KILLED, MAX_DEVICES, ProcessState, RunState, VMM_SLOT};
 use ipc::clock::Freeze;
 use ipc::control::Role;
 use ipc::host_clock::Keeper;
 use ipc::input::HostEvent;
+use ipc::inspect::{Inspect, Inspected, Listen};
 use ipc::runtime_dir::{RuntimeDir, VmDir, VmLock};
 use ipc::setup::{Command, Lifeline};
 use ipc::sync::Ordering;
@@ -119,7 +121,7 @@ const DISPLAY: usize = MAX_DEVICES + 1;
 impl Supervisor {
     /// Makes the VM's place and memory and starts its processes; the guest does not run yet.
     pub fn start(plan: Plan) -> Result<Self> {
-        let Plan { config, display, devices, temporary } = plan;
+        let Plan { config, display, devices, debugger, temporary } = plan;
         let dir = RuntimeDir::open()?.vm(&config.name)?;
         let (lock, stale) = dir.take()?;
         if stale {
@@ -169,6 +171,9 @@ impl Supervisor {
         supervisor.processes[VMM_SLOT] = Some(Managed::new(Role::Vmm, Executable::Own));
         supervisor.spawn(VMM_SLOT)?;
         supervisor.wait_until_ready()?;
+        if let Some((at, wait)) = debugger {
+            supervisor.listen_for_debugger(at, wait)?;
+        }
         Ok(supervisor)
     }
 
@@ -202,6 +207,22 @@ impl Supervisor {
         }
     }
 
+    fn listen_for_debugger(&self, at: Listen, wait: bool) -> Result<()> {
+        let vmm = self.vmm_lifeline();
+        match inspection::ask_now(vmm, Inspect::Listen { at, wait }).map_err(anyhow::Error::msg)? {
+            Inspected::Listening(address) => {
+                let command = crate::commands::inspect::gdb_command(&address);
+                say(&format!(
+                    "the guest {}: {command}",
+                    if wait { "waits for" } else { "can be debugged with" }
+                ));
+                Ok(())
+            }
+            Inspected::Refused(why) => bail!("{why}"),
+            other => bail!("The VMM gave another answer than the one asked for: {other:?}"),
+        }
+    }
+
     /// Lets the guest run.
     pub fn run_guest(&mut self) {
         self.renew_clock();
@@ -226,8 +247,10 @@ impl Supervisor {
 
     /// Handles the next event, waiting for it at most `wait`. Says when the VM ended.
     pub fn serve_for(&mut self, wait: Duration) -> Result<Option<Ending>> {
-        if self.memory.board().powered_off.load(Ordering::Acquire) != 0 {
-            return Ok(Some(Ending::PoweredOff));
+        match self.memory.board().powered_off.load(Ordering::Acquire) {
+            0 => {}
+            KILLED => return Ok(Some(Ending::Stopped)),
+            _ => return Ok(Some(Ending::PoweredOff)),
         }
         self.pass_input();
         self.keep_time();
@@ -252,6 +275,9 @@ impl Supervisor {
                 // Let the answer leave before the process ends.
                 std::thread::sleep(Duration::from_millis(20));
                 return Ok(Some(Ending::Stopped));
+            }
+            Ok(Event::Request(ipc::control::Request::Inspect(what), reply)) => {
+                inspection::forward(self.vmm_lifeline(), what, reply);
             }
             Ok(Event::Request(request, reply)) => {
                 // As above.
@@ -287,6 +313,10 @@ impl Supervisor {
         if let Some(line) = self.host_clock.line() {
             self.memory.board().renew_clock(line);
         }
+    }
+
+    fn vmm_lifeline(&self) -> Option<&Lifeline> {
+        self.processes[VMM_SLOT].as_ref()?.lifeline.as_ref()
     }
 
     fn is_by_hand(&self, name: &str) -> bool {

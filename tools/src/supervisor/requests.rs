@@ -45,7 +45,8 @@ impl Supervisor {
                 Reply::Ok
             }
             Request::OpenDisplay { kind, environment } => self.open_display(&kind, environment),
-            Request::Stop => Reply::Refused("The VM has not started yet".into()),
+            // Asked before the guest runs: nothing to see yet.
+            Request::Stop | Request::Inspect(_) => Reply::Refused("The VM has not started yet".into()),
         }
     }
 
@@ -229,6 +230,7 @@ impl Supervisor {
             VcpuState::Halted => "idle".into(),
             VcpuState::Shutdown => "shut down".into(),
             VcpuState::Off => "off".into(),
+            VcpuState::Debugged => "held by a debugger".into(),
             VcpuState::Running | VcpuState::Paused => "running".into(),
         }
     }

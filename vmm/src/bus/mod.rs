@@ -1,23 +1,26 @@
 //! The machine's bus: routes the CPU's accesses to RAM, to memory that devices share, and to
 //! device processes.
 //!
-//! It knows ranges and policies, not devices. The one thing it decodes itself is PCI
-//! configuration mechanism #1, because only the bus knows every function (`pci`).
+//! It knows ranges and policies, not devices. What it decodes itself is PCI configuration mechanism #1,
+//! because only the bus knows every function (`pci`), and the port that belongs to two of the processor's
+//! pins (`coprocessor`).
 //!
 //! Order: accesses of one device stay in order in its ring. An access to one device waits
 //! until posted writes to another have been handled ([`MachineBus::fence`]), so the guest can
 //! never observe that they ran behind.
 
+mod coprocessor;
 mod link;
 mod map;
 mod pci;
 
+use coprocessor::CoprocessorError;
 pub use link::DeviceLink;
 use map::MemoryMap;
 use pci::ConfigMechanism;
 
 use crate::cpu::bus::{Bus, PageGrant};
-use ipc::board::{Board, attention};
+use ipc::board::{Board, VMM_SLOT, attention};
 use ipc::message::{FLAG_POSTED, Kind, Message, Status};
 use ipc::region::{RegionInfo, WritePolicy};
 use ipc::segment::Segment;
@@ -41,6 +44,7 @@ pub struct MachineBus {
     links: Vec<DeviceLink>,
     map: MemoryMap,
     pci: ConfigMechanism,
+    coprocessor: CoprocessorError,
     /// Link with posted writes that other links' accesses must wait for.
     posted: Option<usize>,
     /// A posted write may not have woken its process yet, see [`MachineBus::settle_bells`].
@@ -60,6 +64,7 @@ impl MachineBus {
             board,
             links,
             pci: ConfigMechanism::default(),
+            coprocessor: CoprocessorError::default(),
             posted: None,
             bells_owed: false,
             generation: 1,
@@ -97,6 +102,8 @@ impl MachineBus {
     pub fn reset(&mut self) {
         self.board().reset_a20();
         self.pci = ConfigMechanism::default();
+        self.coprocessor = CoprocessorError::default();
+        self.drive_coprocessor_irq();
         for index in 0..self.links.len() {
             let request = Message { value: 1, ..Message::new(Kind::Reset) };
             self.call(index, request);
@@ -111,6 +118,13 @@ impl MachineBus {
             || self.links.iter().any(DeviceLink::map_changed);
         if moved {
             self.rebuild();
+        }
+    }
+
+    fn drive_coprocessor_irq(&self) {
+        let board = self.board();
+        if board.lines.set_isa(coprocessor::IRQ, VMM_SLOT, self.coprocessor.irq()) {
+            board.wake_watchers(VMM_SLOT);
         }
     }
 
@@ -355,6 +369,11 @@ impl Bus for MachineBus {
             self.config_write(port, width, value);
             return;
         }
+        if port == coprocessor::ERROR_PORT {
+            self.coprocessor.acknowledge();
+            self.drive_coprocessor_irq();
+            return;
+        }
         match self.map.port(port) {
             Some(slot) => self.write_region(slot, port.into(), width, value),
             None if width == Width::Byte => {}
@@ -480,5 +499,17 @@ impl Bus for MachineBus {
 
     fn now(&mut self) -> VirtualTime {
         self.board().clock.now()
+    }
+
+    fn set_ferr(&mut self, asserted: bool) {
+        let irq = self.coprocessor.irq();
+        self.coprocessor.set_ferr(asserted);
+        if irq != self.coprocessor.irq() {
+            self.drive_coprocessor_irq();
+        }
+    }
+
+    fn ignne(&self) -> bool {
+        self.coprocessor.ignne()
     }
 }

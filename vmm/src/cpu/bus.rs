@@ -90,4 +90,12 @@ pub trait Bus {
 
     /// Virtual time now (the time-stamp counter counts it).
     fn now(&mut self) -> VirtualTime;
+
+    /// Drives FERR#: an unmasked x87 exception is pending and CR0.NE is clear.
+    fn set_ferr(&mut self, _asserted: bool) {}
+
+    /// Whether IGNNE# is asserted: x87 instructions run although an exception is pending.
+    fn ignne(&self) -> bool {
+        false
+    }
 }

@@ -33,9 +33,12 @@ impl<B: Bus> Vcpu<B> {
         (matched, enabled)
     }
 
-    /// Records data breakpoints that an access of the current instruction meets.
+    /// Records data breakpoints, and a debugger's watchpoints, that an access of the current instruction meets.
     #[inline]
     pub(super) fn watch_data(&mut self, linear: u32, len: u32, write: bool) {
+        if self.hooks.watches_data() {
+            self.note_watched(linear, len, write);
+        }
         if self.state.dr[7] & dr7::ENABLES == 0 {
             return;
         }
@@ -63,6 +66,12 @@ impl<B: Bus> Vcpu<B> {
     #[inline]
     pub fn breakpoints_enabled(&self) -> bool {
         self.state.dr[7] & dr7::ENABLES != 0
+    }
+
+    /// Whether each access to data must be looked at: nothing may be moved in bulk then.
+    #[inline]
+    pub fn data_is_watched(&self) -> bool {
+        self.breakpoints_enabled() || self.hooks.watches_data()
     }
 
     /// The #DB to deliver *instead* of executing the instruction at linear address `linear`.

@@ -2,10 +2,11 @@
 
 use super::descriptor::{DESCRIPTOR_SIZE, Descriptor, error_code, is_null, system_type};
 use super::fault::{ERROR_EXTERNAL, ERROR_IDT, Exec, Fault, FaultClass};
-use super::registers::{Seg, dr7, eflags, vector};
+use super::registers::{Seg, dr7, eflags, gpr, vector};
 use super::state::{Activity, InterruptShadow, Segment};
 use super::task::TaskSwitch;
 use super::{Vcpu, bus::Bus};
+use ipc::inspect::TraceEvent;
 
 /// Instructions that raise an interrupt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,6 +47,7 @@ impl<B: Bus> Vcpu<B> {
             SoftInterrupt::Into => vector::OF,
             SoftInterrupt::Int1 => vector::DB,
         };
+        self.trace(|cpu| TraceEvent::Software { vector, eax: cpu.state.gpr[gpr::EAX] });
         let software = kind != SoftInterrupt::Int1;
         self.deliver(&Event {
             vector,
@@ -62,14 +64,19 @@ impl<B: Bus> Vcpu<B> {
     pub fn deliver_fault(&mut self, fault: Fault) {
         let mut fault = fault;
         loop {
+            self.trace(|_| TraceEvent::Exception {
+                vector: fault.vector(),
+                error_code: fault.error_code(),
+                detail: fault.payload(),
+            });
             self.before_exception(&fault);
             let mut flags = self.flags();
             if fault.sets_resume_flag() {
                 flags |= eflags::RF;
             }
             let event = Event {
-                vector: fault.vector,
-                error_code: fault.error_code,
+                vector: fault.vector(),
+                error_code: fault.error_code(),
                 software: false,
                 external: ERROR_EXTERNAL,
                 flags,
@@ -91,10 +98,10 @@ impl<B: Bus> Vcpu<B> {
 
     /// What an exception changes even if it is not delivered.
     fn before_exception(&mut self, fault: &Fault) {
-        match fault.vector {
-            vector::PF => self.state.cr2 = fault.payload,
+        match fault.vector() {
+            vector::PF => self.state.cr2 = fault.payload(),
             vector::DB => {
-                self.state.dr[6] |= fault.payload;
+                self.state.dr[6] |= fault.payload();
                 self.state.dr[7] &= !dr7::GD;
             }
             _ => {}
@@ -103,6 +110,7 @@ impl<B: Bus> Vcpu<B> {
 
     /// Delivers an interrupt that the interrupt controller acknowledged.
     pub fn deliver_external(&mut self, vector: u8) {
+        self.trace(|_| TraceEvent::Interrupt { vector });
         let event = Event {
             vector,
             error_code: None,

@@ -5,7 +5,7 @@ use super::bus::{Bus, PAGE_SIZE};
 use super::fault::{Exec, Fault};
 use super::registers::{Seg, gpr};
 use super::tlb::{Mode, OFFSET_MASK, Translation};
-use super::word::Word;
+use super::word::{MAX_ALIGNMENT, Vector128, Word};
 use ipc::width::Width;
 
 /// Whether `len` bytes (at least one) at `linear` reach into the next page.
@@ -16,6 +16,15 @@ const fn crosses_page(linear: u32, len: u32) -> bool {
 /// First byte of the page after that of `linear`: what CR2 tells when the second page of an access faults.
 const fn next_page(linear: u32) -> u32 {
     (linear | OFFSET_MASK).wrapping_add(1)
+}
+
+/// The widest access that the bus has for a part of an operand of `size` bytes.
+const fn bus_width(size: u32) -> Width {
+    match size {
+        1 => Width::Byte,
+        2 => Width::Word,
+        _ => Width::Dword,
+    }
 }
 
 impl<B: Bus> Vcpu<B> {
@@ -96,7 +105,8 @@ impl<B: Bus> Vcpu<B> {
 
     #[cold]
     fn probe_linear_write(&mut self, linear: u32, len: u32) -> Exec {
-        if self.mode == Mode::UserAligned && len.is_power_of_two() && linear & (len - 1) != 0 {
+        let alignment = len.min(MAX_ALIGNMENT);
+        if self.mode == Mode::UserAligned && len.is_power_of_two() && linear & (alignment - 1) != 0 {
             return Err(Fault::ac());
         }
         self.probe_pages(linear, len, true)
@@ -152,7 +162,7 @@ impl<B: Bus> Vcpu<B> {
     #[cold]
     #[inline(never)]
     fn read_slow<T: Word>(&mut self, linear: u32, mode: Mode) -> Exec<T> {
-        if mode == Mode::UserAligned && linear & (T::SIZE - 1) != 0 {
+        if mode == Mode::UserAligned && linear & (T::ALIGNMENT - 1) != 0 {
             return Err(Fault::ac());
         }
         let first = self.translate(linear, false, mode)?;
@@ -163,15 +173,12 @@ impl<B: Bus> Vcpu<B> {
                 return Ok(value);
             }
             let address = first.physical | u64::from(offset);
-            let value = match T::SIZE {
-                1 => u64::from(self.bus.read_memory(address, Width::Byte)),
-                2 => u64::from(self.bus.read_memory(address, Width::Word)),
-                4 => u64::from(self.bus.read_memory(address, Width::Dword)),
-                _ => {
-                    let low = self.bus.read_memory(address, Width::Dword);
-                    u64::from(low) | u64::from(self.bus.read_memory(address + 4, Width::Dword)) << 32
-                }
-            };
+            let mut value = 0;
+            let width = bus_width(T::SIZE);
+            for at in (0..T::SIZE).step_by(width.bytes() as usize) {
+                let part = self.bus.read_memory(address + u64::from(at), width);
+                value |= u128::from(part) << (8 * at);
+            }
             self.sync_map();
             return Ok(T::narrow(value));
         }
@@ -184,7 +191,7 @@ impl<B: Bus> Vcpu<B> {
                 Some(byte) => byte,
                 None => self.bus.read_memory(page.physical | u64::from(at), Width::Byte) as u8,
             };
-            value |= u64::from(byte) << (8 * i);
+            value |= u128::from(byte) << (8 * i);
         }
         self.sync_map();
         Ok(T::narrow(value))
@@ -193,7 +200,7 @@ impl<B: Bus> Vcpu<B> {
     #[cold]
     #[inline(never)]
     fn write_slow<T: Word>(&mut self, linear: u32, value: T, mode: Mode) -> Exec {
-        if mode == Mode::UserAligned && linear & (T::SIZE - 1) != 0 {
+        if mode == Mode::UserAligned && linear & (T::ALIGNMENT - 1) != 0 {
             return Err(Fault::ac());
         }
         let first = self.translate(linear, true, mode)?;
@@ -209,15 +216,10 @@ impl<B: Bus> Vcpu<B> {
                 }
                 return Ok(());
             }
-            let wide = value.widen();
-            match T::SIZE {
-                1 => self.bus.write_memory(address, Width::Byte, wide as u32),
-                2 => self.bus.write_memory(address, Width::Word, wide as u32),
-                4 => self.bus.write_memory(address, Width::Dword, wide as u32),
-                _ => {
-                    self.bus.write_memory(address, Width::Dword, wide as u32);
-                    self.bus.write_memory(address + 4, Width::Dword, (wide >> 32) as u32);
-                }
+            let width = bus_width(T::SIZE);
+            for at in (0..T::SIZE).step_by(width.bytes() as usize) {
+                let part = (value.widen() >> (8 * at)) as u32 & width.mask();
+                self.bus.write_memory(address + u64::from(at), width, part);
             }
             self.code.note_write(address, T::SIZE);
             self.sync_map();
@@ -329,6 +331,30 @@ named_access!(u8, read_u8, write_u8, modify_u8, read_linear_u8, write_linear_u8)
 named_access!(u16, read_u16, write_u16, modify_u16, read_linear_u16, write_linear_u16);
 named_access!(u32, read_u32, write_u32, modify_u32, read_linear_u32, write_linear_u32);
 named_access!(u64, read_u64, write_u64, modify_u64, read_linear_u64, write_linear_u64);
+
+/// #GP(0) unless `linear` is a multiple of 16.
+#[inline(always)]
+fn demand_aligned(linear: u32) -> Exec {
+    if linear & 15 == 0 { Ok(()) } else { Err(Fault::gp(0)) }
+}
+
+impl<B: Bus> Vcpu<B> {
+    /// Reads 16 bytes at `seg:offset`, which must be a multiple of 16.
+    #[inline(always)]
+    pub fn read_aligned(&mut self, seg: Seg, offset: u32) -> Exec<Vector128> {
+        let linear = self.linear_for_read(seg, offset, Vector128::SIZE)?;
+        demand_aligned(linear)?;
+        self.read_linear_as(linear, self.mode)
+    }
+
+    /// Writes 16 bytes at `seg:offset`, which must be a multiple of 16.
+    #[inline(always)]
+    pub fn write_aligned(&mut self, seg: Seg, offset: u32, value: Vector128) -> Exec {
+        let linear = self.linear_for_write(seg, offset, Vector128::SIZE)?;
+        demand_aligned(linear)?;
+        self.write_linear_as(linear, value, self.mode)
+    }
+}
 
 impl<B: Bus> Vcpu<B> {
     /// PUSH of a word.

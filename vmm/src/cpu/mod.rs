@@ -32,17 +32,21 @@
 //!   `wbinvd()`, `hlt()`, `cli()`, `sti()`, `pushf(wide)`, `popf(wide)`, `rdtsc()`, `rdpmc()`, `sysenter()`, `sysexit()`,
 //!   `check_fpu()`, `check_wait()`; `msr.rs`: `rdmsr()`, `wrmsr()`; `cpuid.rs`: `cpuid()` (operands in registers).
 //! - `ports.rs`: `check_io(port, width)`, `port_read(port, width)`, `port_write(port, width, value)` (with the checks).
+//! - `hooks.rs`: `set_watchpoints(..)`, `hooks` for a debugger and for traces, which the guest does not see.
 //! - `debug.rs`: `instruction_breakpoint(linear)`, `take_debug_trap(stepped)`.
 
 mod bulk;
 pub mod bus;
 mod control;
-pub mod cpuid;
+mod cpuid;
 mod debug;
 pub mod descriptor;
 pub mod fault;
+pub mod fpu;
+pub mod hooks;
 mod interrupt;
 mod memory;
+pub mod model;
 mod msr;
 mod paging;
 mod ports;
@@ -58,10 +62,12 @@ pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 mod tlb;
-mod word;
+pub mod trace;
+pub(crate) mod word;
 
 pub use fault::{Exec, Fault};
 pub use interrupt::SoftInterrupt;
+pub use model::CpuModel;
 pub use registers::Seg;
 pub use state::{Activity, CpuState, InterruptShadow, InvalidState, Segment, TableRegister};
 pub use tlb::Mode;
@@ -70,6 +76,7 @@ pub use word::Word;
 use crate::interp::code_map::CodeMap;
 use crate::interp::flags::LazyFlags;
 use bus::{Bus, PageGrant};
+use hooks::Hooks;
 use registers::{cr0, eflags};
 use tlb::Tlb;
 
@@ -94,6 +101,8 @@ pub struct Vcpu<B: Bus> {
     pub lazy: LazyFlags,
     /// Which physical memory holds kept instructions, and the writes to it.
     pub code: CodeMap,
+    /// A debugger's watchpoints, and the trace.
+    pub hooks: Hooks,
     /// Rights of explicit accesses: follows CPL, CR0.AM and EFLAGS.AC.
     mode: Mode,
     tlb: Tlb,
@@ -102,13 +111,19 @@ pub struct Vcpu<B: Bus> {
 }
 
 impl<B: Bus> Vcpu<B> {
-    /// A processor just after reset.
+    /// A processor of the default model just after reset.
     pub fn new(bus: B) -> Self {
+        Self::with_model(bus, CpuModel::default())
+    }
+
+    /// A processor just after reset.
+    pub fn with_model(bus: B, model: CpuModel) -> Self {
         let mut vcpu = Self {
-            state: CpuState::at_reset(),
+            state: CpuState::at_reset(model),
             bus,
             lazy: LazyFlags::from_bits(0),
             code: CodeMap::new(),
+            hooks: Hooks::default(),
             mode: Mode::Supervisor,
             tlb: Tlb::new(),
             a20_mask: !0,
@@ -120,7 +135,19 @@ impl<B: Bus> Vcpu<B> {
 
     /// RESET#: everything but memory and the marks of kept code.
     pub fn reset(&mut self) {
-        self.state = CpuState::at_reset();
+        self.state = CpuState::at_reset(self.state.model);
+        self.state_replaced();
+    }
+
+    /// INIT#: as RESET#, but the floating-point unit, model-specific registers and CR0.CD and NW stay as they are
+    /// (SDM vol. 3, "Processor State After Reset").
+    pub fn init(&mut self) {
+        let fresh = CpuState::at_reset(self.state.model);
+        let old = std::mem::replace(&mut self.state, fresh);
+        const KEPT: u32 = cr0::CD | cr0::NW;
+        self.state.cr0 = self.state.cr0 & !KEPT | old.cr0 & KEPT;
+        self.state.msr = old.msr;
+        self.state.fpu = old.fpu;
         self.state_replaced();
     }
 

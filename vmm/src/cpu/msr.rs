@@ -1,6 +1,7 @@
 //! Model-specific registers (SDM vol. 4, "MSRs in the P6 Family Processors").
 
 use super::fault::{Exec, Fault};
+use super::model::feature;
 use super::registers::gpr;
 use super::{Vcpu, bus::Bus};
 
@@ -26,6 +27,14 @@ mod number {
     pub(super) const LAST_BRANCH_TO: u32 = 0x1dc;
     pub(super) const LAST_INT_FROM: u32 = 0x1dd;
     pub(super) const LAST_INT_TO: u32 = 0x1de;
+    pub(super) const MTRRCAP: u32 = 0x0fe;
+    pub(super) const MTRR_VARIABLE_FIRST: u32 = 0x200;
+    pub(super) const MTRR_VARIABLE_LAST: u32 = 0x20f;
+    /// MTRRfix64K_00000, MTRRfix16K_80000 and _A0000, MTRRfix4K_C0000 to _F8000.
+    pub(super) const MTRR_FIXED: [u32; 11] =
+        [0x250, 0x258, 0x259, 0x268, 0x269, 0x26a, 0x26b, 0x26c, 0x26d, 0x26e, 0x26f];
+    pub(super) const PAT: u32 = 0x277;
+    pub(super) const MTRR_DEF_TYPE: u32 = 0x2ff;
 }
 
 /// The performance counters have 40 bits.
@@ -34,7 +43,82 @@ const PERF_COUNTER: u64 = (1 << 40) - 1;
 /// branch registers read as zero.
 const DEBUGCTL: u32 = 0x7f;
 
+/// What the memory type registers may hold; another value is #GP.
+mod memory_type {
+    /// Eight variable ranges, fixed ranges, write combining.
+    pub(super) const CAPABILITIES: u64 = 0x508;
+    /// MTRRphysBase: type and a 36-bit address.
+    pub(super) const BASE: u64 = 0xf_ffff_f0ff;
+    /// MTRRphysMask: valid bit and a 36-bit mask.
+    pub(super) const MASK: u64 = 0xf_ffff_f800;
+    /// MTRRdefType: type, FE and E.
+    pub(super) const DEFAULT: u64 = 0xcff;
+
+    /// UC, WC, WT, WP, WB.
+    pub(super) const fn is_valid(kind: u8) -> bool {
+        matches!(kind, 0 | 1 | 4 | 5 | 6)
+    }
+
+    /// Those and UC-, in the page attribute table.
+    pub(super) const fn is_valid_in_pat(kind: u8) -> bool {
+        is_valid(kind) || kind == 7
+    }
+}
+
+/// `value` if `good`, else #GP.
+fn demand(value: u64, good: bool) -> Exec<u64> {
+    if good { Ok(value) } else { Err(Fault::gp(0)) }
+}
+
 impl<B: Bus> Vcpu<B> {
+    fn read_memory_type(&self, selected: u32) -> Exec<u64> {
+        if !self.state.model.has(feature::MTRR | feature::PAT) {
+            return Err(Fault::gp(0));
+        }
+        let types = &self.state.msr.memory_types;
+        let fixed = number::MTRR_FIXED.iter().position(|fixed| *fixed == selected);
+        match (selected, fixed) {
+            (_, Some(n)) => types.fixed.get(n).copied().ok_or(Fault::gp(0)),
+            (number::MTRRCAP, _) => Ok(memory_type::CAPABILITIES),
+            (number::MTRR_VARIABLE_FIRST..=number::MTRR_VARIABLE_LAST, _) => {
+                Ok(types.variable[(selected - number::MTRR_VARIABLE_FIRST) as usize])
+            }
+            (number::MTRR_DEF_TYPE, _) => Ok(types.default_type),
+            (number::PAT, _) => Ok(types.pat),
+            _ => Err(Fault::gp(0)),
+        }
+    }
+
+    fn write_memory_type(&mut self, selected: u32, value: u64) -> Exec {
+        if !self.state.model.has(feature::MTRR | feature::PAT) {
+            return Err(Fault::gp(0));
+        }
+        let types = &mut self.state.msr.memory_types;
+        let all = |valid: fn(u8) -> bool| value.to_le_bytes().into_iter().all(valid);
+        let low_type = memory_type::is_valid(value as u8);
+        let fixed = number::MTRR_FIXED.iter().position(|fixed| *fixed == selected);
+        match (selected, fixed) {
+            (_, Some(n)) => {
+                let value = demand(value, all(memory_type::is_valid))?;
+                if let Some(register) = types.fixed.get_mut(n) {
+                    *register = value;
+                }
+            }
+            (number::MTRR_VARIABLE_FIRST..=number::MTRR_VARIABLE_LAST, _) => {
+                let n = (selected - number::MTRR_VARIABLE_FIRST) as usize;
+                let is_base = n.is_multiple_of(2);
+                let allowed = if is_base { memory_type::BASE } else { memory_type::MASK };
+                types.variable[n] = demand(value, value & !allowed == 0 && (!is_base || low_type))?;
+            }
+            (number::MTRR_DEF_TYPE, _) => {
+                types.default_type = demand(value, value & !memory_type::DEFAULT == 0 && low_type)?;
+            }
+            (number::PAT, _) => types.pat = demand(value, all(memory_type::is_valid_in_pat))?,
+            _ => return Err(Fault::gp(0)),
+        }
+        Ok(())
+    }
+
     /// RDMSR of the register in ECX: result in EDX:EAX.
     pub fn rdmsr(&mut self) -> Exec {
         self.demand_cpl0()?;
@@ -59,7 +143,7 @@ impl<B: Bus> Vcpu<B> {
             number::PERFEVTSEL0 => u64::from(msr.perf_select[0]),
             number::PERFEVTSEL1 => u64::from(msr.perf_select[1]),
             number::DEBUGCTL => u64::from(msr.debugctl),
-            _ => return Err(Fault::gp(0)),
+            other => self.read_memory_type(other)?,
         };
         self.set_edx_eax(value);
         Ok(())
@@ -95,7 +179,7 @@ impl<B: Bus> Vcpu<B> {
             number::PERFEVTSEL0 => msr.perf_select[0] = low,
             number::PERFEVTSEL1 => msr.perf_select[1] = low,
             number::DEBUGCTL => msr.debugctl = low & DEBUGCTL,
-            _ => return Err(Fault::gp(0)),
+            other => self.write_memory_type(other, value)?,
         }
         Ok(())
     }

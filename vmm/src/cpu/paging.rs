@@ -1,8 +1,5 @@
 //! From linear to physical addresses (SDM vol. 3, "Paging"): two-level paging with 4 KiB and 4 MiB
-//! pages, accessed and dirty bits, and filling the TLB.
-//!
-//! PAE would be a second function beside [`Vcpu::walk_two_level`], chosen in [`Vcpu::walk`]; the rest
-//! already works with 64-bit physical addresses.
+//! pages (PSE, PSE-36), PAE paging with 4 KiB and 2 MiB pages, accessed and dirty bits, and filling the TLB.
 
 use super::bus::{Bus, PAGE_SIZE, PageGrant};
 use super::fault::{Exec, Fault, page_fault};
@@ -31,8 +28,65 @@ mod entry {
     pub(super) const ADDRESS: u32 = 0xffff_f000;
     /// Address of a 4 MiB page.
     pub(super) const LARGE_ADDRESS: u32 = 0xffc0_0000;
-    /// Must be zero in a directory entry for a 4 MiB page, as PSE-36 is not offered.
-    pub(super) const LARGE_RESERVED: u32 = 0x003f_e000;
+    /// PSE-36: bits 32 to 35 of the address of a 4 MiB page.
+    pub(super) const LARGE_HIGH: u32 = 0x0001_e000;
+    /// How far those have to be shifted.
+    pub(super) const LARGE_HIGH_SHIFT: u32 = 32 - 13;
+    /// Must be zero in a directory entry for a 4 MiB page.
+    pub(super) const LARGE_RESERVED: u32 = 0x003e_0000;
+}
+
+/// PAE entries: 64 bits, with the low bits of [`entry`].
+mod pae {
+    /// Address of a page, page table or page directory: 36 bits.
+    pub(super) const ADDRESS: u64 = 0xf_ffff_f000;
+    /// Address of a 2 MiB page.
+    pub(super) const LARGE_ADDRESS: u64 = 0xf_ffe0_0000;
+    /// Must be zero in every entry; without NX bit 63 too.
+    pub(super) const RESERVED: u64 = !0xf_ffff_ffff;
+    /// Must be zero in a directory entry for a 2 MiB page.
+    pub(super) const LARGE_RESERVED: u64 = RESERVED | 0x001f_e000;
+    /// Must be zero in a page-directory-pointer table entry that is present.
+    pub(super) const POINTER_RESERVED: u64 = RESERVED | 0x1e6;
+}
+
+/// Directory pointers in the table that CR3 names.
+pub(super) const POINTERS: usize = 4;
+/// The bits that a page-directory-pointer register can have.
+pub(super) const POINTER_DEFINED: u64 = !pae::POINTER_RESERVED;
+
+/// An access that is being translated.
+#[derive(Clone, Copy)]
+struct Access {
+    linear: u32,
+    write: bool,
+    user: bool,
+    /// Writes need RW.
+    honours_rw: bool,
+}
+
+impl Access {
+    /// The page fault that it raises.
+    fn fault(self, why: u32) -> Fault {
+        let bit = |on: bool, bit: u32| if on { bit } else { 0 };
+        let code = bit(self.write, page_fault::WRITE) | bit(self.user, page_fault::USER);
+        Fault::pf(self.linear, code | why)
+    }
+
+    /// Whether an access of this kind may write where the entries together say `rights`; a fault when
+    /// this one is not permitted.
+    fn check(self, rights: u32) -> Exec<bool> {
+        let writable = !self.honours_rw || rights & entry::RW != 0;
+        if self.user && rights & entry::US == 0 || self.write && !writable {
+            return Err(self.fault(page_fault::PROTECTION));
+        }
+        Ok(writable)
+    }
+
+    /// What the walk sets in the last entry.
+    fn used(self) -> u32 {
+        if self.write { entry::A | entry::D } else { entry::A }
+    }
 }
 
 /// Address line 20.
@@ -100,77 +154,127 @@ impl<B: Bus> Vcpu<B> {
         Ok(translation)
     }
 
-    /// Whether a data breakpoint lies in the page of `linear` (or reaches into it).
+    /// Whether a data breakpoint or watchpoint lies in the page of `linear` (or reaches into it).
     fn watched(&self, linear: u32) -> bool {
+        if self.hooks.watches_data() && self.hooks.watches_page(linear & PAGE_MASK) {
+            return true;
+        }
         let dr = &self.state.dr;
         dr[7] & dr7::ENABLES != 0
             && (0..4).any(|i| dr[7] >> (2 * i) & 3 != 0 && dr[i] & PAGE_MASK == linear & PAGE_MASK)
     }
 
     fn walk(&mut self, linear: u32, write: bool, mode: Mode) -> Exec<Walk> {
-        if self.state.cr0 & cr0::PG != 0 {
-            return self.walk_two_level(linear, write, mode);
+        if self.state.cr0 & cr0::PG == 0 {
+            return Ok(Walk {
+                physical: u64::from(linear & PAGE_MASK),
+                writable: true,
+                dirty: true,
+                global: false,
+                large: false,
+            });
         }
-        Ok(Walk {
-            physical: u64::from(linear & PAGE_MASK),
-            writable: true,
-            dirty: true,
-            global: false,
-            large: false,
-        })
+        let user = mode.is_user();
+        let access = Access { linear, write, user, honours_rw: user || self.state.cr0 & cr0::WP != 0 };
+        if self.state.cr4 & cr4::PAE != 0 { self.walk_pae(access) } else { self.walk_two_level(access) }
     }
 
-    fn walk_two_level(&mut self, linear: u32, write: bool, mode: Mode) -> Exec<Walk> {
-        let user = mode.is_user();
-        let bit = |on: bool, bit: u32| if on { bit } else { 0 };
-        let code = bit(write, page_fault::WRITE) | bit(user, page_fault::USER);
-        let fault = |why: u32| Fault::pf(linear, code | why);
-        let honours_rw = user || self.state.cr0 & cr0::WP != 0;
+    /// The end of every walk: `last` is the low half of the entry that names the page, as just set.
+    fn walked(&self, physical: u64, last: u32, writable: bool, large: bool) -> Walk {
+        Walk {
+            physical,
+            writable,
+            dirty: last & entry::D != 0,
+            global: last & entry::G != 0 && self.state.cr4 & cr4::PGE != 0,
+            large,
+        }
+    }
 
+    fn walk_two_level(&mut self, access: Access) -> Exec<Walk> {
+        let linear = access.linear;
         let directory_entry_at = u64::from(self.state.cr3 & cr3::DIRECTORY | linear >> 20 & 0xffc);
         let directory_entry = self.read_table(directory_entry_at);
         if directory_entry & entry::P == 0 {
-            return Err(fault(0));
+            return Err(access.fault(0));
         }
         if directory_entry & entry::PS != 0 && self.state.cr4 & cr4::PSE != 0 {
             if directory_entry & entry::LARGE_RESERVED != 0 {
-                return Err(fault(page_fault::PROTECTION | page_fault::RESERVED));
+                return Err(access.fault(page_fault::PROTECTION | page_fault::RESERVED));
             }
-            let writable = !honours_rw || directory_entry & entry::RW != 0;
-            if user && directory_entry & entry::US == 0 || write && !writable {
-                return Err(fault(page_fault::PROTECTION));
-            }
-            let used = directory_entry | entry::A | bit(write, entry::D);
+            let writable = access.check(directory_entry)?;
+            let used = directory_entry | access.used();
             self.update_table(directory_entry_at, directory_entry, used);
-            return Ok(Walk {
-                physical: u64::from(used & entry::LARGE_ADDRESS | linear & !entry::LARGE_ADDRESS & PAGE_MASK),
-                writable,
-                dirty: used & entry::D != 0,
-                global: used & entry::G != 0 && self.state.cr4 & cr4::PGE != 0,
-                large: true,
-            });
+            return Ok(self.walked(large_page(used, linear & PAGE_MASK), used, writable, true));
         }
 
         let table_entry_at = u64::from(directory_entry & entry::ADDRESS | linear >> 10 & 0xffc);
         let table_entry = self.read_table(table_entry_at);
         if table_entry & entry::P == 0 {
-            return Err(fault(0));
+            return Err(access.fault(0));
         }
-        let both = directory_entry & table_entry;
-        let writable = !honours_rw || both & entry::RW != 0;
-        if user && both & entry::US == 0 || write && !writable {
-            return Err(fault(page_fault::PROTECTION));
-        }
+        let writable = access.check(directory_entry & table_entry)?;
         self.update_table(directory_entry_at, directory_entry, directory_entry | entry::A);
-        let used = table_entry | entry::A | bit(write, entry::D);
+        let used = table_entry | access.used();
         self.update_table(table_entry_at, table_entry, used);
-        Ok(Walk {
-            physical: u64::from(used & entry::ADDRESS),
-            writable,
-            dirty: used & entry::D != 0,
-            global: used & entry::G != 0 && self.state.cr4 & cr4::PGE != 0,
-            large: false,
-        })
+        Ok(self.walked(u64::from(used & entry::ADDRESS), used, writable, false))
+    }
+
+    fn walk_pae(&mut self, access: Access) -> Exec<Walk> {
+        let linear = access.linear;
+        let reserved = || access.fault(page_fault::PROTECTION | page_fault::RESERVED);
+        let pointer = self.state.pdpte[(linear >> 30) as usize % POINTERS];
+        if pointer & u64::from(entry::P) == 0 {
+            return Err(access.fault(0));
+        }
+        let directory_entry_at = pointer & pae::ADDRESS | u64::from(linear >> 18 & 0xff8);
+        let directory_entry = self.read_table_64(directory_entry_at);
+        // All but the address is in the low half.
+        let directory_low = directory_entry as u32;
+        if directory_low & entry::P == 0 {
+            return Err(access.fault(0));
+        }
+        if directory_low & entry::PS != 0 {
+            if directory_entry & pae::LARGE_RESERVED != 0 {
+                return Err(reserved());
+            }
+            let writable = access.check(directory_low)?;
+            let used = directory_low | access.used();
+            self.update_table(directory_entry_at, directory_low, used);
+            let offset = u64::from(linear & PAGE_MASK) & !pae::LARGE_ADDRESS;
+            return Ok(self.walked(directory_entry & pae::LARGE_ADDRESS | offset, used, writable, true));
+        }
+        if directory_entry & pae::RESERVED != 0 {
+            return Err(reserved());
+        }
+
+        let table_entry_at = directory_entry & pae::ADDRESS | u64::from(linear >> 9 & 0xff8);
+        let table_entry = self.read_table_64(table_entry_at);
+        let table_low = table_entry as u32;
+        if table_low & entry::P == 0 {
+            return Err(access.fault(0));
+        }
+        if table_entry & pae::RESERVED != 0 {
+            return Err(reserved());
+        }
+        let writable = access.check(directory_low & table_low)?;
+        self.update_table(directory_entry_at, directory_low, directory_low | entry::A);
+        let used = table_low | access.used();
+        self.update_table(table_entry_at, table_low, used);
+        Ok(self.walked(table_entry & pae::ADDRESS, used, writable, false))
+    }
+
+    /// Reads the four directory pointers of PAE paging from the table at `cr3`: the processor keeps them
+    /// until CR3 is loaded anew. #GP(0) when one has a reserved bit set.
+    pub(super) fn load_pointers(&mut self, cr3: u32) -> Exec {
+        let mut pointers = [0; POINTERS];
+        for (n, pointer) in pointers.iter_mut().enumerate() {
+            *pointer = self.read_table_64(u64::from(cr3 & cr3::POINTER_TABLE) + n as u64 * 8);
+            if *pointer & u64::from(entry::P) != 0 && *pointer & pae::POINTER_RESERVED != 0 {
+                return Err(Fault::gp(0));
+            }
+        }
+        self.state.pdpte = pointers;
+        Ok(())
     }
 
     /// Reads a paging structure entry.
@@ -182,7 +286,12 @@ impl<B: Bus> Vcpu<B> {
             .unwrap_or_else(|| self.bus.read_memory(page | u64::from(offset), Width::Dword))
     }
 
-    /// Writes a paging structure entry when it changed.
+    /// Reads a PAE paging structure entry.
+    fn read_table_64(&mut self, physical: u64) -> u64 {
+        u64::from(self.read_table(physical)) | u64::from(self.read_table(physical + 4)) << 32
+    }
+
+    /// Writes the (low half of the) paging structure entry when it changed.
     fn update_table(&mut self, physical: u64, old: u32, new: u32) {
         if old == new {
             return;
@@ -234,17 +343,43 @@ impl<B: Bus> Vcpu<B> {
         if self.state.cr0 & cr0::PG == 0 {
             return Some(u64::from(linear) & self.a20_mask);
         }
+        let physical = if self.state.cr4 & cr4::PAE != 0 {
+            self.debug_walk_pae(linear)
+        } else {
+            self.debug_walk_two_level(linear)
+        };
+        physical.map(|physical| physical & self.a20_mask)
+    }
+
+    fn debug_walk_two_level(&mut self, linear: u32) -> Option<u64> {
         let directory_entry =
             self.read_table(u64::from(self.state.cr3 & cr3::DIRECTORY | linear >> 20 & 0xffc));
         if directory_entry & entry::P == 0 {
             return None;
         }
         if directory_entry & entry::PS != 0 && self.state.cr4 & cr4::PSE != 0 {
-            let physical = directory_entry & entry::LARGE_ADDRESS | linear & !entry::LARGE_ADDRESS;
-            return Some(u64::from(physical) & self.a20_mask);
+            return Some(large_page(directory_entry, linear));
         }
         let table_entry = self.read_table(u64::from(directory_entry & entry::ADDRESS | linear >> 10 & 0xffc));
-        (table_entry & entry::P != 0)
-            .then(|| u64::from(table_entry & entry::ADDRESS | linear & OFFSET_MASK) & self.a20_mask)
+        (table_entry & entry::P != 0).then(|| u64::from(table_entry & entry::ADDRESS | linear & OFFSET_MASK))
     }
+
+    fn debug_walk_pae(&mut self, linear: u32) -> Option<u64> {
+        let present = |value: u64| (value & u64::from(entry::P) != 0).then_some(value);
+        let pointer = present(self.state.pdpte[(linear >> 30) as usize % POINTERS])?;
+        let directory_entry =
+            present(self.read_table_64(pointer & pae::ADDRESS | u64::from(linear >> 18 & 0xff8)))?;
+        if directory_entry & u64::from(entry::PS) != 0 {
+            return Some(directory_entry & pae::LARGE_ADDRESS | u64::from(linear) & !pae::LARGE_ADDRESS);
+        }
+        let table_entry =
+            present(self.read_table_64(directory_entry & pae::ADDRESS | u64::from(linear >> 9 & 0xff8)))?;
+        Some(table_entry & pae::ADDRESS | u64::from(linear & OFFSET_MASK))
+    }
+}
+
+/// Where `linear` is in the 4 MiB page that a directory entry names.
+fn large_page(directory_entry: u32, linear: u32) -> u64 {
+    let high = u64::from(directory_entry & entry::LARGE_HIGH) << entry::LARGE_HIGH_SHIFT;
+    high | u64::from(directory_entry & entry::LARGE_ADDRESS | linear & !entry::LARGE_ADDRESS)
 }

@@ -35,6 +35,7 @@ impl<B: Bus> Vcpu<B> {
         self.check_io(port, width)?;
         self.watch_port(port, width);
         let value = self.bus.read_port(port, width);
+        self.trace_port(port, width, false, value, 1);
         self.sync_map();
         Ok(value)
     }
@@ -43,8 +44,29 @@ impl<B: Bus> Vcpu<B> {
     pub fn port_write(&mut self, port: u16, width: Width, value: u32) -> Exec {
         self.check_io(port, width)?;
         self.watch_port(port, width);
+        self.trace_port(port, width, true, value & width.mask(), 1);
         self.bus.write_port(port, width, value);
         self.sync_map();
         Ok(())
+    }
+
+    /// A burst of REP INS, whose checks the caller has made: fills `data`, whole elements of `width`.
+    pub fn port_read_string(&mut self, port: u16, width: Width, data: &mut [u8]) {
+        self.bus.read_port_string(port, width, data);
+        self.trace_burst(port, width, false, data);
+        self.sync_map();
+    }
+
+    /// A burst of REP OUTS, as [`Vcpu::port_read_string`].
+    pub fn port_write_string(&mut self, port: u16, width: Width, data: &[u8]) {
+        self.trace_burst(port, width, true, data);
+        self.bus.write_port_string(port, width, data);
+        self.sync_map();
+    }
+
+    fn trace_burst(&mut self, port: u16, width: Width, write: bool, data: &[u8]) {
+        let size = width.bytes() as usize;
+        let first = data.iter().take(size).rev().fold(0, |value, byte| value << 8 | u32::from(*byte));
+        self.trace_port(port, width, write, first, (data.len() / size) as u32);
     }
 }

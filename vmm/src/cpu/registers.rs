@@ -135,10 +135,14 @@ pub mod cr0 {
     pub const LMSW: u32 = PE | MP | EM | TS;
 }
 
-/// CR3 bits of two-level paging.
+/// CR3 bits.
 pub mod cr3 {
-    /// Where the page directory is.
+    /// Two-level paging: where the page directory is.
     pub const DIRECTORY: u32 = 0xffff_f000;
+    /// PAE paging: where the table of directory pointers is.
+    pub const POINTER_TABLE: u32 = 0xffff_ffe0;
+    /// What is kept of a written value, whatever the kind of paging: it may be switched on later.
+    pub const WRITABLE: u32 = POINTER_TABLE | PWT | PCD;
     /// Page-level write-through.
     pub const PWT: u32 = 1 << 3;
     /// Page-level cache disable.

@@ -1,5 +1,7 @@
 //! The architectural state: plain data that can be saved, compared and put back.
 
+use super::fpu::FpuState;
+use super::model::CpuModel;
 use super::registers::{Seg, cr0, cr3, dr6, dr7, eflags, gpr, rights};
 use serde::{Deserialize, Serialize};
 
@@ -198,9 +200,36 @@ pub struct ModelSpecific {
     pub perf_select: [u32; 2],
     /// PERFCTR0 and 1; no event is counted.
     pub perf_counter: [u64; 2],
+    /// Memory type range registers and page attribute table: kept, as every access is cached alike.
+    pub memory_types: MemoryTypes,
 }
 
-/// Everything that a Pentium II's instructions can see or change, apart from memory and the FPU.
+/// MTRRs and PAT (SDM vol. 3, "Memory Cache Control").
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemoryTypes {
+    /// MTRRphysBase and MTRRphysMask, in turn.
+    pub variable: [u64; 16],
+    /// The fixed-range registers in the order of their numbers.
+    pub fixed: [u64; 11],
+    /// MTRRdefType.
+    pub default_type: u64,
+    /// The page attribute table.
+    pub pat: u64,
+}
+
+impl MemoryTypes {
+    /// PAT after RESET#: WB, WT, UC-, UC, and again.
+    const PAT_AFTER_RESET: u64 = 0x0007_0406_0007_0406;
+}
+
+impl Default for MemoryTypes {
+    fn default() -> Self {
+        Self { variable: [0; 16], fixed: [0; 11], default_type: 0, pat: Self::PAT_AFTER_RESET }
+    }
+}
+
+/// Everything that instructions can see or change, apart from memory.
 ///
 /// Arithmetic flags may be kept lazily by an engine: use [`super::Vcpu::flags`].
 #[repr(C)]
@@ -228,6 +257,8 @@ pub struct CpuState {
     pub cr2: u32,
     /// Page directory base.
     pub cr3: u32,
+    /// The page-directory-pointer registers of PAE paging.
+    pub pdpte: [u64; super::paging::POINTERS],
     /// Control register 4.
     pub cr4: u32,
     /// Debug registers; 4 and 5 are not used.
@@ -247,6 +278,10 @@ pub struct CpuState {
     pub pending_debug: u32,
     /// Model-specific registers.
     pub msr: ModelSpecific,
+    /// x87, MMX and SSE.
+    pub fpu: FpuState,
+    /// Which processor this is.
+    pub model: CpuModel,
 }
 
 /// A saved state that no processor can be in.
@@ -256,12 +291,12 @@ pub struct InvalidState(pub &'static str);
 
 impl CpuState {
     /// State after power-on or RESET# (SDM vol. 3, "Processor State After Reset").
-    pub fn at_reset() -> Self {
+    pub fn at_reset(model: CpuModel) -> Self {
         let data = Segment::new(0, rights::REAL_MODE, 0, 0xffff);
         let mut segments = [data; 6];
         segments[Seg::Cs as usize] = Segment::new(0xf000, rights::REAL_MODE, 0xffff_0000, 0xffff);
         let mut registers = [0; 8];
-        registers[gpr::EDX] = super::cpuid::SIGNATURE;
+        registers[gpr::EDX] = model.signature();
         let mut dr = [0; 8];
         dr[6] = dr6::FIXED_ONE;
         dr[7] = dr7::FIXED_ONE;
@@ -277,6 +312,7 @@ impl CpuState {
             cr0: cr0::CD | cr0::NW | cr0::ET,
             cr2: 0,
             cr3: 0,
+            pdpte: [0; super::paging::POINTERS],
             cr4: 0,
             dr,
             cpl: 0,
@@ -286,6 +322,8 @@ impl CpuState {
             nmi_blocked: false,
             pending_debug: 0,
             msr: ModelSpecific::default(),
+            fpu: FpuState::at_reset(),
+            model,
         }
     }
 
@@ -329,8 +367,9 @@ impl CpuState {
         }
         self.eflags = self.eflags & eflags::DEFINED | eflags::FIXED;
         self.cr0 = self.cr0 & cr0::WRITABLE | cr0::ET;
-        self.cr4 &= super::cpuid::CR4_SUPPORTED;
-        self.cr3 &= cr3::DIRECTORY | cr3::PWT | cr3::PCD;
+        self.cr4 &= self.model.cr4();
+        self.cr3 &= cr3::WRITABLE;
+        self.pdpte = self.pdpte.map(|pointer| pointer & super::paging::POINTER_DEFINED);
         self.dr[6] = self.dr[6] & dr6::WRITABLE | dr6::FIXED_ONE;
         self.dr[7] = self.dr[7] & dr7::WRITABLE | dr7::FIXED_ONE;
         self.pending_debug &= dr6::WRITABLE;

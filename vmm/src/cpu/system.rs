@@ -3,15 +3,21 @@
 
 use super::descriptor::{error_code, is_null, system_type};
 use super::fault::{Exec, Fault};
+use super::fpu::fsw;
 use super::registers::{Seg, cr0, cr3, cr4, dr6, dr7, eflags, gpr, selector, vector};
 use super::state::{Activity, InterruptShadow, Segment, TableRegister};
-use super::{Vcpu, bus::Bus, cpuid};
+use super::{Vcpu, bus::Bus};
 
 /// Ticks of the time-stamp counter in a second of virtual time.
 pub const TSC_HZ: u64 = 450_000_000;
 
 /// Base address bits that LGDT and LIDT load with a 16-bit operand size.
 const BASE_24: u32 = 0x00ff_ffff;
+
+/// Whether PAE paging is on.
+const fn pae_paging(cr0: u32, cr4: u32) -> bool {
+    cr0 & cr0::PG != 0 && cr4 & cr4::PAE != 0
+}
 
 impl<B: Bus> Vcpu<B> {
     /// #GP(0) unless at privilege level 0.
@@ -45,10 +51,7 @@ impl<B: Bus> Vcpu<B> {
                 self.state.cr2 = value;
                 Ok(())
             }
-            3 => {
-                self.set_cr3(value);
-                Ok(())
-            }
+            3 => self.set_cr3(value),
             _ => self.set_cr4(value),
         }
     }
@@ -60,7 +63,11 @@ impl<B: Bus> Vcpu<B> {
         if paging_alone || write_through_alone {
             return Err(Fault::gp(0));
         }
-        if (self.state.cr0 ^ new) & (cr0::PG | cr0::PE | cr0::WP) != 0 {
+        let changed = self.state.cr0 ^ new;
+        if changed & (cr0::PG | cr0::CD | cr0::NW) != 0 && pae_paging(new, self.state.cr4) {
+            self.load_pointers(self.state.cr3)?;
+        }
+        if changed & (cr0::PG | cr0::PE | cr0::WP) != 0 {
             self.tlb.flush_all();
         }
         self.state.cr0 = new;
@@ -68,17 +75,25 @@ impl<B: Bus> Vcpu<B> {
         Ok(())
     }
 
-    /// Changes CR3: everything but global pages is forgotten.
-    pub(super) fn set_cr3(&mut self, value: u32) {
-        self.state.cr3 = value & (cr3::DIRECTORY | cr3::PWT | cr3::PCD);
+    /// Changes CR3: everything but global pages is forgotten. #GP(0) when the directory pointers that PAE
+    /// paging would have to load are not valid.
+    pub(super) fn set_cr3(&mut self, value: u32) -> Exec {
+        if pae_paging(self.state.cr0, self.state.cr4) {
+            self.load_pointers(value)?;
+        }
+        self.state.cr3 = value & cr3::WRITABLE;
         self.tlb.flush_local();
+        Ok(())
     }
 
     fn set_cr4(&mut self, value: u32) -> Exec {
-        if value & !cpuid::CR4_SUPPORTED != 0 {
+        if value & !self.state.model.cr4() != 0 {
             return Err(Fault::gp(0));
         }
         if (self.state.cr4 ^ value) & (cr4::PSE | cr4::PGE | cr4::PAE) != 0 {
+            if pae_paging(self.state.cr0, value) {
+                self.load_pointers(self.state.cr3)?;
+            }
             self.tlb.flush_all();
         }
         self.state.cr4 = value;
@@ -342,15 +357,45 @@ impl<B: Bus> Vcpu<B> {
         if self.state.cr0 & BOTH == BOTH { Err(Fault::nm()) } else { Ok(()) }
     }
 
-    /// Before every MMX instruction: with EM set they do not exist.
-    #[inline]
-    pub fn check_mmx(&self) -> Exec {
-        if self.state.cr0 & cr0::EM != 0 { Err(Fault::ud()) } else { self.check_fpu() }
+    /// Before every instruction on MMX registers; `needed` are the features that brought it.
+    #[inline(always)]
+    pub fn check_mmx(&mut self, needed: u32) -> Exec {
+        self.check_vector(needed)?;
+        self.check_fpu_error()
     }
 
-    /// Before every SSE instruction on XMM registers.
-    #[inline]
-    pub fn check_sse(&self) -> Exec {
-        if self.state.cr4 & cr4::OSFXSR == 0 { Err(Fault::ud()) } else { self.check_mmx() }
+    /// Before every instruction on XMM registers; `needed` are the features that brought it.
+    #[inline(always)]
+    pub fn check_xmm(&self, needed: u32) -> Exec {
+        if self.state.cr4 & cr4::OSFXSR == 0 {
+            return Err(Fault::ud());
+        }
+        self.check_vector(needed)
+    }
+
+    /// Before every instruction on both.
+    #[inline(always)]
+    pub fn check_mmx_and_xmm(&mut self, needed: u32) -> Exec {
+        self.check_xmm(needed)?;
+        self.check_fpu_error()
+    }
+
+    /// With EM set there are no vector instructions; with TS set the registers belong to another task.
+    #[inline(always)]
+    fn check_vector(&self, needed: u32) -> Exec {
+        let blocked = self.state.cr0 & (cr0::EM | cr0::TS);
+        if !self.state.model.has(needed) || blocked & cr0::EM != 0 {
+            Err(Fault::ud())
+        } else if blocked != 0 {
+            Err(Fault::nm())
+        } else {
+            Ok(())
+        }
+    }
+
+    /// #MF when an x87 instruction has left an unmasked exception.
+    #[inline(always)]
+    pub fn check_fpu_error(&mut self) -> Exec {
+        if self.state.fpu.status & fsw::ES != 0 { Err(Fault::mf()) } else { Ok(()) }
     }
 }

@@ -229,11 +229,10 @@ impl<B: Bus> Vcpu<B> {
 
     /// Loads the new task's registers. Faults belong to the new task, with what was not yet loaded unusable.
     fn load_context(&mut self, context: Context, kind: TaskSwitch) -> Exec {
-        if let Some(cr3) = context.cr3
-            && self.state.cr0 & cr0::PG != 0
-        {
-            self.set_cr3(cr3);
-        }
+        let address_space = match context.cr3 {
+            Some(cr3) if self.state.cr0 & cr0::PG != 0 => self.set_cr3(cr3),
+            _ => Ok(()),
+        };
         self.state.dr[7] &= !dr7::LOCAL_ENABLES;
         self.state.eip = context.eip;
         self.state.gpr = context.gpr;
@@ -247,6 +246,8 @@ impl<B: Bus> Vcpu<B> {
         if context.trap {
             self.state.pending_debug |= dr6::BT;
         }
+        // Not valid for PAE paging: the new task begins with that.
+        address_space?;
 
         self.load_task_ldt(context.ldt)?;
         if v86 {

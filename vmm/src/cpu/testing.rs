@@ -37,6 +37,10 @@ pub(crate) struct RamBus {
     pub time: VirtualTime,
     /// How often a page was asked for.
     pub page_requests: u64,
+    /// FERR#.
+    pub ferr: bool,
+    /// IGNNE#.
+    pub ignne: bool,
 }
 
 impl RamBus {
@@ -58,6 +62,8 @@ impl RamBus {
             written_code: VecDeque::new(),
             time: VirtualTime(0),
             page_requests: 0,
+            ferr: false,
+            ignne: false,
         }
     }
 
@@ -112,6 +118,14 @@ impl Bus for RamBus {
 
     fn map_generation(&self) -> u64 {
         self.generation
+    }
+
+    fn set_ferr(&mut self, asserted: bool) {
+        self.ferr = asserted;
+    }
+
+    fn ignne(&self) -> bool {
+        self.ignne
     }
 
     fn read_memory(&mut self, address: u64, width: Width) -> u32 {

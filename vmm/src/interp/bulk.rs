@@ -51,7 +51,7 @@ fn plain<B: Bus>(cpu: &mut Vcpu<B>, segment: Seg, offset: u32, bytes: u32, write
 
 /// Whether elements may be moved without looking at each.
 fn allowed<B: Bus>(cpu: &Vcpu<B>, count: u32) -> bool {
-    count >= WORTH_IT && !cpu.breakpoints_enabled() && cpu.mode() != Mode::UserAligned
+    count >= WORTH_IT && !cpu.data_is_watched() && cpu.mode() != Mode::UserAligned
 }
 
 /// Copies up to `count` elements forwards from `source` to ES:`target`; the number copied.

@@ -9,6 +9,9 @@ use crate::cpu::bus::PAGE_SIZE;
 const PAGES: usize = 1 << 20;
 const PAGE_SHIFT: u32 = PAGE_SIZE.trailing_zeros();
 
+/// A "written" range without bytes.
+const NOTHING: (u64, u32) = (0, 0);
+
 /// One bit for each byte of a page.
 struct PageBits([u64; 64]);
 
@@ -102,9 +105,20 @@ impl CodeMap {
         !self.written.is_empty()
     }
 
+    /// Makes the engine leave its block after this instruction although no code was written: somebody
+    /// outside has to look at what the instruction did.
+    pub fn leave_block(&mut self) {
+        self.written.push(NOTHING);
+    }
+
     /// The next range that was written: physical address, length.
     pub fn take_written(&mut self) -> Option<(u64, u32)> {
-        self.written.pop()
+        while let Some(range) = self.written.pop() {
+            if range != NOTHING {
+                return Some(range);
+            }
+        }
+        None
     }
 
     /// Marks a range (within a page) as decoded. Returns whether it is the first of its page: direct

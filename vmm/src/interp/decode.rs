@@ -1,5 +1,6 @@
 //! From bytes to operations.
 
+use super::liveness::FlagUse;
 use super::op::{Ends, Handler, Op};
 use super::ops;
 use crate::cpu::bus::Bus;
@@ -49,6 +50,8 @@ pub struct Decoded {
     pub wide_address: bool,
     /// The first byte that is no prefix.
     pub opcode: u8,
+    /// The byte after that: ModRM of an instruction of one opcode byte.
+    pub second: u8,
 }
 
 impl Decoded {
@@ -86,10 +89,18 @@ impl Decoded {
 
 /// What came of decoding at one address.
 pub enum Outcome<B: Bus> {
-    /// An operation.
-    Op(Op<B>),
+    /// An operation, and what else is to know about it to make it part of a block.
+    Op(Op<B>, InBlock<B>),
     /// The instruction goes on behind the given bytes.
     Incomplete,
+}
+
+/// What matters when an instruction is followed by another one in the same block.
+pub struct InBlock<B: Bus> {
+    /// What it has to do with flags.
+    pub flags: FlagUse<B>,
+    /// Its handler when it is a conditional jump after which the block goes on.
+    pub side_exit: Option<Handler<B>>,
 }
 
 /// Decodes the instruction that starts `bytes`. `wide` is CS.D.
@@ -105,18 +116,20 @@ pub fn decode<B: Bus>(bytes: &[u8], wide: bool) -> Outcome<B> {
         let mut op = Op::new(handler);
         op.len = instruction.len() as u8;
         op.ends = Ends::Full;
-        return Outcome::Op(op);
+        return Outcome::Op(op, InBlock { flags: FlagUse::opaque(), side_exit: None });
     }
-    Outcome::Op(translate(instruction, opcode(bytes)))
+    let (opcode, second) = first_bytes(bytes);
+    translate(instruction, opcode, second)
 }
 
-/// The first byte that is no prefix.
-fn opcode(bytes: &[u8]) -> u8 {
+/// The first byte that is no prefix, and the next one.
+fn first_bytes(bytes: &[u8]) -> (u8, u8) {
     let is_prefix = |byte: &u8| matches!(byte, 0x26 | 0x2e | 0x36 | 0x3e | 0x64..=0x67 | 0xf0 | 0xf2 | 0xf3);
-    bytes.iter().copied().find(|byte| !is_prefix(byte)).unwrap_or(0)
+    let mut rest = bytes.iter().copied().skip_while(is_prefix);
+    (rest.next().unwrap_or(0), rest.next().unwrap_or(0))
 }
 
-fn translate<B: Bus>(instruction: Instruction, opcode: u8) -> Op<B> {
+fn translate<B: Bus>(instruction: Instruction, opcode: u8, second: u8) -> Outcome<B> {
     let mut op = Op::new(ops::undefined);
     op.len = instruction.len() as u8;
     let mut form = Decoded {
@@ -126,13 +139,15 @@ fn translate<B: Bus>(instruction: Instruction, opcode: u8) -> Op<B> {
         kinds: [Kind::None; 3],
         wide_address: true,
         opcode,
+        second,
         instruction,
     };
     for n in 0..instruction.op_count().min(3) {
         form.kinds[n as usize] = operand(&instruction, n, &mut form.wide_address, &mut op);
     }
     op.handler = ops::select(&form, &mut op);
-    op
+    let flags = FlagUse::of(&form, &op, ops::select_quiet(&form));
+    Outcome::Op(op, InBlock { flags, side_exit: ops::control::select_side_exit(&form) })
 }
 
 /// Operand size in bytes, where the instruction has operands of a size.
@@ -235,6 +250,7 @@ fn operand<B: Bus>(instruction: &Instruction, n: u32, wide_address: &mut bool, o
         OpKind::NearBranch16 => {
             // Decoded at address zero, so that the block can run at any linear address.
             op.imm = instruction.near_branch16().wrapping_sub(instruction.len() as u16) as i16 as u32;
+            op.address_mask = 0xffff;
             Kind::Branch
         }
         OpKind::NearBranch32 => {

@@ -9,11 +9,13 @@
 //!   `set_flags()` merge with the rest of EFLAGS;
 //! - a handler that returns a fault leaves registers as they were; the engine restores EIP.
 
+mod breakpoints;
 mod bulk;
 pub mod cache;
 pub mod code_map;
 pub mod decode;
 pub mod flags;
+pub mod liveness;
 pub mod op;
 pub mod ops;
 mod run;

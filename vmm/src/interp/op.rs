@@ -35,7 +35,7 @@ pub struct Op<B: Bus> {
     base_mask: u32,
     /// All ones if `index` counts.
     index_mask: u32,
-    /// `0xffff` for 16-bit addressing.
+    /// `0xffff` for 16-bit addressing, and for branches that cut EIP to 16 bits.
     pub address_mask: u32,
     base: u8,
     index: u8,
@@ -96,6 +96,20 @@ impl<B: Bus> Op<B> {
         self.scale = scale & 3;
         self.disp = disp;
         self.address_mask = mask;
+    }
+
+    /// Says that EIP is that of the next instruction when the operation runs, because none follows it in a block.
+    pub fn comes_last(&mut self) {
+        if self.ends == Ends::Not {
+            self.ends = Ends::Near;
+        }
+    }
+
+    /// EIP of this very instruction, from within its handler. (Within a block EIP is that of the block's start.)
+    #[inline(always)]
+    pub fn address(&self, cpu: &Vcpu<B>) -> u32 {
+        let to_end = if self.ends == Ends::Not { u32::from(self.end) } else { 0 };
+        cpu.state.eip.wrapping_add(to_end).wrapping_sub(u32::from(self.len))
     }
 
     /// The offset of the memory operand in its segment.

@@ -1,13 +1,16 @@
 //! The loop: finds blocks, runs them, delivers faults and traps.
 
+use super::breakpoints::Breakpoints;
 use super::cache::{Block, BlockCache};
 use super::decode::{MAX_LENGTH, Outcome, decode};
+use super::liveness::drop_dead_flags;
 use super::op::{ESP, Ends, Op};
 use crate::cpu::bus::{Bus, PAGE_SIZE};
 use crate::cpu::fault::{Exec, Fault};
 use crate::cpu::registers::{Seg, eflags};
 use crate::cpu::state::{Activity, InterruptShadow};
 use crate::cpu::{CodeLocation, Vcpu};
+use std::collections::BTreeSet;
 
 /// Most instructions in a block.
 const BLOCK_OPS: usize = 48;
@@ -25,6 +28,10 @@ pub enum Exit {
     Attention,
     /// A triple fault: the processor waits for a reset.
     Shutdown,
+    /// The next instruction is at a breakpoint of [`Interp::set_breakpoints`].
+    Breakpoint,
+    /// The instruction before met a watchpoint: [`crate::cpu::hooks::Hooks::take_hit`] tells which.
+    Watchpoint,
 }
 
 /// What the engine has done.
@@ -53,6 +60,8 @@ pub struct Interp<B: Bus> {
     cache: BlockCache<B>,
     statistics: Statistics,
     map_generation: Option<u64>,
+    breakpoints: Breakpoints,
+    at_breakpoint: bool,
 }
 
 impl<B: Bus> Default for Interp<B> {
@@ -86,7 +95,13 @@ enum Left {
 impl<B: Bus> Interp<B> {
     /// An interpreter that has decoded nothing yet.
     pub fn new() -> Self {
-        Interp { cache: BlockCache::default(), statistics: Statistics::default(), map_generation: None }
+        Interp {
+            cache: BlockCache::default(),
+            statistics: Statistics::default(),
+            map_generation: None,
+            breakpoints: Breakpoints::default(),
+            at_breakpoint: false,
+        }
     }
 
     /// What has been done so far.
@@ -99,21 +114,44 @@ impl<B: Bus> Interp<B> {
         self.cache.clear(cpu);
     }
 
+    /// A debugger's breakpoints from now on: linear addresses before whose instructions [`Interp::run`] stops.
+    /// [`Interp::step`] does not.
+    pub fn set_breakpoints(&mut self, cpu: &mut Vcpu<B>, addresses: &BTreeSet<u32>) {
+        if !self.breakpoints.is(addresses) {
+            self.breakpoints = Breakpoints::new(addresses);
+            self.forget_code(cpu);
+        }
+    }
+
     /// Executes at least one block, unless the processor is halted, and about `budget` instructions.
     pub fn run(&mut self, cpu: &mut Vcpu<B>, budget: u64) -> Exit {
         self.take_foreign_writes(cpu);
         let mut left = budget.max(1);
         let exit = loop {
+            if cpu.hooks.hit().is_some() {
+                break Exit::Watchpoint;
+            }
             match cpu.state.activity {
                 Activity::Running => {}
                 Activity::Halted => break Exit::Halted,
                 Activity::Shutdown => break Exit::Shutdown,
             }
+            // What a task switch in a block, or in the delivery of an interrupt, left to report.
+            if cpu.state.pending_debug != 0
+                && cpu.state.interrupt_shadow != InterruptShadow::MovSs
+                && let Some(trap) = cpu.take_debug_trap(false)
+            {
+                self.deliver(cpu, trap);
+                continue;
+            }
             if self.needs_single_step(cpu) {
-                self.step_once(cpu);
+                self.step_unless_breakpoint(cpu);
                 left = left.saturating_sub(1);
             } else {
                 left = self.run_blocks(cpu, left);
+            }
+            if std::mem::take(&mut self.at_breakpoint) {
+                break Exit::Breakpoint;
             }
             if cpu.state.activity != Activity::Running {
                 continue;
@@ -140,6 +178,7 @@ impl<B: Bus> Interp<B> {
         }
         cpu.sync_flags();
         match cpu.state.activity {
+            _ if cpu.hooks.hit().is_some() => Exit::Watchpoint,
             Activity::Halted => Exit::Halted,
             Activity::Shutdown => Exit::Shutdown,
             Activity::Running if cpu.wants_attention() => Exit::Attention,
@@ -251,7 +290,7 @@ impl<B: Bus> Interp<B> {
                 self.deliver(cpu, fault);
             }
             After::Step => {
-                self.step_once(cpu);
+                self.step_unless_breakpoint(cpu);
                 left = left.saturating_sub(1);
             }
         }
@@ -272,6 +311,7 @@ impl<B: Bus> Interp<B> {
         // Marked before it is read: a device that writes it from now on reports that.
         cpu.mark_code(location.physical, 1);
         let mut ops = Vec::with_capacity(8);
+        let mut flags = Vec::with_capacity(8);
         let mut at = 0;
         let mut fetched = 0;
         while ops.len() < BLOCK_OPS {
@@ -279,23 +319,45 @@ impl<B: Bus> Interp<B> {
             if fetch(cpu, location.linear, bytes, &mut fetched, wanted).is_err() {
                 break;
             }
+            if self.breakpoints.may_be_at(location.physical + at as u64) {
+                break;
+            }
             let Some(rest) = bytes.get(at..wanted) else { break };
-            let Outcome::Op(mut op) = decode(rest, wide) else { break };
+            let Outcome::Op(mut op, in_block) = decode(rest, wide) else { break };
             at += usize::from(op.len);
             op.end = at as u16;
+            if let Some(side_exit) = in_block.side_exit {
+                op.handler = side_exit;
+                op.ends = Ends::Not;
+            }
             ops.push(op);
+            flags.push(in_block.flags);
             if op.ends != Ends::Not {
                 break;
             }
+        }
+        if let Some(last) = ops.last_mut() {
+            last.comes_last();
         }
         if ops.is_empty() {
             self.cache.drop_range(cpu, location.physical, 1);
             return false;
         }
+        drop_dead_flags(&mut ops, &flags);
         self.statistics.blocks_decoded += 1;
         self.statistics.instructions_decoded += ops.len() as u64;
         self.cache.insert(cpu, ops, location.physical, wide, host.as_ptr() as usize);
         true
+    }
+
+    /// Executes one instruction, or notes that there is a breakpoint at it.
+    fn step_unless_breakpoint(&mut self, cpu: &mut Vcpu<B>) {
+        let linear = cpu.state.segment(Seg::Cs).base().wrapping_add(cpu.state.eip);
+        if self.breakpoints.at(linear) {
+            self.at_breakpoint = true;
+        } else {
+            self.step_once(cpu);
+        }
     }
 
     /// Executes one instruction without using or keeping a block.
@@ -351,7 +413,8 @@ impl<B: Bus> Interp<B> {
         // First the bytes of this page: the next one may be missing, and need not exist.
         for wanted in [available.min(in_page), available] {
             fetch(cpu, location.linear, &mut bytes, &mut fetched, wanted)?;
-            if let Outcome::Op(op) = decode(bytes.get(..wanted).unwrap_or(&bytes), wide) {
+            if let Outcome::Op(mut op, _) = decode(bytes.get(..wanted).unwrap_or(&bytes), wide) {
+                op.comes_last();
                 return Ok(op);
             }
         }
@@ -359,6 +422,9 @@ impl<B: Bus> Interp<B> {
     }
 
     fn deliver(&mut self, cpu: &mut Vcpu<B>, fault: Fault) {
+        if fault.is_retry() {
+            return;
+        }
         self.statistics.faults += 1;
         cpu.deliver_fault(fault);
         if cpu.code.has_written() {
@@ -367,7 +433,7 @@ impl<B: Bus> Interp<B> {
     }
 }
 
-/// Fills `bytes` up to `wanted` from linear memory. Fetching meets no data breakpoint.
+/// Fills `bytes` up to `wanted` from linear memory. Fetching meets no data breakpoint or watchpoint.
 fn fetch<B: Bus>(
     cpu: &mut Vcpu<B>,
     linear: u32,
@@ -375,7 +441,7 @@ fn fetch<B: Bus>(
     fetched: &mut usize,
     wanted: usize,
 ) -> Exec {
-    let watched = cpu.state.pending_debug;
+    let watched = (cpu.state.pending_debug, cpu.hooks.hit());
     let mut result = Ok(());
     while let Some(byte) = bytes.get_mut(*fetched).filter(|_| *fetched < wanted) {
         match cpu.read_linear_user(linear.wrapping_add(*fetched as u32)) {
@@ -387,14 +453,15 @@ fn fetch<B: Bus>(
         }
         *fetched += 1;
     }
-    cpu.state.pending_debug = watched;
+    cpu.state.pending_debug = watched.0;
+    cpu.hooks.set_hit(watched.1);
     result
 }
 
 /// Puts EIP and ESP back to where the faulting instruction found them.
 #[inline(always)]
 fn restore<B: Bus>(cpu: &mut Vcpu<B>, fault: &Fault, start: u32, esp: u32) {
-    if !fault.in_new_task {
+    if !fault.in_new_task() {
         cpu.state.eip = start;
         cpu.state.gpr[ESP as usize] = esp;
     }
@@ -410,15 +477,35 @@ fn execute<B: Bus>(block: &Block<B>, cpu: &mut Vcpu<B>, start: u32) -> (u64, Lef
         let result = (op.handler)(cpu, op);
         if result.is_err() || cpu.code.has_written() {
             let index = body.len() - rest.len() - 1;
+            if result == Err(Fault::BRANCH) {
+                return branch(cpu, start, op, index);
+            }
             return stop(block, cpu, start, index, esp, result);
         }
     }
     let esp = cpu.state.gpr[ESP as usize];
     cpu.state.eip = start.wrapping_add(u32::from(last.end));
     match (last.handler)(cpu, last) {
+        Err(Fault::BRANCH) => branch(cpu, start, last, body.len()),
         Err(fault) => stop(block, cpu, start, body.len(), esp, Err(fault)),
         Ok(()) if cpu.code.has_written() => (block.ops.len() as u64, Left::CodeWritten),
         Ok(()) => (block.ops.len() as u64, Left::Done(last.ends)),
+    }
+}
+
+/// Leaves a block by the taken conditional jump `op`, its instruction `index`.
+#[inline(always)]
+fn branch<B: Bus>(cpu: &mut Vcpu<B>, start: u32, op: &Op<B>, index: usize) -> (u64, Left) {
+    let next = start.wrapping_add(u32::from(op.end));
+    let target = next.wrapping_add(op.imm) & op.address_mask;
+    let executed = index as u64 + 1;
+    cpu.state.eip = next;
+    match cpu.jump_near(target) {
+        Ok(()) => (executed, Left::Done(Ends::Near)),
+        Err(fault) => {
+            cpu.state.eip = next.wrapping_sub(u32::from(op.len));
+            (executed, Left::Faulted(fault))
+        }
     }
 }
 

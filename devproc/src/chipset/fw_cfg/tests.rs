@@ -6,6 +6,7 @@ fn config() -> MachineConfig {
     let disk = DriveConfig { path: "/disk".into(), read_only: false, geometry: None };
     MachineConfig {
         name: "test".into(),
+        cpu: "pentium3".into(),
         ram_bytes: 64 << 20,
         firmware: "/bios".into(),
         video_rom: None,

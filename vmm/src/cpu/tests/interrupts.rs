@@ -1,5 +1,6 @@
 //! Exceptions and interrupts in all modes, double and triple faults.
 
+use crate::cpu::model::feature;
 use crate::cpu::registers::{Seg, cr0, eflags, gpr, vector};
 use crate::cpu::testing::{RamBus, at, gate, protected, sel, vcpu};
 use crate::cpu::{Activity, Fault, SoftInterrupt, Vcpu};
@@ -282,5 +283,5 @@ fn task_switched_and_emulation_bits_raise_device_not_available() {
     assert_eq!(cpu.check_wait(), Ok(()));
     cpu.mov_to_cr(0, cpu.state.cr0 | cr0::EM).unwrap();
     assert_eq!(cpu.check_fpu(), Err(Fault::nm()));
-    assert_eq!(cpu.check_mmx(), Err(Fault::ud()));
+    assert_eq!(cpu.check_mmx(feature::MMX), Err(Fault::ud()));
 }

@@ -1,13 +1,14 @@
 //! Control registers, table registers, CPUID, MSRs, I/O permission, saved state.
 
+use crate::cpu::model::feature;
 use crate::cpu::registers::{Seg, cr0, cr4, eflags, gpr};
 use crate::cpu::testing::{at, protected, sel, vcpu};
-use crate::cpu::{CpuState, Fault, InterruptShadow, cpuid};
+use crate::cpu::{CpuModel, CpuState, Fault, InterruptShadow};
 use ipc::time::VirtualTime;
 use ipc::width::Width;
 
 #[test]
-fn cpuid_names_a_pentium_ii() {
+fn cpuid_names_a_pentium_iii() {
     let mut cpu = vcpu();
     cpu.state.gpr[gpr::EAX] = 0;
     cpu.cpuid();
@@ -18,8 +19,8 @@ fn cpuid_names_a_pentium_ii() {
     assert_eq!(name, b"GenuineIntel");
     cpu.state.gpr[gpr::EAX] = 1;
     cpu.cpuid();
-    assert_eq!(cpu.state.gpr[gpr::EAX] >> 4 & 0xff, 0x65);
-    assert_eq!(cpu.state.gpr[gpr::EDX] & cpuid::feature::TSC, cpuid::feature::TSC);
+    assert_eq!(cpu.state.gpr[gpr::EAX] >> 4 & 0xff, 0x67);
+    assert_eq!(cpu.state.gpr[gpr::EDX] & feature::TSC, feature::TSC);
 }
 
 #[test]
@@ -166,7 +167,7 @@ fn saved_state_is_restored_exactly() {
 #[test]
 fn hostile_saved_state_is_refused() {
     let changed = |change: fn(&mut CpuState)| {
-        let mut state = CpuState::at_reset();
+        let mut state = CpuState::at_reset(CpuModel::default());
         change(&mut state);
         vcpu().load_state(state).is_err()
     };
@@ -175,4 +176,51 @@ fn hostile_saved_state_is_refused() {
     assert!(changed(|state| state.cpl = 3));
     assert!(changed(|state| state.cr0 = cr0::PG));
     assert!(changed(|state| state.eflags |= eflags::VM));
+}
+
+#[test]
+fn memory_type_registers_keep_what_is_valid() {
+    let mut cpu = vcpu();
+    let write = |cpu: &mut crate::cpu::Vcpu<_>, number: u32, value: u64| {
+        cpu.state.gpr[gpr::ECX] = number;
+        cpu.state.gpr[gpr::EAX] = value as u32;
+        cpu.state.gpr[gpr::EDX] = (value >> 32) as u32;
+        cpu.wrmsr()
+    };
+    let (capabilities, base_0, mask_0, fixed_4k, pat, default_type) =
+        (0xfe, 0x200, 0x201, 0x268, 0x277, 0x2ff);
+    assert_eq!(write(&mut cpu, capabilities, 0), Err(Fault::gp(0)), "read-only");
+    for (number, good, bad) in [
+        (base_0, 0xf_e000_0001, 0x2),
+        (mask_0, 0xf_ff00_0800, 0x10_0000_0800),
+        (fixed_4k, 0x0606_0606_0505_0400, 0x0706_0606_0606_0606),
+        (pat, 0x0007_0406_0107_0406, 0x0207_0406_0007_0406),
+        (default_type, 0xc06, 0x1006),
+    ] {
+        write(&mut cpu, number, good).unwrap();
+        assert_eq!(write(&mut cpu, number, bad), Err(Fault::gp(0)), "{number:#x}");
+        cpu.rdmsr().unwrap();
+        let read = u64::from(cpu.state.gpr[gpr::EDX]) << 32 | u64::from(cpu.state.gpr[gpr::EAX]);
+        assert_eq!(read, good, "{number:#x}");
+    }
+}
+
+#[test]
+fn init_keeps_the_fpu_and_model_specific_registers_and_reset_does_not() {
+    let mut cpu = vcpu();
+    cpu.state.fpu.control = 0x27f;
+    cpu.state.msr.sysenter_cs = 8;
+    cpu.state.gpr[gpr::EBX] = 5;
+    cpu.init();
+    assert_eq!((cpu.state.fpu.control, cpu.state.msr.sysenter_cs, cpu.state.gpr[gpr::EBX]), (0x27f, 8, 0));
+    cpu.reset();
+    assert_eq!((cpu.state.fpu.control, cpu.state.msr.sysenter_cs), (0x40, 0));
+}
+
+#[test]
+fn each_model_adds_vector_extensions() {
+    let vector = |model: CpuModel| model.features() & (feature::MMX | feature::SSE | feature::SSE2);
+    assert_eq!(vector(CpuModel::Pentium2), feature::MMX);
+    assert_eq!(vector(CpuModel::Pentium3), feature::MMX | feature::SSE);
+    assert_eq!(vector(CpuModel::Max), feature::MMX | feature::SSE | feature::SSE2);
 }

@@ -137,8 +137,8 @@ fn fault_after_the_switch_belongs_to_the_new_task() {
 
     let fault = cpu.far_jump(sel::TSS_B, 0).unwrap_err();
 
-    assert!(fault.in_new_task);
-    assert_eq!((fault.vector, fault.error_code), (vector::TS, Some(0x20)));
+    assert!(fault.in_new_task());
+    assert_eq!((fault.vector(), fault.error_code()), (vector::TS, Some(0x20)));
     assert_eq!((cpu.state.eip, cpu.str()), (0x5000, Ok(sel::TSS_B)));
     assert!(!cpu.state.segment(Seg::Ss).usable());
 }

@@ -39,6 +39,34 @@ pub fn select<B: Bus>(form: &Decoded) -> Option<Handler<B>> {
     })
 }
 
+/// The handler that computes no flags, of an instruction of this group that writes a register.
+pub fn select_quiet<B: Bus>(form: &Decoded) -> Option<Handler<B>> {
+    if form.kinds[0] != Kind::Register {
+        return None;
+    }
+    Some(match form.mnemonic {
+        Mnemonic::Add => binary_quiet::<B, Add>(form),
+        Mnemonic::Adc => binary_quiet::<B, Adc>(form),
+        Mnemonic::Sub => binary_quiet::<B, Sub>(form),
+        Mnemonic::Sbb => binary_quiet::<B, Sbb>(form),
+        Mnemonic::And => binary_quiet::<B, And>(form),
+        Mnemonic::Or => binary_quiet::<B, Or>(form),
+        Mnemonic::Xor => binary_quiet::<B, Xor>(form),
+        Mnemonic::Inc => by_size!(form.size, change_quiet, Inc),
+        Mnemonic::Dec => by_size!(form.size, change_quiet, Dec),
+        Mnemonic::Neg => by_size!(form.size, change_quiet, Neg),
+        _ => return None,
+    })
+}
+
+fn binary_quiet<B: Bus, O: Binary>(form: &Decoded) -> Handler<B> {
+    match form.kinds[1] {
+        Kind::Memory => by_size!(form.size, compute_quiet, O, Mem),
+        Kind::Immediate => by_size!(form.size, compute_quiet, O, Imm),
+        _ => by_size!(form.size, compute_quiet, O, Rm),
+    }
+}
+
 fn binary<B: Bus, O: Binary>(form: &Decoded) -> Handler<B> {
     match (form.kinds[0], form.kinds[1]) {
         (Kind::Memory, Kind::Immediate) => by_size!(form.size, compute, O, Mem, Imm),
@@ -203,6 +231,22 @@ pub fn compare_values<S: Size>(flags: &mut LazyFlags, a: u32, b: u32) {
 fn compute<B: Bus, S: Size, O: Binary, D: Target, R: Place>(cpu: &mut Vcpu<B>, op: &Op<B>) -> Exec {
     let b = R::read::<B, S>(cpu, op)?;
     D::modify::<B, S>(cpu, op, |cpu, a| O::apply::<S>(&mut cpu.lazy, a, b))
+}
+
+fn compute_quiet<B: Bus, S: Size, O: Binary, R: Place>(cpu: &mut Vcpu<B>, op: &Op<B>) -> Exec {
+    let b = R::read::<B, S>(cpu, op)?;
+    let a = S::get(cpu, op.reg);
+    let mut unseen = cpu.lazy;
+    let result = O::apply::<S>(&mut unseen, a, b);
+    S::set(cpu, op.reg, result);
+    Ok(())
+}
+
+fn change_quiet<B: Bus, S: Size, O: Unary>(cpu: &mut Vcpu<B>, op: &Op<B>) -> Exec {
+    let mut unseen = cpu.lazy;
+    let result = O::apply::<S>(&mut unseen, S::get(cpu, op.reg));
+    S::set(cpu, op.reg, result);
+    Ok(())
 }
 
 fn compare<B: Bus, S: Size, O: Binary, D: Place, R: Place>(cpu: &mut Vcpu<B>, op: &Op<B>) -> Exec {

@@ -69,6 +69,12 @@ pub fn select<B: Bus>(form: &Decoded, op: &mut Op<B>) -> Option<Handler<B>> {
     Some(handler)
 }
 
+/// The handler of a conditional jump that is not the last instruction of its block: it leaves the block when
+/// the jump is taken ([`Fault::BRANCH`]) and has no effect else.
+pub fn select_side_exit<B: Bus>(form: &Decoded) -> Option<Handler<B>> {
+    Some(by_condition!(form.jump_condition()?, side_exit))
+}
+
 fn is_far(form: &Decoded) -> bool {
     let instruction = &form.instruction;
     instruction.is_jmp_far()
@@ -122,6 +128,10 @@ fn jump<B: Bus, S: Size>(cpu: &mut Vcpu<B>, op: &Op<B>) -> Exec {
 
 fn jump_if<B: Bus, const CONDITION: u8, S: Size>(cpu: &mut Vcpu<B>, op: &Op<B>) -> Exec {
     if holds::<CONDITION>(cpu.lazy) { jump_relative::<B, S>(cpu, op) } else { Ok(()) }
+}
+
+fn side_exit<B: Bus, const CONDITION: u8>(cpu: &mut Vcpu<B>, _op: &Op<B>) -> Exec {
+    if holds::<CONDITION>(cpu.lazy) { Err(Fault::BRANCH) } else { Ok(()) }
 }
 
 fn jump_if_zero_count<B: Bus, S: Size, C: Size>(cpu: &mut Vcpu<B>, op: &Op<B>) -> Exec {

@@ -102,7 +102,7 @@ fn output_string<B: Bus, S: Size, A: Size>(cpu: &mut Vcpu<B>, op: &Op<B>) -> Exe
 /// Elements from `offset` on that a burst may move: forwards, not past the page or the address size.
 fn burst<B: Bus, S: Size, A: Size>(cpu: &Vcpu<B>, segment: Seg, offset: u32, count: u32) -> u32 {
     let backwards_or_stepping = cpu.state.eflags & (eflags::DF | eflags::TF) != 0;
-    if backwards_or_stepping || cpu.breakpoints_enabled() {
+    if backwards_or_stepping || cpu.data_is_watched() {
         return 1;
     }
     let linear = cpu.state.segment(segment).base().wrapping_add(offset);
@@ -128,14 +128,13 @@ fn input_repeated<B: Bus, S: Size, A: Size>(cpu: &mut Vcpu<B>, op: &Op<B>) -> Ex
         let mut data = [0; BURST];
         let bytes = (elements * size) as usize;
         let Some(data) = data.get_mut(..bytes) else { return Ok(()) };
-        cpu.bus.read_port_string(port, S::WIDTH, data);
+        cpu.port_read_string(port, S::WIDTH, data);
         for (i, chunk) in data.chunks_exact(size as usize).enumerate() {
             let value = chunk.iter().rev().fold(0, |value, byte| value << 8 | u32::from(*byte));
             S::store(cpu, Seg::Es, target.wrapping_add(i as u32 * size), value)?;
         }
         advance::<B, S, A>(cpu, EDI, elements);
         A::set(cpu, ECX, count - elements);
-        cpu.sync_map();
     }
     // The engine polls for interrupts and comes back.
     if A::get(cpu, ECX) != 0 {
@@ -165,10 +164,9 @@ fn output_repeated<B: Bus, S: Size, A: Size>(cpu: &mut Vcpu<B>, op: &Op<B>) -> E
             let value = S::load(cpu, op.segment, source.wrapping_add(i as u32 * size))?;
             chunk.copy_from_slice(&value.to_le_bytes()[..size as usize]);
         }
-        cpu.bus.write_port_string(port, S::WIDTH, data);
+        cpu.port_write_string(port, S::WIDTH, data);
         advance::<B, S, A>(cpu, ESI, elements);
         A::set(cpu, ECX, count - elements);
-        cpu.sync_map();
     }
     if A::get(cpu, ECX) != 0 {
         again(cpu, op);

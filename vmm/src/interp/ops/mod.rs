@@ -11,6 +11,7 @@ pub mod io;
 pub mod mov;
 pub mod muldiv;
 pub mod shift;
+mod simd;
 pub mod stack;
 pub mod string;
 pub mod system;
@@ -29,17 +30,24 @@ pub fn select<B: Bus>(form: &Decoded, op: &mut Op<B>) -> Handler<B> {
         .or_else(|| stack::select(form, op))
         .or_else(|| shift::select(form))
         .or_else(|| muldiv::select(form))
+        // Before the string instructions: MOVSD and CMPSD are names of both.
+        .or_else(|| simd::select(form, op))
         .or_else(|| string::select(form, op))
         .or_else(|| bits::select(form))
         .or_else(|| flag::select(form, op))
         .or_else(|| bcd::select(form))
         .or_else(|| io::select(form, op))
         .or_else(|| system::select(form, op))
-        .or_else(|| fpu::select(form))
+        .or_else(|| fpu::select(form, op))
         .unwrap_or_else(|| {
             op.ends = Ends::Full;
             undefined
         })
+}
+
+/// The handler that does the same but computes no flags, where there is one.
+pub fn select_quiet<B: Bus>(form: &Decoded) -> Option<Handler<B>> {
+    alu::select_quiet(form).or_else(|| shift::select_quiet(form))
 }
 
 /// An opcode that a Pentium II does not have, or one that may not have its LOCK prefix.

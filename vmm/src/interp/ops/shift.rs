@@ -27,6 +27,21 @@ pub fn select<B: Bus>(form: &Decoded) -> Option<Handler<B>> {
     })
 }
 
+/// The handler that computes no flags, of a shift of a register by a constant.
+pub fn select_quiet<B: Bus>(form: &Decoded) -> Option<Handler<B>> {
+    if form.kinds[0] != Kind::Register || form.kinds[1] != Kind::Immediate {
+        return None;
+    }
+    Some(match form.mnemonic {
+        Mnemonic::Shl | Mnemonic::Sal => by_size!(form.size, shift_quiet, Shl),
+        Mnemonic::Shr => by_size!(form.size, shift_quiet, Shr),
+        Mnemonic::Sar => by_size!(form.size, shift_quiet, Sar),
+        Mnemonic::Rol => by_size!(form.size, shift_quiet, Rol),
+        Mnemonic::Ror => by_size!(form.size, shift_quiet, Ror),
+        _ => return None,
+    })
+}
+
 fn single<B: Bus, O: Shift>(form: &Decoded) -> Handler<B> {
     match (form.kinds[0], form.kinds[1]) {
         (Kind::Memory, Kind::Immediate) => by_size!(form.size, shift, O, Mem, Imm),
@@ -84,6 +99,14 @@ fn shift<B: Bus, S: Size, O: Shift, D: Target, C: Place>(cpu: &mut Vcpu<B>, op: 
             if count == 0 { value } else { O::apply::<S>(&mut cpu.lazy, value, count) }
         },
     )
+}
+
+/// For counts that are not zero modulo 32.
+fn shift_quiet<B: Bus, S: Size, O: Shift>(cpu: &mut Vcpu<B>, op: &Op<B>) -> Exec {
+    let mut unseen = cpu.lazy;
+    let result = O::apply::<S>(&mut unseen, S::get(cpu, op.reg), op.imm & COUNT_MASK);
+    S::set(cpu, op.reg, result);
+    Ok(())
 }
 
 fn shift_double<B: Bus, S: Size, O: DoubleShift, D: Target, C: Place>(cpu: &mut Vcpu<B>, op: &Op<B>) -> Exec {

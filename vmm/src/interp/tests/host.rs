@@ -31,10 +31,10 @@ struct Frame {
 }
 
 /// A page that can be executed.
-struct CodePage(*mut u8);
+pub(super) struct CodePage(*mut u8);
 
 impl CodePage {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         // SAFETY: an anonymous private mapping at an address of the kernel's choice aliases nothing.
         let page = unsafe {
             libc::mmap(
@@ -48,6 +48,25 @@ impl CodePage {
         };
         assert_ne!(page, libc::MAP_FAILED);
         CodePage(page.cast())
+    }
+
+    /// Runs `code` with a pointer to `frame` in RDI.
+    ///
+    /// # Safety
+    /// `code` must be a function of the C calling convention that may be called with `frame`.
+    pub(super) unsafe fn call(&self, code: &[u8], frame: *mut c_void) {
+        assert!(code.len() <= 4096);
+        // SAFETY: the page holds 4096 bytes and can be executed; the caller vouches for the rest.
+        unsafe {
+            std::ptr::copy_nonoverlapping(code.as_ptr(), self.0, code.len());
+            let function: extern "C" fn(*mut c_void) = std::mem::transmute(self.0);
+            function(frame);
+        }
+    }
+
+    /// Where it is, for code that another module writes.
+    pub(super) fn as_ptr(&self) -> *mut u8 {
+        self.0
     }
 
     /// Runs one instruction on a machine.
@@ -72,23 +91,19 @@ impl CodePage {
             0x5d, 0x5b, 0xc3, // pop rbp; pop rbx; ret
         ]);
         let mut frame = Frame { machine: *machine, above: 0 };
-        // SAFETY: the page holds 4096 bytes; the code written is a complete function of the C calling
-        // convention that saves what it must, touches only `frame`, and whose middle is a register
-        // instruction that does not fault (the interpreter has executed it).
-        unsafe {
-            std::ptr::copy_nonoverlapping(code.as_ptr(), self.0, code.len());
-            let function: extern "C" fn(*mut c_void) = std::mem::transmute(self.0);
-            function((&raw mut frame).cast());
-        }
+        // SAFETY: the code is a complete function of the C calling convention that saves what it must, touches
+        // only `frame`, and whose middle is a register instruction that does not fault (the
+        // interpreter has executed it).
+        unsafe { self.call(&code, (&raw mut frame).cast()) };
         *machine = frame.machine;
     }
 }
 
 /// xorshift: the same sequence every time.
-struct Random(u64);
+pub(super) struct Random(pub(super) u64);
 
 impl Random {
-    fn next(&mut self) -> u32 {
+    pub(super) fn next(&mut self) -> u32 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;

@@ -49,8 +49,8 @@ fn opcodes_of_other_processors_are_undefined() {
         ("mov tr", &[0x0f, 0x24, 0xc0]),
         ("arpl in real mode", &[0x63, 0xc0]),
         ("sldt in real mode", &[0x0f, 0x00, 0xc0]),
-        ("paddd", &[0x0f, 0xfe, 0xc1]),
-        ("addps", &[0x0f, 0x58, 0xc1]),
+        ("paddd of XMM registers", &[0x66, 0x0f, 0xfe, 0xc1]),
+        ("addps without CR4.OSFXSR", &[0x0f, 0x58, 0xc1]),
     ];
     for (name, code) in undefined {
         assert!(is_undefined(code), "{name}");

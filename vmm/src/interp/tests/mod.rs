@@ -1,11 +1,18 @@
 //! Tests of the engine: blocks, faults, traps, self-modifying code. What single instructions compute is
 //! tested against silicon: `vmm/tests/vectors_286.rs` and `host.rs`.
 
+mod debugger;
 mod engine;
+mod fpu;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod fpu_host;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod host;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod host_simd;
 mod instructions;
 mod random;
+mod simd;
 
 use super::{Exit, Interp};
 use crate::cpu::Vcpu;
@@ -80,3 +87,8 @@ fn assemble(bits: u32, write: impl FnOnce(&mut CodeAssembler) -> Result<(), iced
     write(&mut assembler).unwrap();
     assembler.assemble(u64::from(CODE)).unwrap()
 }
+
+#[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
+#[test]
+#[ignore = "instructions are compared with the host's processor on x86-64 Linux only"]
+fn instructions_agree_with_the_host() {}
