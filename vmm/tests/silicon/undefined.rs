@@ -2,6 +2,7 @@
 //! decided here.
 
 use iced_x86::{Code, Instruction, Mnemonic, OpKind, Register};
+use vmm::cpu::fpu::fsw;
 use vmm::cpu::registers::eflags::{AF, ARITHMETIC, CF, OF, PF, SF, ZF};
 use vmm::cpu::registers::vector;
 
@@ -75,6 +76,8 @@ pub enum Partial {
     Registers,
     /// Instructions with an MMX and a memory or XMM operand: whether TOP and tags have been reset.
     X87,
+    /// Operands of several parts: which of them faults first, so the address in CR2.
+    Address,
     /// CMPS: which of two operands is read first, so which exception is raised when both fault.
     Which,
 }
@@ -85,6 +88,7 @@ impl Partial {
         match self {
             Partial::Registers => "POPA that faults may have loaded registers",
             Partial::X87 => "MMX instructions of SSE that fault may have reset TOP and tags",
+            Partial::Address => "x87 operands of several parts may fault on any part",
             Partial::Which => "CMPS with two bad operands may fault on either",
         }
     }
@@ -100,6 +104,15 @@ pub fn partial(code: Code) -> Option<Partial> {
         | Mnemonic::Cvttpd2pi
         | Mnemonic::Cvtpi2ps
         | Mnemonic::Maskmovq => Some(Partial::X87),
+        Mnemonic::Fnstenv
+        | Mnemonic::Fldenv
+        | Mnemonic::Fnsave
+        | Mnemonic::Frstor
+        | Mnemonic::Fxsave
+        | Mnemonic::Fxrstor
+        | Mnemonic::Fbld
+        | Mnemonic::Fbstp => Some(Partial::Address),
+        _ if matches!(code, Code::Fld_m80fp | Code::Fstp_m80fp) => Some(Partial::Address),
         Mnemonic::Cmpsb | Mnemonic::Cmpsw => Some(Partial::Which),
         Mnemonic::Cmpsd if code == Code::Cmpsd_m32_m32 => Some(Partial::Which),
         _ => None,
@@ -127,3 +140,19 @@ pub fn optional(code: Code, number: u8) -> Option<&'static str> {
 
 /// See [`optional`].
 pub const CVTPI2PS: &str = "CVTPI2PS of memory does nothing to x87 on AMD";
+
+/// Condition codes that may differ: all of those of FCOM and its like only when it was invalid, and that unmasked.
+pub fn conditions(mnemonic: Mnemonic) -> u16 {
+    use Mnemonic::*;
+    match mnemonic {
+        Fcomi | Fcomip | Fucomi | Fucomip => fsw::C1,
+        Fcmovb | Fcmovbe | Fcmove | Fcmovu | Fcmovnb | Fcmovnbe | Fcmovne | Fcmovnu => fsw::C1,
+        Fcom | Fcomp | Fcompp | Fucom | Fucomp | Fucompp | Ficom | Ficomp | Ftst => {
+            fsw::CONDITIONS & !fsw::C1
+        }
+        _ => 0,
+    }
+}
+
+/// See [`conditions`].
+pub const CONDITIONS: &str = "FCOMI and FCMOV clear C1 on Intel only, invalid FCOM keeps its codes there";

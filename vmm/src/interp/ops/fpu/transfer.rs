@@ -86,6 +86,8 @@ trait Source: 'static {
 trait Destination: 'static {
     /// As it is in memory.
     type Raw: Copy;
+    /// How many bytes it has there.
+    const BYTES: u32;
     /// What is stored for an empty register.
     const INDEFINITE: Self::Raw;
 
@@ -117,6 +119,7 @@ macro_rules! memory_format {
 
         impl Destination for $name {
             type Raw = $raw;
+            const BYTES: u32 = size_of::<$raw>() as u32;
             const INDEFINITE: $raw = $indefinite;
 
             #[inline(always)]
@@ -214,6 +217,7 @@ impl Source for Decimal {
 
 impl Destination for Decimal {
     type Raw = F80;
+    const BYTES: u32 = EXTENDED_BYTES;
     const INDEFINITE: F80 = F80 { significand: 0xc000_0000_0000_0000, sign_exponent: 0xffff };
 
     fn convert(env: &mut Env, value: F80) -> F80 {
@@ -227,6 +231,7 @@ impl Destination for Decimal {
 
 impl Destination for Extended {
     type Raw = F80;
+    const BYTES: u32 = EXTENDED_BYTES;
     const INDEFINITE: F80 = F80::INDEFINITE;
 
     fn convert(_env: &mut Env, value: F80) -> F80 {
@@ -307,6 +312,8 @@ fn store<B: Bus, D: Destination, const POPS: u8>(cpu: &mut Vcpu<B>, op: &Op<B>) 
     if fpu.is_empty(0) {
         if env.unmasked & exception::IE == 0 {
             D::write(cpu, op.segment, offset, D::INDEFINITE)?;
+        } else {
+            cpu.probe_write(op.segment, offset, D::BYTES)?;
         }
         note_operand(cpu, op, offset);
         if underflow(cpu) {
@@ -319,6 +326,9 @@ fn store<B: Bus, D: Destination, const POPS: u8>(cpu: &mut Vcpu<B>, op: &Op<B>) 
     if stored {
         // When this faults, nothing has happened.
         D::write(cpu, op.segment, offset, raw)?;
+    } else {
+        // Even where nothing is to be written, a page fault goes before a pending exception.
+        cpu.probe_write(op.segment, offset, D::BYTES)?;
     }
     note_operand(cpu, op, offset);
     complete(cpu, &env);
@@ -389,7 +399,6 @@ fn move_if<B: Bus, const CONDITION: u8>(cpu: &mut Vcpu<B>, op: &Op<B>) -> Exec {
         }
         return Ok(());
     }
-    set_c1(&mut cpu.state.fpu, false);
     if holds::<CONDITION>(cpu.lazy) {
         cpu.state.fpu.set_st(0, value);
     }
