@@ -194,11 +194,15 @@ pub fn read_extended<B: Bus>(cpu: &mut Vcpu<B>, segment: Seg, offset: u32) -> Ex
     Ok(F80 { significand, sign_exponent })
 }
 
+/// Checks that an operand of `bytes` can be written. Extended ones are aligned as their lower part.
+fn probe<B: Bus>(cpu: &mut Vcpu<B>, segment: Seg, offset: u32, bytes: u32) -> Exec {
+    cpu.probe_write(segment, offset, bytes)?;
+    if bytes == EXTENDED_BYTES { cpu.probe_write(segment, offset, UPPER) } else { Ok(()) }
+}
+
 /// Writes an extended value: all of it or, when it faults, nothing.
 pub fn write_extended<B: Bus>(cpu: &mut Vcpu<B>, segment: Seg, offset: u32, value: F80) -> Exec {
-    cpu.probe_write(segment, offset, EXTENDED_BYTES)?;
-    // Alignment is that of the parts.
-    cpu.probe_write(segment, offset, UPPER)?;
+    probe(cpu, segment, offset, EXTENDED_BYTES)?;
     cpu.write_u16(segment, offset.wrapping_add(UPPER), value.sign_exponent)?;
     cpu.write_u64(segment, offset, value.significand)
 }
@@ -313,7 +317,7 @@ fn store<B: Bus, D: Destination, const POPS: u8>(cpu: &mut Vcpu<B>, op: &Op<B>) 
         if env.unmasked & exception::IE == 0 {
             D::write(cpu, op.segment, offset, D::INDEFINITE)?;
         } else {
-            cpu.probe_write(op.segment, offset, D::BYTES)?;
+            probe(cpu, op.segment, offset, D::BYTES)?;
         }
         note_operand(cpu, op, offset);
         if underflow(cpu) {
@@ -328,7 +332,7 @@ fn store<B: Bus, D: Destination, const POPS: u8>(cpu: &mut Vcpu<B>, op: &Op<B>) 
         D::write(cpu, op.segment, offset, raw)?;
     } else {
         // Even where nothing is to be written, a page fault goes before a pending exception.
-        cpu.probe_write(op.segment, offset, D::BYTES)?;
+        probe(cpu, op.segment, offset, D::BYTES)?;
     }
     note_operand(cpu, op, offset);
     complete(cpu, &env);
