@@ -1,7 +1,7 @@
 //! A small assembler front end over [`CodeAssembler`]: named labels, a data area, and tables of
 //! code addresses, so that the modules beside this one read like an assembler listing.
 
-use iced_x86::code_asm::{AsmMemoryOperand, CodeAssembler, CodeLabel, al, dx};
+use iced_x86::code_asm::{AsmMemoryOperand, AsmRegister32, CodeAssembler, CodeLabel, al, dx};
 use iced_x86::{BlockEncoderOptions, IcedError};
 use std::collections::HashMap;
 use std::ops::{Deref, DerefMut};
@@ -17,13 +17,13 @@ macro_rules! asm {
 }
 pub(crate) use asm;
 
-/// A 16-bit program under construction: code from one fixed offset, data from another.
+/// A program under construction: code from one fixed offset, data from another.
 ///
 /// Data comes at offsets known at once; addresses of code are filled into data tables at the end.
 pub struct Asm {
     code: CodeAssembler,
-    code_at: u16,
-    data_at: u16,
+    code_at: u32,
+    data_at: u32,
     data: Vec<u8>,
     labels: HashMap<String, CodeLabel>,
     bound: Vec<String>,
@@ -57,10 +57,19 @@ macro_rules! branches {
 }
 
 impl Asm {
-    /// A program whose code is assembled for offset `code_at` and whose data lies at `data_at`.
+    /// A 16-bit program whose code is assembled for offset `code_at` and whose data lies at `data_at`.
     pub fn new(code_at: u16, data_at: u16) -> AsmResult<Self> {
+        Self::with_bits(16, code_at.into(), data_at.into())
+    }
+
+    /// The same of 32-bit code.
+    pub fn wide(code_at: u32, data_at: u32) -> AsmResult<Self> {
+        Self::with_bits(32, code_at, data_at)
+    }
+
+    fn with_bits(bits: u32, code_at: u32, data_at: u32) -> AsmResult<Self> {
         Ok(Self {
-            code: CodeAssembler::new(16)?,
+            code: CodeAssembler::new(bits)?,
             code_at,
             data_at,
             data: Vec::new(),
@@ -100,7 +109,7 @@ impl Asm {
 
     /// Places `bytes` in the data area; returns their offset.
     pub fn bytes(&mut self, bytes: &[u8]) -> i32 {
-        let offset = usize::from(self.data_at) + self.data.len();
+        let offset = self.data_at as usize + self.data.len();
         self.data.extend_from_slice(bytes);
         offset as i32
     }
@@ -112,17 +121,28 @@ impl Asm {
         self.bytes(&bytes)
     }
 
+    /// Bytes of an address.
+    fn word(&self) -> usize {
+        self.code.bitness() as usize / 8
+    }
+
     /// Places a table of the addresses of `labels` in the data area.
     pub fn table(&mut self, labels: &[&str]) -> i32 {
+        let word = self.word();
         for (index, label) in labels.iter().enumerate() {
             let name = self.full_name(label);
-            self.fixups.push((self.data.len() + 2 * index, name));
+            self.fixups.push((self.data.len() + word * index, name));
         }
-        self.bytes(&vec![0; 2 * labels.len()])
+        self.bytes(&vec![0; word * labels.len()])
     }
 
     /// CALL through a near pointer in memory.
     pub fn call_through(&mut self, pointer: AsmMemoryOperand) -> AsmResult {
+        Ok(self.code.call(pointer)?)
+    }
+
+    /// CALL through a register.
+    pub fn call_through_register(&mut self, pointer: AsmRegister32) -> AsmResult {
         Ok(self.code.call(pointer)?)
     }
 
@@ -179,6 +199,11 @@ impl Asm {
         Ok(self.code.rep().movsw()?)
     }
 
+    /// REP MOVSD.
+    pub fn rep_movsd(&mut self) -> AsmResult {
+        Ok(self.code.rep().movsd()?)
+    }
+
     /// REP OUTSB.
     pub fn rep_outsb(&mut self) -> AsmResult {
         Ok(self.code.rep().outsb()?)
@@ -187,7 +212,14 @@ impl Asm {
     /// Assembles everything into an image of `size` bytes that starts at offset `origin`.
     ///
     /// Returns the image and where `entry` ended up.
-    pub fn finish(mut self, origin: u16, size: usize, entry: &str) -> AsmResult<(Vec<u8>, u16)> {
+    pub fn finish(self, origin: u16, size: usize, entry: &str) -> AsmResult<(Vec<u8>, u16)> {
+        let (image, addresses) = self.finish_all(origin.into(), size)?;
+        let entry = addresses.get(entry).ok_or_else(|| format!("no label {entry}"))?;
+        Ok((image, u16::try_from(*entry)?))
+    }
+
+    /// The same with the addresses of all labels.
+    pub fn finish_all(mut self, origin: u32, size: usize) -> AsmResult<(Vec<u8>, HashMap<String, u32>)> {
         let mut missing: Vec<_> = self.labels.keys().filter(|name| !self.bound.contains(name)).collect();
         missing.sort();
         if !missing.is_empty() {
@@ -196,17 +228,22 @@ impl Asm {
         let result = self
             .code
             .assemble_options(self.code_at.into(), BlockEncoderOptions::RETURN_NEW_INSTRUCTION_OFFSETS)?;
-        let address = |name: &str| -> AsmResult<u16> {
-            let label = self.labels.get(name).ok_or_else(|| format!("no label {name}"))?;
-            Ok(u16::try_from(result.label_ip(label)?)?)
-        };
+        let word = self.word();
+        let mut addresses = HashMap::new();
+        for (name, label) in &self.labels {
+            addresses.insert(name.clone(), u32::try_from(result.label_ip(label)?)?);
+        }
         for (offset, name) in &self.fixups {
-            self.data[*offset..offset + 2].copy_from_slice(&address(name)?.to_le_bytes());
+            let address = addresses.get(name).ok_or_else(|| format!("no label {name}"))?;
+            if word == 2 && u16::try_from(*address).is_err() {
+                return Err(format!("{name} is beyond 64 KiB").into());
+            }
+            self.data[*offset..offset + word].copy_from_slice(&address.to_le_bytes()[..word]);
         }
         let code = &result.inner.code_buffer;
-        let code_range = usize::from(self.code_at - origin)..usize::from(self.code_at - origin) + code.len();
-        let data_range =
-            usize::from(self.data_at - origin)..usize::from(self.data_at - origin) + self.data.len();
+        let place = |at: u32, len: usize| (at - origin) as usize..(at - origin) as usize + len;
+        let code_range = place(self.code_at, code.len());
+        let data_range = place(self.data_at, self.data.len());
         if code_range.end > size || data_range.end > size {
             return Err(
                 format!("does not fit {size} bytes: code {code_range:x?}, data {data_range:x?}").into()
@@ -218,6 +255,6 @@ impl Asm {
         let mut image = vec![0; size];
         image[code_range].copy_from_slice(code);
         image[data_range].copy_from_slice(&self.data);
-        Ok((image, address(entry)?))
+        Ok((image, addresses))
     }
 }

@@ -9,9 +9,9 @@ use super::loader;
 use super::memory::*;
 use iced_x86::code_asm::*;
 
-const SECTOR: usize = 512;
+pub const SECTOR: usize = 512;
 /// Sectors before the first FAT: the boot sector and the second stage.
-const RESERVED_SECTORS: usize = 6;
+pub const RESERVED_SECTORS: usize = 6;
 const STAGE_SECTORS: usize = RESERVED_SECTORS - 1;
 const FAT_SECTORS: usize = 9;
 /// Media byte of a 1.44 MB floppy.
@@ -80,7 +80,7 @@ fn boot_sector(label: &[u8; 11]) -> AsmResult<Vec<u8>> {
 }
 
 /// Boot sector, second stage and FATs: the head of an image that is empty from there on.
-fn image(label: &[u8; 11], stage: fn(&mut Asm) -> AsmResult) -> AsmResult<Vec<u8>> {
+pub fn image(label: &[u8; 11], stage: impl FnOnce(&mut Asm) -> AsmResult) -> AsmResult<Vec<u8>> {
     let origin = SECOND_STAGE as u16;
     let mut a = Asm::new(origin, origin + STAGE_DATA)?;
     stage(&mut a)?;

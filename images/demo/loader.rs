@@ -56,9 +56,6 @@ pub fn emit(a: &mut Asm) -> AsmResult {
     let parameters = a.bytes(&[0; PARAMETERS_BYTES]);
     let (first, setup, rest, command_line) = (parameters, parameters + 2, parameters + 4, parameters + 6);
     let loading = a.text("Loading the kernel");
-    let descriptors = a.bytes(&DESCRIPTORS);
-    let unreadable = a.text("\nFloppy read error\n");
-    let immovable = a.text("\nThis BIOS cannot move memory (INT 15h, 87h)\n");
     asm! { a;
         at("stage");
         mov(si, loading); call("bench.text");
@@ -77,7 +74,17 @@ pub fn emit(a: &mut Asm) -> AsmResult {
         mov(dword_ptr(COMMAND_LINE_FIELD), SETUP + COMMAND_LINE_OFFSET);
         mov(fs, ax); mov(gs, ax); mov(ss, ax); mov(sp, HEAP_END);
         jmp_far(SETUP_ENTRY_SEGMENT, 0);
+    }
+    reading(a)
+}
 
+/// Emits `loader.load` and what it needs: reads BP sectors, from the one on whose number is at `TSC_START`, to
+/// the linear address EDI.
+pub fn reading(a: &mut Asm) -> AsmResult {
+    let descriptors = a.bytes(&DESCRIPTORS);
+    let unreadable = a.text("\nFloppy read error\n");
+    let immovable = a.text("\nThis BIOS cannot move memory (INT 15h, 87h)\n");
+    asm! { a;
         // BP sectors from the one remembered on, to the address EDI.
         at("loader.load");
         test(bp, bp); jz(".end");

@@ -7,15 +7,15 @@
 #![allow(missing_docs, reason = "register names document themselves")]
 
 pub mod asm;
-mod bench;
+pub mod bench;
 mod bios;
-mod chips;
-mod floppies;
+pub mod chips;
+pub mod floppies;
 mod font;
 mod guest;
 mod interrupt;
-mod loader;
-mod memory;
+pub mod loader;
+pub mod memory;
 mod screen;
 
 use asm::{Asm, AsmResult};

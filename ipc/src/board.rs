@@ -282,6 +282,12 @@ impl Board {
         }
     }
 
+    /// Changes how host time is read. For the launcher only.
+    pub fn renew_clock(&self, line: crate::host_clock::Line) {
+        self.clock.begin_renewal(line);
+        self.thaw(crate::clock::Freeze::Renewal);
+    }
+
     /// Notes that process `slot` is about to sleep with a timer armed that does not move, as the
     /// clock stands still. Look at [`SharedClock::changes`] after this once more.
     pub fn sleeps_frozen(&self, slot: usize) {

@@ -8,7 +8,11 @@
 //! first the word says that the clock is to stop, then whoever sees that (the stopper, another
 //! writer, a reader) fixes the moment. All host times read before the first step are earlier
 //! than any read after it, so time never goes back.
+//!
+//! Host time is read off the processor's time-stamp counter where the launcher says how
+//! ([`SharedClock::renew`]), which costs half of what reading CLOCK_MONOTONIC does.
 
+use crate::host_clock::{Line, RATE_SHIFT, host_nanos, ticks};
 use crate::sync::{AtomicU64, Ordering};
 use crate::time::VirtualTime;
 
@@ -26,35 +30,42 @@ pub enum Freeze {
     DeviceGone = 1 << 3,
     /// A debugger has stopped the guest.
     Debugger = 1 << 4,
+    /// The launcher changes how host time is read.
+    Renewal = 1 << 5,
 }
 
 /// All freezers.
-const FREEZERS: u64 = 0x1f;
+const FREEZERS: u64 = 0x3f;
 /// The clock is to stop, but the moment is not fixed yet: the value still is that of a running clock.
-const STOPPING: u64 = 1 << 5;
-const VALUE_SHIFT: u32 = 6;
-/// Nanoseconds that the value holds, modulo: 9 years.
+const STOPPING: u64 = 1 << 6;
+const VALUE_SHIFT: u32 = 7;
+/// Nanoseconds that the value holds, modulo: 4 years.
 const VALUE_MASK: u64 = u64::MAX >> VALUE_SHIFT;
 
 /// The clock. See [`SharedClock::initialise`].
 #[repr(C, align(64))]
 pub struct SharedClock {
-    /// Bits 0-4: freezers. Bit 5: [`STOPPING`]. Bits 6-63: while it runs or is stopping, host time
-    /// (ns of CLOCK_MONOTONIC) minus virtual time; while it stands still, virtual time.
+    /// Bits 0-5: freezers. Bit 6: [`STOPPING`]. Bits 7-63: while it runs or is stopping, host time
+    /// (ns) minus virtual time; while it stands still, virtual time.
     word: AtomicU64,
+    /// Host nanoseconds per tick of the time-stamp counter, over [`RATE_SHIFT`]; 0 while host time is
+    /// CLOCK_MONOTONIC. This and what follows change only while [`Freeze::Renewal`] is set.
+    rate: AtomicU64,
+    /// The counter at a known moment.
+    from_ticks: AtomicU64,
+    /// Host time then.
+    from_host: AtomicU64,
+    /// Ticks after the moment for which the rate holds; later, CLOCK_MONOTONIC is read.
+    valid_ticks: AtomicU64,
+    /// Host time minus CLOCK_MONOTONIC.
+    host_ahead: AtomicU64,
 }
 
-/// Host time in nanoseconds: CLOCK_MONOTONIC, the same in all processes.
-#[inline]
-pub fn host_nanos() -> u64 {
-    #[cfg(loom)]
-    return model::host_nanos();
-    #[cfg(not(loom))]
-    {
-        let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
-        now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
-    }
-}
+const _: () = assert!(size_of::<SharedClock>() == 64 || cfg!(loom));
+
+/// What host time jumps ahead at a renewal. It changes nothing in virtual time, and makes sure that no
+/// word after a renewal is one from before.
+const RENEWAL_JUMP: u64 = 1000;
 
 /// `host` minus the value of `word`: the virtual time of a running clock, or the offset of one
 /// that goes on.
@@ -75,7 +86,7 @@ impl SharedClock {
             } else if word & FREEZERS != 0 {
                 return VirtualTime(word >> VALUE_SHIFT);
             } else {
-                let host = host_nanos();
+                let host = self.host();
                 // The clock may have stopped between the two looks, and then `host` is too late.
                 crate::sync::fence(Ordering::Acquire);
                 let again = self.word.load(Ordering::Relaxed);
@@ -84,6 +95,55 @@ impl SharedClock {
                 }
                 word = again;
             }
+        }
+    }
+
+    /// Host time in nanoseconds, as this clock counts it.
+    ///
+    /// Only of use when the word is the same before and after: otherwise what it is computed from
+    /// may have been changed meanwhile.
+    #[inline]
+    fn host(&self) -> u64 {
+        let rate = self.rate.load(Ordering::Relaxed);
+        if rate == 0 {
+            return self.slow_host(0);
+        }
+        let passed = ticks().wrapping_sub(self.from_ticks.load(Ordering::Relaxed));
+        let valid = self.valid_ticks.load(Ordering::Relaxed);
+        if passed >= valid {
+            // Never earlier than what was read while the line was valid.
+            return self.slow_host(self.on_line(rate, valid));
+        }
+        self.on_line(rate, passed)
+    }
+
+    #[inline]
+    fn on_line(&self, rate: u64, passed: u64) -> u64 {
+        let nanos = (u128::from(passed) * u128::from(rate)) >> RATE_SHIFT;
+        self.from_host.load(Ordering::Relaxed).wrapping_add(nanos as u64)
+    }
+
+    #[cold]
+    fn slow_host(&self, earliest: u64) -> u64 {
+        host_nanos().wrapping_add(self.host_ahead.load(Ordering::Relaxed)).max(earliest)
+    }
+
+    /// Reads host time as `line` says from now on. For the launcher only. The clock stands still for the
+    /// moment that this takes; use [`crate::board::Board::renew_clock`], which wakes whom that concerns.
+    pub(crate) fn begin_renewal(&self, line: Line) {
+        self.freeze(Freeze::Renewal);
+        // The line starts where this clock's host time is, not where CLOCK_MONOTONIC is: words from before
+        // never come again, as host time gets ahead at every renewal while virtual time stands still.
+        let host = self.host().wrapping_add(RENEWAL_JUMP);
+        self.rate.store(line.rate, Ordering::Relaxed);
+        self.from_ticks.store(line.from.ticks, Ordering::Relaxed);
+        self.from_host.store(host, Ordering::Relaxed);
+        self.valid_ticks.store(line.valid, Ordering::Relaxed);
+        self.host_ahead.store(host.wrapping_sub(line.from.nanos), Ordering::Relaxed);
+        // Time goes on a little, so that who was about to change a clock that stood still looks again.
+        let mut word = self.word.load(Ordering::Acquire);
+        while let Err(found) = self.exchange(word, word.wrapping_add(1 << VALUE_SHIFT)) {
+            word = found;
         }
     }
 
@@ -145,7 +205,7 @@ impl SharedClock {
             let new = if word & FREEZERS == 0 {
                 return;
             } else if freezers == 0 {
-                difference(host_nanos(), word) << VALUE_SHIFT
+                difference(self.host(), word) << VALUE_SHIFT
             } else {
                 word & !FREEZERS | freezers
             };
@@ -161,7 +221,7 @@ impl SharedClock {
     fn settle(&self, word: u64) -> u64 {
         // Everything that was read from the running clock is earlier than this.
         crate::sync::fence(Ordering::SeqCst);
-        let new = difference(host_nanos(), word) << VALUE_SHIFT | word & FREEZERS;
+        let new = difference(self.host(), word) << VALUE_SHIFT | word & FREEZERS;
         self.exchange(word, new).unwrap_or_else(|found| found)
     }
 
@@ -170,12 +230,45 @@ impl SharedClock {
     }
 }
 
+#[cfg(test)]
+impl SharedClock {
+    fn zero() -> Self {
+        let zero = || AtomicU64::new(0);
+        Self {
+            word: zero(),
+            rate: zero(),
+            from_ticks: zero(),
+            from_host: zero(),
+            valid_ticks: zero(),
+            host_ahead: zero(),
+        }
+    }
+
+    fn renew(&self, line: Line) {
+        self.begin_renewal(line);
+        self.thaw(Freeze::Renewal);
+    }
+}
+
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
+    use crate::host_clock::{Keeper, Pair, usable};
+    use std::time::{Duration, Instant};
+
+    /// The line of this machine, or a visible skip.
+    fn line() -> Option<Line> {
+        if !usable() {
+            eprintln!("skipped: no time-stamp counter that can be trusted on this machine");
+            return None;
+        }
+        let mut keeper = Keeper::new();
+        std::thread::sleep(Duration::from_millis(30));
+        keeper.line()
+    }
 
     fn clock() -> SharedClock {
-        let clock = SharedClock { word: AtomicU64::new(0) };
+        let clock = SharedClock::zero();
         clock.initialise(Freeze::Paused);
         clock
     }
@@ -185,12 +278,12 @@ mod tests {
         let clock = clock();
         assert_eq!(clock.now(), VirtualTime(0));
         clock.thaw(Freeze::Paused);
-        std::thread::sleep(std::time::Duration::from_millis(2));
+        std::thread::sleep(Duration::from_millis(2));
         clock.freeze(Freeze::DeviceWait);
         clock.freeze(Freeze::Paused);
         let stopped = clock.now();
         assert!(stopped.0 >= 2_000_000);
-        std::thread::sleep(std::time::Duration::from_millis(20));
+        std::thread::sleep(Duration::from_millis(20));
         clock.thaw(Freeze::DeviceWait);
         assert_eq!(clock.now(), stopped);
         clock.thaw(Freeze::Paused);
@@ -231,13 +324,107 @@ mod tests {
         clock.word.fetch_or(STOPPING | Freeze::Swap as u64, Ordering::SeqCst);
         let stopped = clock.now();
         assert!(stopped >= before);
-        std::thread::sleep(std::time::Duration::from_millis(2));
+        std::thread::sleep(Duration::from_millis(2));
         assert_eq!(clock.now(), stopped);
         clock.freeze(Freeze::Paused);
         clock.thaw(Freeze::Swap);
         assert_eq!(clock.now(), stopped);
         clock.thaw(Freeze::Paused);
         assert!(clock.now() >= stopped);
+    }
+
+    #[test]
+    fn read_off_the_counter_it_is_as_fast_as_host_time() {
+        let Some(line) = line() else { return };
+        let clock = clock();
+        clock.renew(line);
+        clock.thaw(Freeze::Paused);
+        let (begun, started) = (clock.now(), Instant::now());
+        std::thread::sleep(Duration::from_millis(200));
+        // Between two looks at the clock, however long the scheduler lets us wait for each.
+        let least = started.elapsed().as_nanos() as u64;
+        let passed = clock.now() - begun;
+        let most = started.elapsed().as_nanos() as u64 + 2_000;
+        assert!(passed + least / 5_000 >= least && passed <= most + most / 5_000, "{least} {passed} {most}");
+    }
+
+    #[test]
+    #[ignore = "a measurement of a minute: drift against CLOCK_MONOTONIC, and what a look costs"]
+    fn drift_and_cost() {
+        let clock = clock();
+        let look = || {
+            let started = Instant::now();
+            (0..10_000).for_each(|_| {
+                std::hint::black_box(clock.now());
+            });
+            started.elapsed().as_nanos() as f64 / 1e4
+        };
+        let cost = || (0..500).map(|_| look()).fold(f64::MAX, f64::min);
+        clock.thaw(Freeze::Paused);
+        println!("a look at CLOCK_MONOTONIC: {:.1} ns", cost());
+        let mut keeper = Keeper::new();
+        std::thread::sleep(Duration::from_millis(50));
+        clock.renew(keeper.line().expect("a usable counter"));
+        println!("a look at the counter: {:.1} ns", cost());
+        // The nearest of some pairs: the scheduler may come between the two.
+        let behind = || (0..1000).map(|_| host_nanos() as i64 - clock.now().0 as i64).min().unwrap_or(0);
+        let start = behind();
+        for second in 1..=60 {
+            std::thread::sleep(Duration::from_secs(1));
+            if let Some(line) = keeper.line() {
+                clock.renew(line);
+            }
+            if second % 10 == 1 {
+                println!("after {second} s: {} ns behind CLOCK_MONOTONIC", behind() - start);
+            }
+        }
+        assert!((behind() - start).abs() < 1_000_000);
+    }
+
+    #[test]
+    fn it_never_goes_back_while_the_line_is_renewed_and_runs_out() {
+        let Some(line) = line() else { return };
+        let clock = clock();
+        clock.thaw(Freeze::Paused);
+        let stop = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for round in 0u64.. {
+                    if stop.load(Ordering::Relaxed) {
+                        return;
+                    }
+                    // Some run out at once, some say that the counter is not to be used; rates differ.
+                    let valid = if round % 2 == 0 { 3_000 } else { line.valid };
+                    let rate = if round % 7 == 0 { 0 } else { line.rate + round % 5 * (line.rate / 10_000) };
+                    clock.renew(Line { from: Pair::read(), rate, valid });
+                }
+            });
+            scope.spawn(|| {
+                while !stop.load(Ordering::Relaxed) {
+                    clock.freeze(Freeze::DeviceWait);
+                    clock.thaw(Freeze::DeviceWait);
+                }
+            });
+            let mut last = clock.now();
+            for _ in 0..300_000 {
+                let now = clock.now();
+                assert!(now >= last, "{now:?} after {last:?}");
+                last = now;
+            }
+            stop.store(true, Ordering::Relaxed);
+        });
+    }
+
+    #[test]
+    fn a_line_that_ran_out_leaves_the_clock_running() {
+        let Some(line) = line() else { return };
+        let clock = clock();
+        clock.renew(Line { valid: 1, ..line });
+        clock.thaw(Freeze::Paused);
+        let begun = clock.now();
+        std::thread::sleep(Duration::from_millis(20));
+        let passed = clock.now() - begun;
+        assert!((20_000_000..10_000_000_000).contains(&passed), "{passed}");
     }
 
     #[test]
@@ -251,28 +438,17 @@ mod tests {
     }
 }
 
-#[cfg(loom)]
+#[cfg(all(test, loom))]
 mod model {
     use super::*;
 
-    loom::lazy_static! {
-        static ref HOST: AtomicU64 = AtomicU64::new(1000);
-    }
-
-    /// A host clock that goes on by one with every look.
-    pub fn host_nanos() -> u64 {
-        HOST.fetch_add(1, Ordering::SeqCst)
-    }
-
-    #[cfg(test)]
     fn running() -> loom::sync::Arc<SharedClock> {
-        let clock = SharedClock { word: AtomicU64::new(0) };
+        let clock = SharedClock::zero();
         clock.initialise(Freeze::Paused);
         clock.thaw(Freeze::Paused);
         loom::sync::Arc::new(clock)
     }
 
-    #[cfg(test)]
     #[test]
     fn no_interleaving_of_stopping_and_going_on_takes_time_back() {
         loom::model(|| {
@@ -292,7 +468,26 @@ mod model {
         });
     }
 
-    #[cfg(test)]
+    #[test]
+    fn no_interleaving_of_a_renewal_takes_time_back() {
+        use crate::host_clock::Pair;
+        loom::model(|| {
+            let clock = running();
+            let launcher = {
+                let clock = clock.clone();
+                loom::thread::spawn(move || {
+                    let from = Pair { ticks: ticks(), nanos: host_nanos() };
+                    clock.renew(Line { from, rate: 1 << RATE_SHIFT, valid: 1 << 20 });
+                })
+            };
+            let first = clock.now();
+            let second = clock.now();
+            assert!(second >= first);
+            launcher.join().unwrap();
+            assert!(clock.now() >= second);
+        });
+    }
+
     #[test]
     fn no_interleaving_of_two_freezers_loses_one() {
         loom::model(|| {

@@ -9,6 +9,7 @@
 
 pub mod clock;
 pub mod doorbell;
+pub mod host_clock;
 pub mod interrupt;
 pub mod message;
 pub mod region_table;

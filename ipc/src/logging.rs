@@ -14,6 +14,9 @@ use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
 
+/// Without VMSIM_LOG. The library that speaks to debuggers tells of every packet that it does not know.
+const DEFAULT_FILTER: &str = "info,gdbstub=warn";
+
 thread_local! {
     static CONTEXT: Cell<(VirtualTime, u16, u32)> = const { Cell::new((VirtualTime(0), 0, 0)) };
 }
@@ -59,7 +62,7 @@ where
 /// When the file cannot be opened, or logging was set up before.
 pub fn to_file(path: &Path, process: &str) -> std::io::Result<()> {
     let file = OpenOptions::new().create(true).append(true).mode(0o600).open(path)?;
-    let filter = EnvFilter::try_from_env("VMSIM_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter = EnvFilter::try_from_env("VMSIM_LOG").unwrap_or_else(|_| EnvFilter::new(DEFAULT_FILTER));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_ansi(false)

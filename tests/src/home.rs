@@ -45,6 +45,7 @@ impl Said {
 pub struct Home {
     folder: tempfile::TempDir,
     display: Option<String>,
+    has_runtime_dir: bool,
 }
 
 impl Default for Home {
@@ -60,12 +61,17 @@ impl Home {
         for name in ["run", "tmp", "files"] {
             std::fs::create_dir(folder.path().join(name)).expect("a folder");
         }
-        Self { folder, display: None }
+        Self { folder, display: None, has_runtime_dir: true }
     }
 
     /// Commands get the X server `display` in their environment from now on, or none.
     pub fn set_display(&mut self, display: Option<&str>) {
         self.display = display.map(str::to_owned);
+    }
+
+    /// Commands get no `$XDG_RUNTIME_DIR` from now on, as in a shell without a login session.
+    pub fn remove_runtime_dir(&mut self) {
+        self.has_runtime_dir = false;
     }
 
     /// A VM name that no other test has.
@@ -126,6 +132,9 @@ impl Home {
             .env_remove("RUST_LOG")
             .envs(self.display.as_ref().map(|display| ("DISPLAY", display)))
             .stdin(Stdio::null());
+        if !self.has_runtime_dir {
+            command.env_remove("XDG_RUNTIME_DIR");
+        }
         command
     }
 
@@ -144,7 +153,12 @@ impl Home {
             entries.map(|entry| entry.path().display().to_string()).collect::<Vec<_>>()
         };
         left.extend(files(Path::new("/dev/shm")).into_iter().filter(|path| path.contains(&prefix)));
-        let place = self.runtime_dir().join("vmsim").join(name);
+        let places = if self.has_runtime_dir {
+            self.runtime_dir().join("vmsim")
+        } else {
+            Path::new("/tmp").join(format!("vmsim-{}", rustix::process::getuid().as_raw()))
+        };
+        let place = places.join(name);
         if place.exists() {
             left.push(place.display().to_string());
         }

@@ -15,6 +15,7 @@ needed=(
     "libxi6 /usr/lib/$(uname -m)-linux-gnu/libXi.so.6"
     "mtools /usr/bin/mcopy"
     "qemu-system-x86 /usr/bin/qemu-system-i386"
+    "gdb /usr/bin/gdb"
     "util-linux /usr/bin/setpriv"
 )
 

@@ -190,12 +190,14 @@ impl Monitor {
 
     fn end_session(&mut self) {
         if self.session.take().is_some() {
+            self.set_log_context();
             self.guest.let_go();
             tracing::info!("The debugger has let go of the guest");
         }
     }
 
     fn begin_session(&mut self, id: u64, stream: Box<dyn Stream>) {
+        self.set_log_context();
         if self.session.is_some() {
             tracing::warn!("A second debugger is turned away");
             stream.close();
@@ -246,11 +248,19 @@ impl Monitor {
         }
     }
 
+    /// Says where the guest is, for the log lines that follow.
+    fn set_log_context(&self) {
+        let state = &self.guest.vcpu.state;
+        let time = self.guest.vcpu.bus.board().clock.now();
+        ipc::logging::set_context(time, (state.segment(Seg::Cs).selector, state.eip));
+    }
+
     fn reset(&mut self) {
         let request = self.guest.vcpu.bus.board().take_reset_request();
         if request == 0 {
             return;
         }
+        self.set_log_context();
         if request == RESET_CPU {
             tracing::info!("CPU reset");
             self.guest.vcpu.init();
@@ -326,6 +336,7 @@ impl Monitor {
             return;
         }
         self.shutdown_shown = false;
+        self.set_log_context();
         self.set_state(VcpuState::Shutdown);
         let state = &self.guest.vcpu.state;
         tracing::warn!(

@@ -205,6 +205,25 @@ fn speed() {
             a.hlt()
         });
     };
+    // As compilers write a sum of products: load, multiply, add, pop.
+    measure("x87", |a| {
+        let mut top = a.create_label();
+        a.fninit()?;
+        a.mov(dword_ptr(DATA + 4), 0x3ff3_c0ca)?;
+        a.mov(dword_ptr(DATA + 12), 0x3fe1_2345)?;
+        a.fldz()?;
+        a.mov(ecx, 3_000_000)?;
+        a.set_label(&mut top)?;
+        a.fld(qword_ptr(DATA))?;
+        a.fmul(qword_ptr(DATA + 8))?;
+        a.faddp(st1, st0)?;
+        a.fld(st0)?;
+        a.fsub(qword_ptr(DATA))?;
+        a.fstp(qword_ptr(DATA + 16))?;
+        a.dec(ecx)?;
+        a.jnz(top)?;
+        a.hlt()
+    });
     loops("mmx", &|a| {
         a.movq(mm0, qword_ptr(eax))?;
         a.paddb(mm0, mm1)?;

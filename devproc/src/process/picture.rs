@@ -8,7 +8,7 @@ use super::machine::DeviceProcess;
 use super::{ProcessError, host::ModelHost};
 use crate::device::Frame;
 use ipc::board::{Board, VcpuState};
-use ipc::clock::host_nanos;
+use ipc::host_clock::host_nanos;
 use ipc::screen::{Screen, TextView};
 use ipc::segment::SegmentNames;
 use ipc::sync::Ordering;

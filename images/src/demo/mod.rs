@@ -11,6 +11,7 @@ pub const FLOPPY_BYTES: usize = 2880 * 512;
 
 static ROM: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/demo_rom.bin"));
 static DEMO_FLOPPY: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/demo_floppy.bin"));
+static CPUTEST_FLOPPY: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/cputest_floppy.bin"));
 static BENCH_FLOPPY: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/bench_floppy.bin"));
 
 /// The 64 KiB system ROM: its last byte belongs at FFFFFh and at FFFFFFFFh.
@@ -30,6 +31,13 @@ pub fn demo_floppy() -> Vec<u8> {
 /// It prints to the screen and to port E9h; the last line is `bench done`.
 pub fn bench_floppy() -> Vec<u8> {
     floppy(BENCH_FLOPPY)
+}
+
+/// A bootable 1.44 MB floppy that tests the processor at once: what only system software sees of it.
+///
+/// It prints a line for each case to port E9h, COM1 and the screen; the last line is `CPUTEST n passed, m failed`.
+pub fn cputest_floppy() -> Vec<u8> {
+    floppy(CPUTEST_FLOPPY)
 }
 
 /// A 1.44 MB floppy without a boot sector, for the demo's page that reads one: the ROM runs its

@@ -134,3 +134,20 @@ fn two_vms_run_side_by_side_and_are_told_apart_by_name() {
     first.wait_text("Press 1 to 6");
     first.stop();
 }
+
+#[test]
+fn a_vm_starts_and_is_found_without_a_runtime_directory_of_the_session() {
+    let mut home = Home::new();
+    home.remove_runtime_dir();
+
+    let vm = Vm::start_in(home, &["--demo"]);
+
+    vm.wait_text("Press 1 to 6");
+    let place = std::path::Path::new("/tmp").join(format!("vmsim-{}", rustix::process::getuid().as_raw()));
+    assert!(place.join(vm.name()).is_dir(), "the VM is not in {}", place.display());
+    let old = vm.kill("keyboard");
+    vm.wait_restarted("keyboard", old);
+    vm.key("3");
+    vm.wait_text("Type something");
+    vm.stop();
+}

@@ -8,6 +8,7 @@ mod bad_input;
 mod boots;
 mod control;
 mod crash;
+mod debug;
 mod demo;
 mod display;
 mod privacy;

@@ -22,6 +22,7 @@ use image_locks::ImageLocks;
 use ipc::board::{KILLED, MAX_DEVICES, ProcessState, RunState, VMM_SLOT};
 use ipc::clock::Freeze;
 use ipc::control::Role;
+use ipc::host_clock::Keeper;
 use ipc::input::HostEvent;
 use ipc::inspect::{Inspect, Inspected, Listen};
 use ipc::runtime_dir::{RuntimeDir, VmDir, VmLock};
@@ -108,6 +109,7 @@ pub struct Supervisor {
     sender: Sender<Event>,
     last_sample: (Instant, u64),
     time_stands: bool,
+    host_clock: Keeper,
     _images: ImageLocks,
     _temporary: Option<tempfile::TempDir>,
     _lock: VmLock,
@@ -154,6 +156,7 @@ impl Supervisor {
             sender,
             last_sample: (Instant::now(), 0),
             time_stands: false,
+            host_clock: Keeper::new(),
             _images: images,
             _temporary: temporary,
             _lock: lock,
@@ -221,7 +224,8 @@ impl Supervisor {
     }
 
     /// Lets the guest run.
-    pub fn run_guest(&self) {
+    pub fn run_guest(&mut self) {
+        self.renew_clock();
         let board = self.memory.board();
         board.thaw(Freeze::Paused);
         board.set_run_state(RunState::Running);
@@ -250,6 +254,7 @@ impl Supervisor {
         }
         self.pass_input();
         self.keep_time();
+        self.renew_clock();
         let wait = if self.input.is_empty() { wait } else { wait.min(INPUT_RETRY) };
         let wait = if self.time_stands { wait.min(RECOVERY_LOOK) } else { wait };
         match self.events.recv_timeout(wait) {
@@ -300,6 +305,13 @@ impl Supervisor {
             } else {
                 board.thaw(Freeze::DeviceGone);
             }
+        }
+    }
+
+    /// Says anew how host time is read off the time-stamp counter, when that is due.
+    fn renew_clock(&mut self) {
+        if let Some(line) = self.host_clock.line() {
+            self.memory.board().renew_clock(line);
         }
     }
 

@@ -221,7 +221,7 @@ impl Supervisor {
             VcpuState::WaitsForDevice => {
                 let slot = board.vcpu.waits_for.load(Ordering::Relaxed).wrapping_sub(1);
                 let since = board.vcpu.waits_since.load(Ordering::Relaxed);
-                let millis = ipc::clock::host_nanos().saturating_sub(since) / 1_000_000;
+                let millis = ipc::host_clock::host_nanos().saturating_sub(since) / 1_000_000;
                 match self.devices.iter().find(|(s, _)| *s == slot) {
                     Some((_, name)) if millis > 100 => format!("waits for {name} since {millis} ms"),
                     _ => "running".into(),

@@ -5,8 +5,9 @@
 //! the supervisor has given it up.
 
 use ipc::board::{Board, ProcessState, RunState, VMM_SLOT, VcpuState};
-use ipc::clock::{Freeze, host_nanos};
+use ipc::clock::Freeze;
 use ipc::doorbell::Patience;
+use ipc::host_clock::host_nanos;
 use ipc::link::{Link, ModelInfo, Payload, REPLY_SLOTS};
 use ipc::message::{Kind, Message, Status};
 use ipc::region::RegionInfo;

@@ -30,7 +30,7 @@
 //! - `system.rs`: `mov_from_cr(n)`, `mov_to_cr(n, value)`, `mov_from_dr`, `mov_to_dr`, `lgdt(seg, offset, wide)`, `lidt`, `sgdt`, `sidt`,
 //!   `lldt(selector)`, `ltr(selector)`, `sldt() -> u16`, `str()`, `lmsw(u16)`, `smsw() -> u32`, `clts()`, `invlpg(seg, offset)`, `invd()`,
 //!   `wbinvd()`, `hlt()`, `cli()`, `sti()`, `pushf(wide)`, `popf(wide)`, `rdtsc()`, `rdpmc()`, `sysenter()`, `sysexit()`,
-//!   `check_fpu()`, `check_wait()`; `msr.rs`: `rdmsr()`, `wrmsr()`; `cpuid.rs`: `cpuid()` (operands in registers).
+//!   `check_fpu()`, `check_wait()`; `fpu.rs`: `check_fpu_error()`, `update_fpu_summary()`; `msr.rs`: `rdmsr()`, `wrmsr()`; `cpuid.rs`: `cpuid()` (operands in registers).
 //! - `ports.rs`: `check_io(port, width)`, `port_read(port, width)`, `port_write(port, width, value)` (with the checks).
 //! - `hooks.rs`: `set_watchpoints(..)`, `hooks` for a debugger and for traces, which the guest does not see.
 //! - `debug.rs`: `instruction_breakpoint(linear)`, `take_debug_trap(stepped)`.

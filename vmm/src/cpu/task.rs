@@ -254,9 +254,10 @@ impl<B: Bus> Vcpu<B> {
             self.state.segments = context.segments.map(Segment::v86_mode);
         } else {
             let [es, cs, ss, ds, fs, gs] = context.segments;
+            // The stack first (SDM 3A, table 7-1): the handler of a bad code segment needs one.
+            self.state.segments[Seg::Ss as usize] = self.stack_segment(ss, self.cpl(), vector::TS)?;
             let code = self.task_code_segment(cs)?;
             self.state.segments[Seg::Cs as usize] = code;
-            self.state.segments[Seg::Ss as usize] = self.stack_segment(ss, self.cpl(), vector::TS)?;
             for (seg, selector) in [(Seg::Es, es), (Seg::Ds, ds), (Seg::Fs, fs), (Seg::Gs, gs)] {
                 self.state.segments[seg as usize] = self.data_segment(selector, vector::TS)?;
             }

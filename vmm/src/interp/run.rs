@@ -136,6 +136,14 @@ impl<B: Bus> Interp<B> {
                 Activity::Halted => break Exit::Halted,
                 Activity::Shutdown => break Exit::Shutdown,
             }
+            // What a task switch in a block, or in the delivery of an interrupt, left to report.
+            if cpu.state.pending_debug != 0
+                && cpu.state.interrupt_shadow != InterruptShadow::MovSs
+                && let Some(trap) = cpu.take_debug_trap(false)
+            {
+                self.deliver(cpu, trap);
+                continue;
+            }
             if self.needs_single_step(cpu) {
                 self.step_unless_breakpoint(cpu);
                 left = left.saturating_sub(1);

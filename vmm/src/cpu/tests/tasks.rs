@@ -171,3 +171,16 @@ fn back_link_that_is_not_a_busy_task_is_an_invalid_tss() {
     cpu.bus.poke16(u64::from(at::TSS), sel::TSS_B);
     assert_eq!(cpu.iret(true), Err(Fault::ts(0x40)));
 }
+
+#[test]
+fn a_bad_code_segment_of_a_new_task_is_reported_on_its_own_stack() {
+    let mut cpu = with_second_task();
+    cpu.bus.poke16(u64::from(at::TSS_B) + 0x4c, sel::DATA0);
+    cpu.set_idt(vector::TS, gate(sel::CODE0, 0x7000, 0x8e, 0));
+
+    let fault = cpu.far_jump(sel::TSS_B, 0).unwrap_err();
+    assert_eq!(fault.error_code(), Some(u32::from(sel::DATA0)));
+    cpu.deliver_fault(fault);
+
+    assert_eq!((cpu.state.eip, cpu.esp()), (0x7000, 0x8800 - 16));
+}

@@ -105,6 +105,17 @@ fn clearing_exceptions_ends_ferr() {
 }
 
 #[test]
+fn a_unit_that_belongs_to_another_task_or_is_emulated_is_not_touched() {
+    for (bits, code) in [(cr0::TS, &[0xdb, 0xe3, 0xf4]), (cr0::EM, &[0xd9, 0xe8, 0xf4])] {
+        let mut bench = Bench::flat(code);
+        bench.cpu.state.cr0 |= bits;
+        let before = bench.cpu.state.fpu.clone();
+        assert_eq!(bench.interp.run(&mut bench.cpu, 100), Exit::Shutdown, "#NM without handler");
+        assert_eq!((bench.cpu.state.eip, &bench.cpu.state.fpu), (CODE, &before));
+    }
+}
+
+#[test]
 fn a_store_that_faults_does_not_pop() {
     let mut bench = Bench::assembled(|a| {
         a.fninit()?;
@@ -212,4 +223,10 @@ fn fxrstor_refuses_reserved_bits_of_mxcsr_and_odd_addresses() {
         let exit = bench.interp.run(&mut bench.cpu, 100);
         assert_eq!(exit == Exit::Halted, fine, "{address:x} {mxcsr:x}");
     }
+}
+
+#[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
+#[test]
+fn instructions_agree_with_the_host() {
+    eprintln!("SKIPPED: x87 instructions are compared with the processor on x86-64 Linux only");
 }

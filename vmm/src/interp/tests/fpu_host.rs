@@ -39,6 +39,9 @@ struct Machine {
 
 fn run_on_host(page: &CodePage, instruction: &[u8], machine: &mut Machine) {
     let mut code = vec![
+        0x48, 0x8b, 0x57, 0x10, // mov rdx, [rdi + 16]
+        0x48, 0x8b, 0x77, 0x08, // mov rsi, [rdi + 8]
+        0x48, 0x8b, 0x3f, // mov rdi, [rdi]
         0xff, 0x32, 0x9d, // push qword [rdx]; popfq
         0xdd, 0x27, // frstor [rdi]
     ];
@@ -49,16 +52,14 @@ fn run_on_host(page: &CodePage, instruction: &[u8], machine: &mut Machine) {
         0xdd, 0x37, // fnsave [rdi]
         0xc3, // ret
     ]);
-    // SAFETY: the page holds 4096 bytes; the code is a complete function of the C calling convention. It touches the
-    // three operands and the unit, which FNSAVE leaves as that convention has it. The instruction in the middle is an
-    // x87 instruction that addresses at most MEMORY bytes at RSI; no exception is pending when it starts.
-    unsafe {
-        std::ptr::copy_nonoverlapping(code.as_ptr(), page.as_ptr(), code.len());
-        let function: extern "C" fn(*mut c_void, *mut c_void, *mut c_void) =
-            std::mem::transmute(page.as_ptr());
-        let Machine { image, memory, flags } = machine;
-        function((&raw mut *image).cast(), (&raw mut *memory).cast(), (&raw mut *flags).cast());
-    }
+    // Three pointers for the code.
+    let Machine { image, memory, flags } = machine;
+    let mut frame: [*mut c_void; 3] =
+        [(&raw mut *image).cast(), (&raw mut *memory).cast(), (&raw mut *flags).cast()];
+    // SAFETY: the code is a function of the C calling convention. It touches what the three pointers in the frame
+    // point to, and the unit, which FNSAVE leaves as that convention has it. The instruction in the middle is an x87
+    // instruction that addresses at most MEMORY bytes at RSI; no exception is pending when it starts.
+    unsafe { page.call(&code, (&raw mut frame).cast()) };
 }
 
 fn value(bytes: [u8; 10]) -> F80 {

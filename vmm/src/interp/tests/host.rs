@@ -64,11 +64,6 @@ impl CodePage {
         }
     }
 
-    /// Where it is, for code that another module writes.
-    pub(super) fn as_ptr(&self) -> *mut u8 {
-        self.0
-    }
-
     /// Runs one instruction on a machine.
     fn run(&self, instruction: &[u8], machine: &mut Machine) {
         let mut code = vec![

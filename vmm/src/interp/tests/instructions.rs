@@ -1,5 +1,5 @@
 use super::{Bench, CODE, DATA, STACK};
-use crate::cpu::registers::{cr0, eflags};
+use crate::cpu::registers::eflags;
 use crate::interp::Exit;
 use iced_x86::code_asm::*;
 
@@ -70,24 +70,6 @@ fn tzcnt_and_lzcnt_prefixes_are_ignored_on_bit_scans() {
     bench.run();
     assert_eq!(bench.eax(), 8);
     assert_eq!(bench.cpu.state.gpr[3], 16);
-}
-
-#[test]
-fn coprocessor_instructions_do_nothing_without_one() {
-    // fninit; fnstsw ax; fnstcw [DATA]; fwait
-    let mut code = vec![0xdb, 0xe3, 0xdf, 0xe0, 0xd9, 0x3d];
-    code.extend(DATA.to_le_bytes());
-    code.extend([0x9b, 0xf4]);
-    let mut bench = Bench::flat(&code);
-    bench.cpu.state.gpr[0] = 0x5a5a;
-    bench.cpu.bus.poke16(u64::from(DATA), 0x5a5a);
-    bench.run();
-    assert_eq!(bench.eax(), 0x5a5a);
-    assert_eq!(bench.cpu.bus.peek16(u64::from(DATA)), 0x5a5a);
-
-    let mut bench = Bench::flat(&code);
-    bench.cpu.state.cr0 |= cr0::TS;
-    assert_eq!(bench.interp.run(&mut bench.cpu, 100), Exit::Shutdown, "#NM without handler");
 }
 
 #[test]

@@ -244,7 +244,10 @@ fn control_registers_and_pending_x87_exceptions_come_first() {
         check("CR0.TS", registers.then(Fault::nm), &|cpu| cpu.state.cr0 |= cr0::TS);
         check("CR0.EM", registers.then(Fault::ud), &|cpu| cpu.state.cr0 |= cr0::EM | cr0::TS);
         check("no OSFXSR", form.uses_xmm().then(Fault::ud), &|cpu| cpu.state.cr4 = 0);
-        check("pending #MF", form.uses_mmx().then(Fault::mf), &|cpu| cpu.state.fpu.status |= fsw::ES);
+        check("pending #MF", form.uses_mmx().then(Fault::mf), &|cpu| {
+            cpu.state.cr0 |= cr0::NE;
+            cpu.state.fpu.status |= fsw::ES;
+        });
     }
 }
 

@@ -1,0 +1,209 @@
+//! The CPU tests of `images/cputest/` on the interpreter alone, with the little of a PC that they need:
+//! RAM, ports that collect the results, one interrupt request, the A20 gate. The end-to-end tests boot the
+//! same floppy in a whole VM.
+
+use ipc::time::VirtualTime;
+use ipc::width::Width;
+use std::cell::Cell;
+use std::ptr::NonNull;
+use vmm::cpu::bus::{Bus, PageGrant};
+use vmm::cpu::registers::{cr0, rights};
+use vmm::cpu::{Segment, Vcpu};
+use vmm::interp::{Exit, Interp};
+
+const RAM: usize = 8 << 20;
+/// Where the floppy's loader puts the program, and where on the floppy it is.
+const PROGRAM: usize = 0x2_0000;
+const PROGRAM_OFFSET: usize = 6 * 512;
+/// What is big enough for the program.
+const PROGRAM_MAX: usize = 0x2_8000;
+const DEBUG_PORT: u16 = 0xe9;
+/// Many times what the whole run takes.
+const INSTRUCTIONS: u64 = 50_000_000;
+const SLICE: u64 = 100_000;
+
+/// The master 8259A and counter 0 of the 8254, as far as the tests use them.
+#[derive(Default)]
+struct Timer {
+    initialisation_words: u32,
+    mask: u8,
+    requested: bool,
+    in_service: bool,
+    read_requests: bool,
+    count_bytes: u32,
+}
+
+impl Timer {
+    const PIC_COMMAND: u16 = 0x20;
+    const PIC_DATA: u16 = 0x21;
+    const COUNTER_0: u16 = 0x40;
+    const COUNTER_CONTROL: u16 = 0x43;
+    const ICW1: u8 = 0x10;
+    const OCW3_READ_IRR: u8 = 0x0a;
+    const EOI: u8 = 0x20;
+    const VECTOR: u8 = 0x20;
+
+    fn read(&self, port: u16) -> Option<u8> {
+        match port {
+            Self::PIC_COMMAND if self.read_requests => Some(self.requested.into()),
+            Self::PIC_DATA => Some(self.mask),
+            _ => None,
+        }
+    }
+
+    fn write(&mut self, port: u16, value: u8) {
+        match port {
+            Self::PIC_COMMAND if value & Self::ICW1 != 0 => {
+                *self = Self { initialisation_words: 3, ..Self::default() };
+            }
+            Self::PIC_COMMAND if value == Self::OCW3_READ_IRR => self.read_requests = true,
+            Self::PIC_COMMAND if value == Self::EOI => self.in_service = false,
+            Self::PIC_DATA if self.initialisation_words > 0 => self.initialisation_words -= 1,
+            Self::PIC_DATA => self.mask = value,
+            Self::COUNTER_CONTROL => (self.count_bytes, self.requested) = (0, false),
+            Self::COUNTER_0 => {
+                // Time passes at once: with its second byte the count has run out.
+                self.count_bytes += 1;
+                self.requested |= self.count_bytes == 2;
+            }
+            _ => {}
+        }
+    }
+
+    fn pending(&self) -> bool {
+        self.requested && !self.in_service && self.mask & 1 == 0
+    }
+}
+
+struct Machine {
+    ram: Box<[Cell<u8>]>,
+    timer: Timer,
+    a20: bool,
+    generation: u64,
+    output: String,
+}
+
+impl Machine {
+    fn new() -> Self {
+        Self {
+            ram: vec![Cell::new(0); RAM].into_boxed_slice(),
+            timer: Timer::default(),
+            a20: true,
+            generation: 0,
+            output: String::new(),
+        }
+    }
+}
+
+impl Bus for Machine {
+    fn page(&mut self, address: u64) -> PageGrant {
+        if address as usize >= RAM {
+            return PageGrant::default();
+        }
+        let host = NonNull::new(self.ram.as_ptr().cast::<u8>().cast_mut().wrapping_add(address as usize));
+        PageGrant { read: host, write: host, cacheable_code: true }
+    }
+    fn map_generation(&self) -> u64 {
+        self.generation
+    }
+    fn read_memory(&mut self, _address: u64, width: Width) -> u32 {
+        width.mask()
+    }
+    fn write_memory(&mut self, _address: u64, _width: Width, _value: u32) {}
+    fn read_port(&mut self, port: u16, width: Width) -> u32 {
+        const KEYBOARD_STATUS: u16 = 0x64;
+        const SYSTEM_CONTROL_A: u16 = 0x92;
+        match port {
+            KEYBOARD_STATUS => 0,
+            SYSTEM_CONTROL_A => u32::from(self.a20) << 1,
+            _ => self.timer.read(port).map_or(width.mask(), u32::from),
+        }
+    }
+    fn write_port(&mut self, port: u16, _width: Width, value: u32) {
+        const SYSTEM_CONTROL_A: u16 = 0x92;
+        match port {
+            DEBUG_PORT => self.output.push(char::from(value as u8)),
+            SYSTEM_CONTROL_A => {
+                self.a20 = value & 2 != 0;
+                self.generation += 1;
+            }
+            _ => self.timer.write(port, value as u8),
+        }
+    }
+    fn a20_enabled(&self) -> bool {
+        self.a20
+    }
+    fn attention(&self, interrupts_enabled: bool) -> bool {
+        interrupts_enabled && self.timer.pending()
+    }
+    fn interrupt_pending(&self) -> bool {
+        self.timer.pending()
+    }
+    fn acknowledge_interrupt(&mut self) -> Option<u8> {
+        (self.timer.requested, self.timer.in_service) = (false, true);
+        Some(Timer::VECTOR)
+    }
+    fn mark_code(&mut self, _address: u64) {}
+    fn unmark_code(&mut self, _address: u64) {}
+    fn take_written_code(&mut self) -> Option<(u64, u64)> {
+        None
+    }
+    fn now(&mut self) -> VirtualTime {
+        VirtualTime(0)
+    }
+}
+
+/// Puts the program into memory and the processor at its entry, as the loader on the floppy does.
+fn boot(cpu: &mut Vcpu<Machine>, program: &[u8]) {
+    for (cell, byte) in cpu.bus.ram[PROGRAM..].iter().zip(program) {
+        cell.set(*byte);
+    }
+    cpu.reset();
+    for n in 0..6 {
+        let kind = if n == 1 { rights::FLAT_CODE } else { rights::FLAT_DATA };
+        cpu.state.segments[n] = Segment::new(8, kind, 0, u32::MAX);
+    }
+    cpu.state.cr0 |= cr0::PE;
+    cpu.state.eip = PROGRAM as u32;
+    cpu.state_replaced();
+}
+
+/// What failed, and the last line.
+fn told(output: &str) -> String {
+    let last = output.lines().last();
+    output.lines().filter(|line| line.starts_with("FAIL")).chain(last).collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn every_case_passes_on_the_interpreter() {
+    let floppy = images::demo::cputest_floppy();
+    let program = &floppy[PROGRAM_OFFSET..PROGRAM_OFFSET + PROGRAM_MAX];
+    let mut cpu = Vcpu::new(Machine::new());
+    boot(&mut cpu, program);
+    let mut interp = Interp::new();
+    let mut resets = 0;
+    loop {
+        if interp.statistics().instructions > INSTRUCTIONS {
+            panic!("the tests hang at {:08x}: {}", cpu.state.eip, told(&cpu.bus.output));
+        }
+        let exit = interp.run(&mut cpu, SLICE);
+        if cpu.bus.output.contains(" failed\n") {
+            break;
+        }
+        if exit == Exit::Shutdown {
+            // The last case does that on purpose, once.
+            resets += 1;
+            assert_eq!(resets, 1, "shut down at {:08x}: {}", cpu.state.eip, told(&cpu.bus.output));
+            boot(&mut cpu, program);
+            interp.forget_code(&mut cpu);
+        }
+        if cpu.bus.interrupt_pending() && cpu.accepts_interrupts() {
+            let vector = cpu.bus.acknowledge_interrupt().expect("one is pending");
+            cpu.deliver_external(vector);
+        } else if exit == Exit::Halted {
+            panic!("halted for ever at {:08x}: {}", cpu.state.eip, told(&cpu.bus.output));
+        }
+    }
+    println!("{}", cpu.bus.output.lines().last().unwrap_or_default());
+    assert!(cpu.bus.output.contains(", 0 failed\n"), "{}", told(&cpu.bus.output));
+}
