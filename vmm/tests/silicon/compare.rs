@@ -9,6 +9,7 @@ use iced_x86::{
 };
 use std::collections::BTreeMap;
 use std::fmt::Write;
+use vmm::cpu::fault::page_fault;
 use vmm::cpu::fpu::fsw;
 use vmm::cpu::registers::{eflags, vector};
 
@@ -322,7 +323,10 @@ fn ignored(sequence: &Sequence, program: &Program, reference: &Outcome) -> Ignor
 
 fn without_address(event: Event) -> Event {
     match event {
-        Event::Exception { vector, error, .. } => Event::Exception { vector, error, address: 0 },
+        Event::Exception { vector, error, .. } => {
+            // Another page may be protected otherwise.
+            Event::Exception { vector, error: error & !page_fault::PROTECTION, address: 0 }
+        }
         other => other,
     }
 }
@@ -338,7 +342,9 @@ fn optional(
         return None;
     }
     const LAST_BYTES: u32 = 0xffff_fe00;
-    if let Event::Exception { vector: vector::PF, address: LAST_BYTES.., .. } = reference.event
+    const FIRST_BYTES: u32 = 0x200;
+    if let Event::Exception { vector: vector::PF, address: ..FIRST_BYTES | LAST_BYTES.., .. } =
+        reference.event
         && let Event::Exception { vector: vector::GP | vector::SS, .. } = engine.event
         && reference.machine.eip == engine.machine.eip
     {

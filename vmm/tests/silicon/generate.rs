@@ -59,8 +59,6 @@ pub struct Loose {
     pub memory: Vec<Range<u32>>,
     /// Whether TOP and tags of x87 have been reset, as by an MMX instruction.
     pub x87: bool,
-    /// Condition codes: C1, which only some processors clear, and those of a comparison that was invalid and unmasked.
-    pub conditions: u16,
     /// The result is approximate.
     pub approximate: Option<Approximate>,
 }
@@ -294,6 +292,10 @@ impl Builder<'_> {
     fn follow(&mut self, instruction: &Instruction, cl: Option<u32>) {
         let status = undefined::status(instruction.code());
         self.status = (self.status.0 | status.0, self.status.1 | status.1);
+        if instruction.mnemonic() == Mnemonic::Fnclex {
+            // No longer pending, but what it left open stays so.
+            self.status.0 |= self.status.1;
+        }
         let undefined = undefined::flags(instruction, cl);
         let writes = arithmetic(instruction.rflags_modified());
         // A shift by zero, or one whose count is not known, may leave the flags alone.
@@ -480,8 +482,7 @@ impl Builder<'_> {
             self.branches.push(Branch { end, size: displacement, over, undefined, status, known });
         }
         let Some(loose) = loose else { return true };
-        let open =
-            !loose.memory.is_empty() || loose.approximate.is_some() || loose.x87 || loose.conditions != 0;
+        let open = !loose.memory.is_empty() || loose.approximate.is_some() || loose.x87;
         let gone = matches!(code, Code::Jmp_rel16 | Code::Jmp_rel8_16 | Code::Call_rel16);
         if open || gone || after == After::Last {
             self.last = true;
@@ -679,7 +680,6 @@ fn loose(instruction: &Instruction, place: Option<Place>) -> Option<Loose> {
     }
     // AMD resets them only for a register operand, as the manuals of both say of CVTPI2PD.
     loose.x87 = instruction.mnemonic() == M::Cvtpi2ps && place.is_some();
-    loose.conditions = undefined::conditions(instruction.mnemonic());
     loose.approximate = match instruction.mnemonic() {
         M::F2xm1 | M::Fyl2x | M::Fyl2xp1 | M::Fptan | M::Fpatan | M::Fsin | M::Fcos | M::Fsincos => {
             Some(Approximate::Transcendental)

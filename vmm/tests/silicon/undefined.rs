@@ -151,6 +151,15 @@ pub fn optional(code: Code, number: u8) -> Option<&'static str> {
             | Mnemonic::Movdqu,
             vector::AC,
         ) => Some("alignment of unaligned 16-byte operands may be checked"),
+        (
+            Mnemonic::Fnstenv
+            | Mnemonic::Fnsave
+            | Mnemonic::Fxsave
+            | Mnemonic::Fldenv
+            | Mnemonic::Frstor
+            | Mnemonic::Fxrstor,
+            vector::AC,
+        ) => Some("state images may raise #AC or #GP"),
         (Mnemonic::Cvtpi2ps, vector::MF) => Some(CVTPI2PS),
         _ => None,
     }
