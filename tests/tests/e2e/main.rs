@@ -11,5 +11,6 @@ mod crash;
 mod debug;
 mod demo;
 mod display;
+mod linux;
 mod privacy;
 mod storage;
