@@ -3,7 +3,6 @@
 
 use super::descriptor::{error_code, is_null, system_type};
 use super::fault::{Exec, Fault};
-use super::fpu::fsw;
 use super::registers::{Seg, cr0, cr3, cr4, dr6, dr7, eflags, gpr, selector, vector};
 use super::state::{Activity, InterruptShadow, Segment, TableRegister};
 use super::{Vcpu, bus::Bus};
@@ -391,11 +390,5 @@ impl<B: Bus> Vcpu<B> {
         } else {
             Ok(())
         }
-    }
-
-    /// #MF when an x87 instruction has left an unmasked exception.
-    #[inline(always)]
-    pub fn check_fpu_error(&mut self) -> Exec {
-        if self.state.fpu.status & fsw::ES != 0 { Err(Fault::mf()) } else { Ok(()) }
     }
 }
