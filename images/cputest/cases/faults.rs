@@ -224,7 +224,12 @@ fn loads(t: &mut Suite) -> AsmResult {
         let case = t.ring0(&format!("load/{name}"), |a| {
             let code = code! { mov(eax, i32::from(selector)); at(".fault"); };
             code(a)?;
-            Ok(if register == 0 { a.mov(ds, eax)? } else { a.mov(ss, eax)? })
+            if register == 0 {
+                a.mov(ds, eax)?;
+            } else {
+                a.mov(ss, eax)?;
+            }
+            Ok(())
         })?;
         case.fault(vector, i32::from(selector & !3)).at(".fault");
     }
@@ -237,7 +242,12 @@ fn loads(t: &mut Suite) -> AsmResult {
         let case = t.ring3(&format!("load/{name}"), |a| {
             let code = code! { mov(eax, i32::from(selector)); at(".fault"); };
             code(a)?;
-            Ok(if register == 0 { a.mov(ds, eax)? } else { a.mov(ss, eax)? })
+            if register == 0 {
+                a.mov(ds, eax)?;
+            } else {
+                a.mov(ss, eax)?;
+            }
+            Ok(())
         })?;
         case.fault(x::GP, i32::from(selector & !3)).at(".fault");
     }
@@ -416,7 +426,12 @@ fn inspection(t: &mut Suite) -> AsmResult {
     ] {
         let case = t.ring3(name, |a| {
             a.mov(eax, i32::from(selector))?;
-            Ok(if write { a.verw(ax)? } else { a.verr(ax)? })
+            if write {
+                a.verw(ax)?;
+            } else {
+                a.verr(ax)?;
+            }
+            Ok(())
         })?;
         case.done().eflags(Z, expected);
     }

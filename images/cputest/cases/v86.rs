@@ -76,7 +76,7 @@ pub fn emit(t: &mut Suite) -> AsmResult {
     let (case, _) = t.v86(
         "v86/segments-are-times-16",
         code! {
-            mov(ax, (SCRATCH >> 4) as i32); mov(ds, ax); mov(word_ptr(6), 0x7788); int3();
+            mov(ax, SCRATCH >> 4); mov(ds, ax); mov(word_ptr(6), 0x7788); int3();
         },
     )?;
     case.vector(x::BP).memory("memory", SCRATCH + 4, 0xFFFF_0000, 0x7788_0000);
@@ -92,7 +92,7 @@ pub fn emit(t: &mut Suite) -> AsmResult {
     let (case, at_) = t.v86(
         "v86/page-fault",
         code! {
-            mov(ax, (PAGE_A >> 4) as i32); mov(ds, ax); at("fault"); mov(word_ptr(6), ax); int3();
+            mov(ax, PAGE_A >> 4); mov(ds, ax); at("fault"); mov(word_ptr(6), ax); int3();
         },
     )?;
     case.paging()
