@@ -471,7 +471,10 @@ mod model {
     #[test]
     fn no_interleaving_of_a_renewal_takes_time_back() {
         use crate::host_clock::Pair;
-        loom::model(|| {
+        // All interleavings take 20 minutes.
+        let mut model = loom::model::Builder::new();
+        model.preemption_bound = Some(3);
+        model.check(|| {
             let clock = running();
             let launcher = {
                 let clock = clock.clone();

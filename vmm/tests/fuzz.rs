@@ -53,7 +53,7 @@ impl Random {
     }
 
     fn below(&mut self, limit: u32) -> u32 {
-        (u64::from(self.dword()) * u64::from(limit) >> 32) as u32
+        ((u64::from(self.dword()) * u64::from(limit)) >> 32) as u32
     }
 
     fn one_in(&mut self, n: u32) -> bool {

@@ -179,7 +179,7 @@ fn a_bad_code_segment_of_a_new_task_is_reported_on_its_own_stack() {
     cpu.set_idt(vector::TS, gate(sel::CODE0, 0x7000, 0x8e, 0));
 
     let fault = cpu.far_jump(sel::TSS_B, 0).unwrap_err();
-    assert_eq!(fault.error_code, Some(u32::from(sel::DATA0)));
+    assert_eq!(fault.error_code(), Some(u32::from(sel::DATA0)));
     cpu.deliver_fault(fault);
 
     assert_eq!((cpu.state.eip, cpu.esp()), (0x7000, 0x8800 - 16));
