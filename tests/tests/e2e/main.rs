@@ -7,6 +7,7 @@ mod attach;
 mod bad_input;
 mod boots;
 mod control;
+mod cpu;
 mod crash;
 mod debug;
 mod demo;
