@@ -334,12 +334,15 @@ fn optional(
     if reference.event == engine.event && reference.machine.eip == engine.machine.eip {
         return None;
     }
-    const LAST_BYTES: u32 = 0xffff_fe00;
-    const FIRST_BYTES: u32 = 0x200;
-    if let Event::Exception { vector: vector::PF, address: ..FIRST_BYTES | LAST_BYTES.., .. } =
-        reference.event
+    // Of the flat segments, and of those that start with the data.
+    let wraps = |address: u32| {
+        const NEAR: u32 = 0x200;
+        [0, at::DATA].into_iter().any(|base| address.wrapping_sub(base).wrapping_add(NEAR) < 2 * NEAR)
+    };
+    if let Event::Exception { vector: vector::PF, address, .. } = reference.event
         && let Event::Exception { vector: vector::GP | vector::SS, .. } = engine.event
         && reference.machine.eip == engine.machine.eip
+        && wraps(address)
     {
         return Some("operands that wrap at 4 GiB may exceed the segment's limit");
     }
