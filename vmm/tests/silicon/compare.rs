@@ -9,7 +9,6 @@ use iced_x86::{
 };
 use std::collections::BTreeMap;
 use std::fmt::Write;
-use vmm::cpu::fault::page_fault;
 use vmm::cpu::fpu::fsw;
 use vmm::cpu::registers::{eflags, vector};
 
@@ -147,7 +146,7 @@ impl<'a> Comparison<'a> {
         (reference.event == engine.event
             || ignored.partial == Some(undefined::Partial::Which) && exceptions == [true; 2]
             || ignored.partial == Some(undefined::Partial::Address)
-                && without_address(reference.event) == without_address(engine.event))
+                && [reference, engine].iter().all(|outcome| is_memory_fault(outcome.event)))
             && (a.gpr == b.gpr || ignored.partial == Some(undefined::Partial::Registers))
             && a.eip == b.eip
             && a.segments == b.segments
@@ -321,14 +320,8 @@ fn ignored(sequence: &Sequence, program: &Program, reference: &Outcome) -> Ignor
     ignored_by(sequence, program, reference, sequence.pieces.len())
 }
 
-fn without_address(event: Event) -> Event {
-    match event {
-        Event::Exception { vector, error, .. } => {
-            // Another page may be protected otherwise.
-            Event::Exception { vector, error: error & !page_fault::PROTECTION, address: 0 }
-        }
-        other => other,
-    }
+fn is_memory_fault(event: Event) -> bool {
+    matches!(event, Event::Exception { vector: vector::PF | vector::GP | vector::SS, .. })
 }
 
 /// Whether one engine alone raised an exception that it may raise: nothing can be compared then.
@@ -341,12 +334,15 @@ fn optional(
     if reference.event == engine.event && reference.machine.eip == engine.machine.eip {
         return None;
     }
-    const LAST_BYTES: u32 = 0xffff_fe00;
-    const FIRST_BYTES: u32 = 0x200;
-    if let Event::Exception { vector: vector::PF, address: ..FIRST_BYTES | LAST_BYTES.., .. } =
-        reference.event
+    // Of the flat segments, and of those that start with the data.
+    let wraps = |address: u32| {
+        const NEAR: u32 = 0x200;
+        [0, at::DATA].into_iter().any(|base| address.wrapping_sub(base).wrapping_add(NEAR) < 2 * NEAR)
+    };
+    if let Event::Exception { vector: vector::PF, address, .. } = reference.event
         && let Event::Exception { vector: vector::GP | vector::SS, .. } = engine.event
         && reference.machine.eip == engine.machine.eip
+        && wraps(address)
     {
         return Some("operands that wrap at 4 GiB may exceed the segment's limit");
     }

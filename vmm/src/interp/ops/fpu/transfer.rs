@@ -86,10 +86,10 @@ trait Source: 'static {
 trait Destination: 'static {
     /// As it is in memory.
     type Raw: Copy;
-    /// How many bytes it has there.
-    const BYTES: u32;
     /// What is stored for an empty register.
     const INDEFINITE: Self::Raw;
+    /// Bytes in memory.
+    const BYTES: u32;
 
     fn convert(env: &mut Env, value: F80) -> Self::Raw;
     fn write<B: Bus>(cpu: &mut Vcpu<B>, segment: Seg, offset: u32, raw: Self::Raw) -> Exec;
@@ -119,8 +119,8 @@ macro_rules! memory_format {
 
         impl Destination for $name {
             type Raw = $raw;
-            const BYTES: u32 = size_of::<$raw>() as u32;
             const INDEFINITE: $raw = $indefinite;
+            const BYTES: u32 = size_of::<$raw>() as u32;
 
             #[inline(always)]
             fn convert(env: &mut Env, value: F80) -> $raw {
@@ -194,10 +194,13 @@ pub fn read_extended<B: Bus>(cpu: &mut Vcpu<B>, segment: Seg, offset: u32) -> Ex
     Ok(F80 { significand, sign_exponent })
 }
 
-/// Checks that an operand of `bytes` can be written. Extended ones are aligned as their lower part.
+/// Raises what writing an operand would raise.
 fn probe<B: Bus>(cpu: &mut Vcpu<B>, segment: Seg, offset: u32, bytes: u32) -> Exec {
-    cpu.probe_write(segment, offset, bytes)?;
-    if bytes == EXTENDED_BYTES { cpu.probe_write(segment, offset, UPPER) } else { Ok(()) }
+    if bytes == EXTENDED_BYTES {
+        // Alignment is that of the parts, and comes first.
+        cpu.probe_write(segment, offset, UPPER)?;
+    }
+    cpu.probe_write(segment, offset, bytes)
 }
 
 /// Writes an extended value: all of it or, when it faults, nothing.
@@ -221,8 +224,8 @@ impl Source for Decimal {
 
 impl Destination for Decimal {
     type Raw = F80;
-    const BYTES: u32 = EXTENDED_BYTES;
     const INDEFINITE: F80 = F80 { significand: 0xc000_0000_0000_0000, sign_exponent: 0xffff };
+    const BYTES: u32 = EXTENDED_BYTES;
 
     fn convert(env: &mut Env, value: F80) -> F80 {
         from_bytes(x87::to_decimal(env, value))
@@ -235,8 +238,8 @@ impl Destination for Decimal {
 
 impl Destination for Extended {
     type Raw = F80;
-    const BYTES: u32 = EXTENDED_BYTES;
     const INDEFINITE: F80 = F80::INDEFINITE;
+    const BYTES: u32 = EXTENDED_BYTES;
 
     fn convert(_env: &mut Env, value: F80) -> F80 {
         value
@@ -317,6 +320,7 @@ fn store<B: Bus, D: Destination, const POPS: u8>(cpu: &mut Vcpu<B>, op: &Op<B>) 
         if env.unmasked & exception::IE == 0 {
             D::write(cpu, op.segment, offset, D::INDEFINITE)?;
         } else {
+            // Faults of memory come before those of numbers.
             probe(cpu, op.segment, offset, D::BYTES)?;
         }
         note_operand(cpu, op, offset);
@@ -331,7 +335,6 @@ fn store<B: Bus, D: Destination, const POPS: u8>(cpu: &mut Vcpu<B>, op: &Op<B>) 
         // When this faults, nothing has happened.
         D::write(cpu, op.segment, offset, raw)?;
     } else {
-        // Even where nothing is to be written, a page fault goes before a pending exception.
         probe(cpu, op.segment, offset, D::BYTES)?;
     }
     note_operand(cpu, op, offset);
@@ -403,6 +406,7 @@ fn move_if<B: Bus, const CONDITION: u8>(cpu: &mut Vcpu<B>, op: &Op<B>) -> Exec {
         }
         return Ok(());
     }
+    // C1 stays as it is.
     if holds::<CONDITION>(cpu.lazy) {
         cpu.state.fpu.set_st(0, value);
     }
