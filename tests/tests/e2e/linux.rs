@@ -19,6 +19,8 @@ struct Linux {
     run: std::process::Child,
     disk: Vec<u8>,
     serial: std::path::PathBuf,
+    /// Commands typed so far.
+    commands: std::cell::Cell<u32>,
 }
 
 impl Linux {
@@ -44,13 +46,15 @@ impl Linux {
             let screen = vm.vmsim(&["screen", "--text"]);
             (screen.out.contains(READY) && screen.out.trim_end().ends_with('#')).then_some(())
         });
-        Some(Self { vm, run, disk, serial })
+        Some(Self { vm, run, disk, serial, commands: std::cell::Cell::new(0) })
     }
 
     /// Types a command and gives what it says on a cleared screen, once its shell is back.
     fn shell(&self, command: &str) -> String {
-        self.vm.type_text(&format!("clear; {command}; echo END$((40+2))\\n"));
-        let screen = self.vm.wait_screen(command, |text| text.contains("END42"));
+        // The end is marked with a number that only the shell computes and no earlier command has left.
+        let number = 1000 + self.commands.replace(self.commands.get() + 1);
+        self.vm.type_text(&format!("clear; {command}; echo END$(({number}+0))\\n"));
+        let screen = self.vm.wait_screen(command, |text| text.contains(&format!("END{number}")));
         screen.trim_start().to_owned()
     }
 
@@ -61,12 +65,12 @@ impl Linux {
     }
 }
 
-/// CRC and length as the program cksum prints them.
-fn cksum(bytes: &[u8]) -> String {
-    let mut child = Command::new("cksum").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+/// The MD5 sum as the program md5sum prints it, short enough for a line of the screen.
+fn md5sum(bytes: &[u8]) -> String {
+    let mut child = Command::new("md5sum").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     child.stdin.take().unwrap().write_all(bytes).unwrap();
     let out = child.wait_with_output().unwrap();
-    String::from_utf8(out.stdout).unwrap().trim().to_owned()
+    String::from_utf8(out.stdout).unwrap().split_whitespace().next().unwrap().to_owned()
 }
 
 fn text_of(path: &Path) -> String {
@@ -84,8 +88,8 @@ fn linux_reaches_its_shell_reads_its_drives_and_powers_off() {
         (text.contains(READY) && text.contains('#')).then_some(())
     });
     assert!(linux.shell("head -5 /proc/cpuinfo").contains("Pentium III"));
-    let sum = linux.shell(&format!("head -c {READ_BACK} /dev/sda | cksum"));
-    assert!(sum.contains(&cksum(&linux.disk[..READ_BACK])), "{sum}");
+    let sum = linux.shell(&format!("head -c {READ_BACK} /dev/sda | md5sum"));
+    assert!(sum.contains(&md5sum(&linux.disk[..READ_BACK])), "{sum}");
     let files = linux.shell("mount -r -t vfat /dev/fd0 /mnt; ls /mnt");
     assert!(files.to_lowercase().contains("kernel.sys"), "{files}");
     assert_eq!(linux.power_off(), Some(0));
