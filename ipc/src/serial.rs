@@ -105,7 +105,7 @@ impl SerialCables {
     /// Publishes that the characters before `taken` are not needed any more.
     pub fn set_taken(&self, port: usize, taken: u64) {
         if let Some(cable) = self.cable(port) {
-            // SYNC POINT serial input room: pairs with `room`.
+            // SYNC POINT serial room: pairs with `room`.
             cable.taken.store(taken, Ordering::Release);
         }
     }
@@ -115,7 +115,7 @@ impl SerialCables {
     #[must_use]
     pub fn put(&self, port: usize, at: u64, byte: u8) -> bool {
         let Some(cable) = self.cable(port) else { return true };
-        // SYNC POINT serial output room: pairs with `collect`.
+        // SYNC POINT serial room: pairs with `collect`.
         if at.wrapping_sub(cable.delivered.load(Ordering::Acquire)) >= OUTPUT_BYTES as u64 {
             return false;
         }
@@ -144,7 +144,7 @@ impl SerialCables {
     /// Characters that [`SerialCables::offer`] takes now.
     pub fn room(&self, port: usize) -> usize {
         let Some(cable) = self.cable(port) else { return 0 };
-        // SYNC POINT serial input room: pairs with `set_taken`.
+        // SYNC POINT serial room: pairs with `set_taken`.
         let taken = cable.taken.load(Ordering::Acquire);
         let waiting = cable.received.load(Ordering::Relaxed).wrapping_sub(taken);
         // More than fits is what no device process says: nothing more is given to it.
@@ -185,7 +185,7 @@ impl SerialCables {
             let at = start.wrapping_add(index) as usize % OUTPUT_BYTES;
             cable.output[at].load(Ordering::Relaxed)
         }));
-        // SYNC POINT serial output room: pairs with `put`.
+        // SYNC POINT serial room: pairs with `put`.
         cable.delivered.store(sent, Ordering::Release);
         count
     }

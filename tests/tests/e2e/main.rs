@@ -12,4 +12,5 @@ mod debug;
 mod demo;
 mod display;
 mod privacy;
+mod serial;
 mod storage;

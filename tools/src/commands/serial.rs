@@ -151,6 +151,10 @@ pub fn serial(args: &SerialArgs) -> Result<ExitCode> {
     };
     let ended = converse(&line, terminal, &until);
     drop(raw);
+    if terminal {
+        // The guest's prompt is where the shell's would be.
+        eprintln!();
+    }
     match ended? {
         Ended::TimedOut => {
             if let Some(text) = &args.wait_text {
