@@ -4,6 +4,7 @@
 //! [`crate::testing::TestHost`] (in one process). Models see only this.
 
 use crate::device::{MirrorSlot, Region, RegionId, TimerId};
+pub use ipc::board::ResetRequest;
 use ipc::time::VirtualTime;
 use thiserror::Error;
 
@@ -29,16 +30,6 @@ pub enum A20Source {
     Port92 = 0,
     /// 8042 output port bit 1.
     Keyboard = 1,
-}
-
-/// Why the machine is to be reset.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[repr(u8)]
-pub enum ResetRequest {
-    /// INIT#: only the CPU (8042 pulse, port 92h bit 0, RCR soft reset).
-    Cpu = 1,
-    /// PCIRST#: the whole machine (RCR hard reset).
-    Machine = 2,
 }
 
 /// Interrupt request lines as a controller sees them.

@@ -46,6 +46,9 @@ fn stage(a: &mut Asm, sectors: usize) -> AsmResult {
     const INPUT_FULL: i32 = 2;
     const WRITE_OUTPUT_PORT: i32 = 0xD1;
     const A20_OPEN: i32 = 0xDF;
+    /// A word that nothing else uses by then.
+    const TARGET: i32 = crate::demo::memory::LAST_TICK;
+    use loader::BOUNCE_SEGMENT;
     const SYSTEM_CONTROL_A: i32 = 0x92;
     let loading = a.text("VMSim CPU tests");
     let newline = a.text("\n");
@@ -59,7 +62,7 @@ fn stage(a: &mut Asm, sectors: usize) -> AsmResult {
         at("stage");
         mov(si, loading); call("bench.text");
         mov(word_ptr(TSC_START), RESERVED_SECTORS as i32);
-        mov(edi, PROGRAM); mov(bp, sectors as i32); call("loader.load");
+        mov(word_ptr(TARGET), PROGRAM >> 4); mov(bp, sectors as i32); call("stage.load");
         out_byte(fdc::DOR, fdc::DOR_IDLE);
         mov(si, newline); call("bench.text");
         cli();
@@ -71,6 +74,17 @@ fn stage(a: &mut Asm, sectors: usize) -> AsmResult {
         lgdt(fword_ptr(pointer));
         mov(eax, cr0); or(eax, PE); mov(cr0, eax);
         db(&[0x66, 0xEA]); dd(&[PROGRAM as u32]); dw(&[CODE0]);
+
+        // BP sectors to the segment at TARGET. Not by INT 15h, which the built-in firmware does not have.
+        at("stage.load");
+        call("loader.read");
+        push(ax); push(ds); push(es);
+        mov(cx, ax); shl(cx, 7); mov(es, word_ptr(TARGET)); mov(dx, BOUNCE_SEGMENT); mov(ds, dx);
+        xor(si, si); xor(di, di); rep_movsd();
+        pop(es); pop(ds); pop(ax);
+        sub(bp, ax); add(word_ptr(TSC_START), ax); shl(ax, 5); add(word_ptr(TARGET), ax);
+        mov(al, i32::from(b'.')); call("bench.character");
+        test(bp, bp); jnz("stage.load"); ret();
 
         at("stage.controller");
         in_al(KEYBOARD_STATUS); test(al, INPUT_FULL); jnz("stage.controller"); ret();

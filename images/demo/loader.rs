@@ -9,7 +9,7 @@ use super::memory::*;
 use iced_x86::code_asm::*;
 
 /// Sectors that are read at once land here (no 64 KiB border within a track).
-const BOUNCE_SEGMENT: i32 = 0x1000;
+pub const BOUNCE_SEGMENT: i32 = 0x1000;
 const BOUNCE: u32 = (BOUNCE_SEGMENT as u32) << 4;
 /// Where the protocol wants the real-mode part, the command line and the protected-mode part.
 const SETUP_SEGMENT: i32 = 0x9000;

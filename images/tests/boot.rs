@@ -1,8 +1,11 @@
 //! Boots the built-in ROM and floppies in QEMU, an independent PC; skipped where it is not installed.
 
+mod skip;
+
 use images::demo;
 use images::disk::{self, FloppyContent, FloppyFormat, Kind};
 use indicatif::ProgressBar;
+use skip::skip;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -32,7 +35,7 @@ impl Machine {
         match child {
             Ok(child) => Some(Self { child, log }),
             Err(_) => {
-                eprintln!("skipped: {QEMU} is not installed");
+                skip(&format!("{QEMU} is not installed"));
                 None
             }
         }

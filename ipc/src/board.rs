@@ -79,6 +79,16 @@ impl RunState {
     }
 }
 
+/// Why the machine is to be reset. The stronger has the greater number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u32)]
+pub enum ResetRequest {
+    /// INIT#: only the CPU (8042 pulse, port 92h bit 0, RCR soft reset, triple fault).
+    Cpu = 1,
+    /// PCIRST#: the whole machine (RCR hard reset, the reset button).
+    Machine = 2,
+}
+
 /// State of the CPU, for people.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
@@ -197,7 +207,7 @@ pub struct Board {
     pub resets: AtomicU32,
     /// Not zero: the machine is off, see [`SWITCHED_OFF`] and [`KILLED`].
     pub powered_off: AtomicU32,
-    /// A requested reset: 0 none, 1 CPU, 2 machine (`ResetRequest`).
+    /// A requested reset: 0 none, else a [`ResetRequest`].
     reset_request: AtomicU32,
     /// Bit n: source n (`A20Source`) opens the A20 gate.
     a20: AtomicU32,
@@ -336,15 +346,19 @@ impl Board {
         self.processes.get(slot)
     }
 
-    /// Asks for a reset (1 CPU, 2 machine); the stronger request wins.
-    pub fn request_reset(&self, kind: u32) {
-        self.reset_request.fetch_max(kind, Ordering::Release);
+    /// Asks for a reset; the stronger request wins.
+    pub fn request_reset(&self, kind: ResetRequest) {
+        self.reset_request.fetch_max(kind as u32, Ordering::Release);
         self.call_vcpu(attention::RESET);
     }
 
-    /// Takes the requested reset: 0 none, 1 CPU, 2 machine. vCPU only.
-    pub fn take_reset_request(&self) -> u32 {
-        self.reset_request.swap(0, Ordering::Acquire)
+    /// Takes the requested reset. vCPU only.
+    pub fn take_reset_request(&self) -> Option<ResetRequest> {
+        match self.reset_request.swap(0, Ordering::Acquire) {
+            0 => None,
+            1 => Some(ResetRequest::Cpu),
+            _ => Some(ResetRequest::Machine),
+        }
     }
 
     /// Opens or closes the A20 gate for one source. Calls the vCPU when the gate changed.

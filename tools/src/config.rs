@@ -6,6 +6,7 @@ use crate::machine_file::{Drive, MachineFile, SerialEnd};
 use crate::roles::{self, Executable};
 use anyhow::{Context, Result, bail, ensure};
 use clap::ValueEnum;
+use images::disk::{FloppyFormat, parse_size};
 use ipc::board::MAX_RAM;
 use ipc::inspect::Listen;
 use ipc::machine::{BootDevice, DriveConfig, Geometry, MachineConfig, SerialBackend};
@@ -15,8 +16,6 @@ use std::path::{Path, PathBuf};
 const DEFAULT_RAM: u64 = 64 << 20;
 const MIB: u64 = 1 << 20;
 const SECTOR: u64 = 512;
-/// Image sizes (KiB) that a PC floppy drive takes.
-const FLOPPY_KIB: [u64; 8] = [160, 180, 320, 360, 720, 1200, 1440, 2880];
 
 /// A machine ready to be started.
 #[derive(Debug)]
@@ -35,23 +34,6 @@ pub struct Plan {
     pub temporary: Option<tempfile::TempDir>,
 }
 
-/// Parses a size such as `64M`, `1.44M`, `360K` or `2G` (powers of 1024; 1.44M is 1440 KiB).
-pub fn parse_size(text: &str) -> Result<u64> {
-    let (number, unit) = match text.trim().char_indices().last() {
-        Some((at, 'k' | 'K')) => (&text.trim()[..at], 1024),
-        Some((at, 'm' | 'M')) => (&text.trim()[..at], MIB),
-        Some((at, 'g' | 'G')) => (&text.trim()[..at], 1024 * MIB),
-        _ => (text.trim(), 1),
-    };
-    let bad = || format!("'{text}' is not a size: write it like 64M, 720K or 2G");
-    if unit == MIB && ["1.2", "1.44", "2.88"].contains(&number) {
-        let thousandths: u64 = number.replace('.', "").parse().with_context(bad)?;
-        return Ok(thousandths * if number == "1.2" { 102_400 } else { 10_240 });
-    }
-    let number: u64 = number.parse().with_context(bad)?;
-    number.checked_mul(unit).with_context(bad)
-}
-
 /// Checks everything that can be checked before anything is started.
 pub fn plan(args: &RunArgs) -> Result<Plan> {
     let file = match &args.machine {
@@ -59,7 +41,7 @@ pub fn plan(args: &RunArgs) -> Result<Plan> {
         None => MachineFile::default(),
     };
     let ram_text = args.ram.as_ref().or(file.ram.as_ref());
-    let ram_given = ram_text.map(|text| parse_size(text)).transpose()?;
+    let ram_given = ram_text.map(|text| parse_size(text)).transpose().context("Guest RAM")?;
     if let Some(ram_bytes) = ram_given {
         ensure!(
             ram_bytes.is_multiple_of(MIB) && (MIB..=MAX_RAM).contains(&ram_bytes),
@@ -268,7 +250,7 @@ fn drive_file(drive: &Drive, what: &str) -> Result<(DriveConfig, u64)> {
 fn floppy(drive: &Drive) -> Result<DriveConfig> {
     let (config, len) = drive_file(drive, "Floppy")?;
     ensure!(
-        FLOPPY_KIB.contains(&(len / 1024)) && len.is_multiple_of(1024),
+        FloppyFormat::of_bytes(len).is_some(),
         "Floppy image {} has {len} bytes, which is no floppy size (160K 180K 320K 360K 720K 1.2M 1.44M 2.88M); \
          is it truncated, or a hard disk image (--disk)?",
         config.path.display()
@@ -350,23 +332,6 @@ fn writable(path: &Path, what: &str) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn sizes_are_what_people_mean_by_them() {
-        for (text, bytes) in [
-            ("64M", 64 << 20),
-            ("1.44M", 1_474_560),
-            ("1.2M", 1_228_800),
-            ("2.88M", 2_949_120),
-            ("360k", 368_640),
-            ("512", 512),
-        ] {
-            assert_eq!(parse_size(text).unwrap(), bytes, "{text}");
-        }
-        for bad in ["", "M", "x", "-1", "1.5M", "99999999999G"] {
-            assert!(parse_size(bad).is_err(), "{bad}");
-        }
-    }
 
     #[test]
     fn the_terminal_takes_one_serial_port_and_no_screen_besides() {

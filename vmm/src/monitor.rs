@@ -10,7 +10,7 @@ use crate::debug::session::{After, Session, Stream};
 use crate::debug::{self, Desk};
 use crate::interp::Exit;
 use gdbstub::common::Signal;
-use ipc::board::{KILLED, RunState, VMM_SLOT, VcpuState, attention};
+use ipc::board::{KILLED, ResetRequest, RunState, VMM_SLOT, VcpuState, attention};
 use ipc::clock::Freeze;
 use ipc::inspect::{Inspect, Inspected};
 use ipc::sync::Ordering;
@@ -20,10 +20,6 @@ use std::time::Duration;
 const SLICE: u64 = 200_000;
 /// Longest sleep while halted or paused: the doorbell ends it sooner.
 const LONGEST_SLEEP: Duration = Duration::from_millis(500);
-/// `Board::take_reset_request`: only the CPU.
-const RESET_CPU: u32 = 1;
-/// `Board::request_reset`: the whole machine.
-const RESET_MACHINE: u32 = 2;
 
 /// One virtual CPU with its engine.
 pub struct Monitor {
@@ -172,7 +168,7 @@ impl Monitor {
     /// Takes the consequences of what the debugger said.
     fn after_session(&mut self, after: After) {
         if self.guest.take_reset() {
-            self.guest.vcpu.bus.board().request_reset(RESET_MACHINE);
+            self.guest.vcpu.bus.board().request_reset(ResetRequest::Machine);
             self.reset();
         }
         match after {
@@ -256,12 +252,9 @@ impl Monitor {
     }
 
     fn reset(&mut self) {
-        let request = self.guest.vcpu.bus.board().take_reset_request();
-        if request == 0 {
-            return;
-        }
+        let Some(request) = self.guest.vcpu.bus.board().take_reset_request() else { return };
         self.set_log_context();
-        if request == RESET_CPU {
+        if request == ResetRequest::Cpu {
             tracing::info!("CPU reset");
             self.guest.vcpu.init();
         } else {
@@ -344,7 +337,7 @@ impl Monitor {
             state.segment(Seg::Cs).selector,
             state.eip
         );
-        self.guest.vcpu.bus.board().request_reset(RESET_CPU);
+        self.guest.vcpu.bus.board().request_reset(ResetRequest::Cpu);
     }
 
     fn set_state(&self, state: VcpuState) {

@@ -301,9 +301,6 @@ fn exclusion(test: &Test) -> Option<&'static str> {
     if (0..instruction.op_count()).any(|n| instruction.op_kind(n) == OpKind::Register && new_segment(n)) {
         return Some("FS and GS do not exist on a 286");
     }
-    if matches!(test.exception, Some((13, _))) && ESCAPES.contains(&opcode(&test.bytes)) {
-        return Some("coprocessor operand: checked by a 286 even without coprocessor; no FPU here yet");
-    }
     let far_pointer = instruction.is_jmp_far_indirect()
         || instruction.is_call_far_indirect()
         || matches!(instruction.mnemonic(), Mnemonic::Les | Mnemonic::Lds);
@@ -322,14 +319,6 @@ fn exclusion(test: &Test) -> Option<&'static str> {
 
 /// The longest instruction that a 286 takes.
 const LONGEST_ON_286: usize = 10;
-/// First opcode bytes that address a coprocessor.
-const ESCAPES: std::ops::RangeInclusive<u8> = 0xd8..=0xdf;
-
-/// The first byte that is no prefix.
-fn opcode(bytes: &[u8]) -> u8 {
-    let is_prefix = |byte: &u8| matches!(byte, 0x26 | 0x2e | 0x36 | 0x3e | 0xf0 | 0xf2 | 0xf3);
-    bytes.iter().copied().find(|byte| !is_prefix(byte)).unwrap()
-}
 
 fn real_mode_segment(selector: u32) -> Segment {
     Segment::new(selector as u16, rights::REAL_MODE, selector << 4, 0xffff)

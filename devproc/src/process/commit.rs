@@ -295,7 +295,7 @@ impl DeviceProcess {
                 self.shared.board().set_dma_channel(channel, pack_channel(&state));
             }
             Effect::A20(source, enabled) => self.shared.board().set_a20(source as u32, enabled),
-            Effect::Reset(kind) => self.shared.board().request_reset(kind as u32),
+            Effect::Reset(kind) => self.shared.board().request_reset(kind),
             Effect::PowerOff => {
                 self.shared.board().powered_off.store(ipc::board::SWITCHED_OFF, Ordering::Release);
                 self.shared.board().call_vcpu(attention::RUN_STATE);

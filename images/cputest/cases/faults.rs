@@ -225,9 +225,9 @@ fn loads(t: &mut Suite) -> AsmResult {
             let code = code! { mov(eax, i32::from(selector)); at(".fault"); };
             code(a)?;
             if register == 0 {
-                a.mov(ds, eax)?
+                a.mov(ds, eax)?;
             } else {
-                a.mov(ss, eax)?
+                a.mov(ss, eax)?;
             }
             Ok(())
         })?;
@@ -243,9 +243,9 @@ fn loads(t: &mut Suite) -> AsmResult {
             let code = code! { mov(eax, i32::from(selector)); at(".fault"); };
             code(a)?;
             if register == 0 {
-                a.mov(ds, eax)?
+                a.mov(ds, eax)?;
             } else {
-                a.mov(ss, eax)?
+                a.mov(ss, eax)?;
             }
             Ok(())
         })?;
@@ -427,9 +427,9 @@ fn inspection(t: &mut Suite) -> AsmResult {
         let case = t.ring3(name, |a| {
             a.mov(eax, i32::from(selector))?;
             if write {
-                a.verw(ax)?
+                a.verw(ax)?;
             } else {
-                a.verr(ax)?
+                a.verr(ax)?;
             }
             Ok(())
         })?;

@@ -1,13 +1,18 @@
 //! Sizes as people write them: `64M`, `2G`.
 
-use super::DiskError;
+use super::{DiskError, FloppyFormat};
 
 /// Suffixes and what each multiplies by 1024 once more.
 const SUFFIXES: [char; 5] = ['K', 'M', 'G', 'T', 'P'];
 const KIB: u64 = 1024;
 
-/// Bytes in a size like `512K`, `64M`, `64MB`, `64MiB` or `2g` (binary multiples), or a plain number.
+/// Bytes in a size like `512K`, `64M`, `64MB`, `64MiB` or `2g` (binary multiples), a plain number, or the name of
+/// a floppy size such as `1.44M`.
 pub fn parse_size(text: &str) -> Result<u64, DiskError> {
+    // What is called 1.44M has 1440 KiB.
+    if let Ok(floppy) = text.parse::<FloppyFormat>() {
+        return Ok(floppy.bytes());
+    }
     let wrong = || DiskError::Size(text.to_owned());
     let upper = text.trim().to_ascii_uppercase();
     let digits = upper.find(|c: char| !c.is_ascii_digit()).unwrap_or(upper.len());

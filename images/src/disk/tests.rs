@@ -134,6 +134,9 @@ fn sizes_are_read_as_people_write_them() {
         ("1 GiB", 1 << 30),
         ("10MB", 10 << 20),
         ("4096", 4096),
+        ("1.44M", 1_474_560),
+        ("1.2M", 1_228_800),
+        ("2.88mb", 2_949_120),
     ] {
         assert_eq!(parse_size(text).unwrap(), bytes, "{text}");
     }

@@ -10,7 +10,7 @@ use std::path::Path;
 pub fn image(command: &ImageCommand) -> Result<()> {
     match command {
         ImageCommand::Create { path, size, fat, label } => {
-            let kind = kind(crate::config::parse_size(size)?, *fat, label.clone())?;
+            let kind = kind(disk::parse_size(size)?, *fat, label.clone())?;
             disk::create(path, &kind, &crate::progress::bar())?;
             println!("{}", disk::info(path)?);
         }
@@ -21,7 +21,7 @@ pub fn image(command: &ImageCommand) -> Result<()> {
         }
         ImageCommand::Linux { path, size, console, append, messages } => {
             let mut options = linux::Options {
-                size: crate::config::parse_size(size)?,
+                size: disk::parse_size(size)?,
                 append: append.clone(),
                 messages: *messages,
                 ..linux::Options::default()

@@ -3,7 +3,7 @@
 use super::children::Child;
 use super::{DISPLAY, Managed, Supervisor};
 use crate::roles::Executable;
-use ipc::board::{MAX_DEVICES, ProcessState, RunState, VMM_SLOT, VcpuState};
+use ipc::board::{MAX_DEVICES, ProcessState, ResetRequest, RunState, VMM_SLOT, VcpuState};
 use ipc::clock::Freeze;
 use ipc::control::{ProcessStatus, Reply, Request, Role, VmStatus};
 use ipc::input::HostEvent;
@@ -12,8 +12,6 @@ use ipc::setup::Setup;
 use ipc::sync::Ordering;
 use std::time::Instant;
 
-/// `Board::request_reset`: the whole machine.
-const RESET_MACHINE: u32 = 2;
 /// Input events kept for a keyboard process that is busy or being restarted.
 const MAX_WAITING_INPUT: usize = 4096;
 
@@ -37,7 +35,7 @@ impl Supervisor {
                 Reply::Ok
             }
             Request::Reset => {
-                self.memory.board().request_reset(RESET_MACHINE);
+                self.memory.board().request_reset(ResetRequest::Machine);
                 Reply::Ok
             }
             Request::LogAccesses(on) => {

@@ -33,6 +33,10 @@ struct Event {
     flags: u32,
 }
 
+/// Faults in a row whose delivery faults again. A processor goes on for ever when an alignment check meets
+/// an alignment check on the way to its handler; ours shuts down, so that the machine is reset.
+const MAX_NESTED_FAULTS: u32 = 16;
+
 impl<B: Bus> Vcpu<B> {
     /// INT n, INT3, INTO, INT1. The return address is `state.eip`, which is after the instruction.
     pub fn software_interrupt(&mut self, kind: SoftInterrupt) -> Exec {
@@ -63,7 +67,7 @@ impl<B: Bus> Vcpu<B> {
     /// `state` is that of the instruction to restart (faults) or of the next one (traps).
     pub fn deliver_fault(&mut self, fault: Fault) {
         let mut fault = fault;
-        loop {
+        for _ in 0..MAX_NESTED_FAULTS {
             self.trace(|_| TraceEvent::Exception {
                 vector: fault.vector(),
                 error_code: fault.error_code(),
@@ -94,6 +98,7 @@ impl<B: Bus> Vcpu<B> {
                 _ => Fault::with_code(vector::DF, 0),
             };
         }
+        self.state.activity = Activity::Shutdown;
     }
 
     /// What an exception changes even if it is not delivered.

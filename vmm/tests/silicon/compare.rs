@@ -146,7 +146,7 @@ impl<'a> Comparison<'a> {
         (reference.event == engine.event
             || ignored.partial == Some(undefined::Partial::Which) && exceptions == [true; 2]
             || ignored.partial == Some(undefined::Partial::Address)
-                && without_address(reference.event) == without_address(engine.event))
+                && [reference, engine].iter().all(|outcome| is_memory_fault(outcome.event)))
             && (a.gpr == b.gpr || ignored.partial == Some(undefined::Partial::Registers))
             && a.eip == b.eip
             && a.segments == b.segments
@@ -320,11 +320,8 @@ fn ignored(sequence: &Sequence, program: &Program, reference: &Outcome) -> Ignor
     ignored_by(sequence, program, reference, sequence.pieces.len())
 }
 
-fn without_address(event: Event) -> Event {
-    match event {
-        Event::Exception { vector, error, .. } => Event::Exception { vector, error, address: 0 },
-        other => other,
-    }
+fn is_memory_fault(event: Event) -> bool {
+    matches!(event, Event::Exception { vector: vector::PF | vector::GP | vector::SS, .. })
 }
 
 /// Whether one engine alone raised an exception that it may raise: nothing can be compared then.
@@ -337,10 +334,15 @@ fn optional(
     if reference.event == engine.event && reference.machine.eip == engine.machine.eip {
         return None;
     }
-    const LAST_BYTES: u32 = 0xffff_fe00;
-    if let Event::Exception { vector: vector::PF, address: LAST_BYTES.., .. } = reference.event
+    // Of the flat segments, and of those that start with the data.
+    let wraps = |address: u32| {
+        const NEAR: u32 = 0x200;
+        [0, at::DATA].into_iter().any(|base| address.wrapping_sub(base).wrapping_add(NEAR) < 2 * NEAR)
+    };
+    if let Event::Exception { vector: vector::PF, address, .. } = reference.event
         && let Event::Exception { vector: vector::GP | vector::SS, .. } = engine.event
         && reference.machine.eip == engine.machine.eip
+        && wraps(address)
     {
         return Some("operands that wrap at 4 GiB may exceed the segment's limit");
     }

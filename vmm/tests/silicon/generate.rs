@@ -292,6 +292,10 @@ impl Builder<'_> {
     fn follow(&mut self, instruction: &Instruction, cl: Option<u32>) {
         let status = undefined::status(instruction.code());
         self.status = (self.status.0 | status.0, self.status.1 | status.1);
+        if instruction.mnemonic() == Mnemonic::Fnclex {
+            // No longer pending, but what it left open stays so.
+            self.status.0 |= self.status.1;
+        }
         let undefined = undefined::flags(instruction, cl);
         let writes = arithmetic(instruction.rflags_modified());
         // A shift by zero, or one whose count is not known, may leave the flags alone.

@@ -78,7 +78,7 @@ pub enum Partial {
     X87,
     /// CMPS: which of two operands is read first, so which exception is raised when both fault.
     Which,
-    /// Images of the x87 and SSE state: which of their addresses is reported by a page fault.
+    /// Images of the x87 and SSE state, of which parts can be bad in different ways: which is reported.
     Address,
 }
 
@@ -88,7 +88,7 @@ impl Partial {
         match self {
             Partial::Registers => "POPA that faults may have loaded registers",
             Partial::X87 => "MMX instructions of SSE that fault may have reset TOP and tags",
-            Partial::Address => "state images may report any of their addresses in CR2",
+            Partial::Address => "state images may report any of their bad addresses",
             Partial::Which => "CMPS with two bad operands may fault on either",
         }
     }
@@ -151,6 +151,15 @@ pub fn optional(code: Code, number: u8) -> Option<&'static str> {
             | Mnemonic::Movdqu,
             vector::AC,
         ) => Some("alignment of unaligned 16-byte operands may be checked"),
+        (
+            Mnemonic::Fnstenv
+            | Mnemonic::Fnsave
+            | Mnemonic::Fxsave
+            | Mnemonic::Fldenv
+            | Mnemonic::Frstor
+            | Mnemonic::Fxrstor,
+            vector::AC,
+        ) => Some("state images may raise #AC or #GP"),
         (Mnemonic::Cvtpi2ps, vector::MF) => Some(CVTPI2PS),
         _ => None,
     }

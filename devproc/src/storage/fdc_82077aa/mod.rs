@@ -274,15 +274,14 @@ impl Fdc {
         self.restore_timers(host);
     }
 
-    /// The controller is up again: it takes commands, and polling finds that the ready state of every
-    /// drive "changed" (section 4.2.1).
+    /// The controller is up again: it takes commands, and finds that the ready state of every drive "changed"
+    /// (section 4.2.1). The interrupt comes also with polling disabled: section 5.2.7 only promises it with polling,
+    /// but Linux disables polling and then waits for the interrupt of each reset, on every controller there is.
     fn finish_reset(&mut self, host: &mut dyn Host) {
         self.state.reset_deadline = None;
         self.state.phase = Phase::Command;
-        if self.state.configure & configure::POLL == 0 {
-            self.state.ready_changes = (1 << DRIVES) - 1;
-            self.raise_interrupt(host);
-        }
+        self.state.ready_changes = (1 << DRIVES) - 1;
+        self.raise_interrupt(host);
     }
 
     fn write_dor(&mut self, value: u8, host: &mut dyn Host) {

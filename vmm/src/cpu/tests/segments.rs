@@ -145,7 +145,7 @@ fn moving_to_ss_holds_interrupts_off() {
 #[test]
 fn lar_and_lsl_answer_for_visible_descriptors_only() {
     let mut cpu = protected();
-    assert_eq!(cpu.lar(sel::CODE0), Ok(Some(0x00c0_9b00)));
+    assert_eq!(cpu.lar(sel::CODE0), Ok(Some(0x00cf_9b00)), "with the limit bits between the attributes");
     assert_eq!(cpu.lsl(sel::CODE0), Ok(Some(u32::MAX)));
     assert_eq!(cpu.lsl(sel::DATA16), Ok(Some(0xffff)));
     assert_eq!(cpu.lar(sel::TSS), Ok(Some(0x0000_8b00)));

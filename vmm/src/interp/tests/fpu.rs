@@ -136,6 +136,24 @@ fn a_store_that_faults_does_not_pop() {
 }
 
 #[test]
+fn a_store_to_bad_memory_faults_before_its_unmasked_exception() {
+    // Nothing on the stack to store, with stack faults unmasked.
+    let mut bench = Bench::assembled(|a| {
+        a.fninit()?;
+        a.mov(word_ptr(DATA), i32::from(fcw::AFTER_INIT & !1))?;
+        a.fldcw(word_ptr(DATA))?;
+        a.fistp(dword_ptr(esi))?;
+        a.hlt()
+    });
+    let data = &mut bench.cpu.state.segments[Seg::Ds as usize];
+    *data = Segment::new(8, data.rights(), 0, DATA + 0xff);
+    bench.cpu.state.gpr[6] = DATA + 0xfd;
+    bench.cpu.state_replaced();
+    assert_eq!(bench.interp.run(&mut bench.cpu, 100), Exit::Shutdown);
+    assert_eq!(bench.cpu.state.fpu.status & (fsw::EXCEPTIONS | fsw::SF | fsw::ES), 0);
+}
+
+#[test]
 fn constants_follow_rounding_control() {
     for (control, last_bits) in [(0x37fu16, 0x35), (0x77f, 0x34), (0xb7f, 0x35), (0xf7f, 0x34)] {
         let mut bench = Bench::assembled(|a| {

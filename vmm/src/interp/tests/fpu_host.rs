@@ -180,7 +180,6 @@ fn undefined(mnemonic: Mnemonic, after: &Image) -> u32 {
         }
         // Intel's clear C1 (SDM vol. 2, "FPU Flags Affected"), AMD's do not.
         Fcomi | Fcomip | Fucomi | Fucomip => fsw::C1,
-        Fcmovb | Fcmovbe | Fcmove | Fcmovu | Fcmovnb | Fcmovnbe | Fcmovne | Fcmovnu => fsw::C1,
         _ => 0,
     };
     bits.into()

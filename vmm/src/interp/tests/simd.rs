@@ -267,6 +267,18 @@ fn sixteen_bytes_of_memory_must_be_aligned_but_for_unaligned_moves() {
 }
 
 #[test]
+fn misaligned_operands_outside_the_stack_segment_are_a_protection_fault() {
+    let mut bench = bench();
+    let stack = &mut bench.cpu.state.segments[Seg::Ss as usize];
+    *stack = Segment::new(stack.selector, stack.rights(), 0, DATA);
+    bench.cpu.state.gpr[5] = DATA;
+    // MOVAPS xmm0, [ebp + disp8]
+    let load = |displacement: u8| [0x0f, 0x28, 0x45, displacement];
+    assert_eq!(execute(&mut bench.cpu, &load(8)), Err(Fault::gp(0)));
+    assert_eq!(execute(&mut bench.cpu, &load(16)), Err(Fault::ss(0)));
+}
+
+#[test]
 fn a_store_across_pages_writes_all_or_nothing() {
     let mut bench = bench();
     bench.cpu.bus.poke32(0x2_0000, 0x2_1007);

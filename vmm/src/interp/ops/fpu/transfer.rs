@@ -194,11 +194,18 @@ pub fn read_extended<B: Bus>(cpu: &mut Vcpu<B>, segment: Seg, offset: u32) -> Ex
     Ok(F80 { significand, sign_exponent })
 }
 
+/// Raises what writing an operand would raise.
+fn probe<B: Bus>(cpu: &mut Vcpu<B>, segment: Seg, offset: u32, bytes: u32) -> Exec {
+    if bytes == EXTENDED_BYTES {
+        // Alignment is that of the parts, and comes first.
+        cpu.probe_write(segment, offset, UPPER)?;
+    }
+    cpu.probe_write(segment, offset, bytes)
+}
+
 /// Writes an extended value: all of it or, when it faults, nothing.
 pub fn write_extended<B: Bus>(cpu: &mut Vcpu<B>, segment: Seg, offset: u32, value: F80) -> Exec {
-    cpu.probe_write(segment, offset, EXTENDED_BYTES)?;
-    // Alignment is that of the parts.
-    cpu.probe_write(segment, offset, UPPER)?;
+    probe(cpu, segment, offset, EXTENDED_BYTES)?;
     cpu.write_u16(segment, offset.wrapping_add(UPPER), value.sign_exponent)?;
     cpu.write_u64(segment, offset, value.significand)
 }
@@ -314,7 +321,7 @@ fn store<B: Bus, D: Destination, const POPS: u8>(cpu: &mut Vcpu<B>, op: &Op<B>) 
             D::write(cpu, op.segment, offset, D::INDEFINITE)?;
         } else {
             // Faults of memory come before those of numbers.
-            cpu.probe_write(op.segment, offset, D::BYTES)?;
+            probe(cpu, op.segment, offset, D::BYTES)?;
         }
         note_operand(cpu, op, offset);
         if underflow(cpu) {
@@ -328,7 +335,7 @@ fn store<B: Bus, D: Destination, const POPS: u8>(cpu: &mut Vcpu<B>, op: &Op<B>) 
         // When this faults, nothing has happened.
         D::write(cpu, op.segment, offset, raw)?;
     } else {
-        cpu.probe_write(op.segment, offset, D::BYTES)?;
+        probe(cpu, op.segment, offset, D::BYTES)?;
     }
     note_operand(cpu, op, offset);
     complete(cpu, &env);
