@@ -394,7 +394,7 @@ pub trait Device: Send {
         let _ = (vector, host);
     }
 
-    /// Something happened outside the machine (key, mouse). Every model of a process that is
+    /// Something happened outside the machine (key, mouse, serial cable). Every model of a process that is
     /// sent host events gets every one.
     fn host_event(&mut self, event: &HostEvent, host: &mut dyn Host) {
         let _ = (event, host);

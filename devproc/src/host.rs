@@ -97,6 +97,18 @@ pub struct DmaError {
     pub len: u64,
 }
 
+/// A serial port's cable. Positions count characters since the VM
+/// started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SerialCable {
+    /// Somebody is at the other end.
+    pub connected: bool,
+    /// Characters taken from what came in, by calls that have ended.
+    pub taken: u64,
+    /// Characters sent, by calls that have ended.
+    pub sent: u64,
+}
+
 /// What a device model can do to the rest of the machine.
 pub trait Host {
     /// Current virtual time. Constant within one call of the model.
@@ -163,6 +175,21 @@ pub trait Host {
     fn debug_text(&mut self, byte: u8);
 
     // The rest is for the chipset's own models.
+
+    /// The cable at serial port `port` (0 is COM1).
+    fn serial_cable(&self, port: u8) -> SerialCable;
+
+    /// The character at position `at` of what came in over the cable, if it has come.
+    fn serial_peek(&self, port: u8, at: u64) -> Option<u8>;
+
+    /// The characters before position `taken` are in the model's state and not needed any more.
+    fn serial_taken(&mut self, port: u8, taken: u64);
+
+    /// Writes the character at position `at` of what goes out; it goes with [`Host::serial_sent`].
+    fn serial_put(&mut self, port: u8, at: u64, byte: u8);
+
+    /// Sends the characters before position `sent`.
+    fn serial_sent(&mut self, port: u8, sent: u64);
 
     /// The interrupt request lines of the machine.
     fn irq_lines(&self) -> IrqLines;

@@ -9,6 +9,7 @@ use crate::device::{
 };
 use crate::host::{
     A20Source, DmaChannel, DmaDirection, DmaError, DmaOutcome, Host, IntxPin, IrqLines, ResetRequest,
+    SerialCable,
 };
 use crate::isa_dma;
 use ipc::time::VirtualTime;
@@ -48,6 +49,19 @@ pub struct TestHost {
     pub intr: Option<u8>,
     /// Shadow-RAM settings by base address: (length, read RAM, write RAM).
     pub shadow: BTreeMap<u32, (u32, bool, bool)>,
+    /// The cables at the serial ports.
+    pub serial: [TestCable; 2],
+}
+
+/// A serial port's cable.
+#[derive(Debug, Default)]
+pub struct TestCable {
+    /// What the model is told of it.
+    pub cable: SerialCable,
+    /// Everything that came in so far, taken or not.
+    pub input: Vec<u8>,
+    /// Everything that the model wrote; the first `cable.sent` of it are sent.
+    pub output: Vec<u8>,
 }
 
 impl TestHost {
@@ -70,6 +84,7 @@ impl TestHost {
             console: Vec::new(),
             intr: None,
             shadow: BTreeMap::new(),
+            serial: Default::default(),
         }
     }
 
@@ -149,6 +164,24 @@ impl Host for TestHost {
     }
     fn debug_text(&mut self, byte: u8) {
         self.console.push(byte);
+    }
+    fn serial_cable(&self, port: u8) -> SerialCable {
+        self.serial[port as usize].cable
+    }
+    fn serial_peek(&self, port: u8, at: u64) -> Option<u8> {
+        self.serial[port as usize].input.get(at as usize).copied()
+    }
+    fn serial_taken(&mut self, port: u8, taken: u64) {
+        self.serial[port as usize].cable.taken = taken;
+    }
+    fn serial_put(&mut self, port: u8, at: u64, byte: u8) {
+        let output = &mut self.serial[port as usize].output;
+        output.truncate(at as usize);
+        assert_eq!(output.len() as u64, at, "the model left a character out");
+        output.push(byte);
+    }
+    fn serial_sent(&mut self, port: u8, sent: u64) {
+        self.serial[port as usize].cable.sent = sent;
     }
     fn irq_lines(&self) -> IrqLines {
         self.lines

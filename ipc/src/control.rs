@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 use thiserror::Error;
 
@@ -108,6 +108,21 @@ pub struct VmStatus {
     pub ram_bytes: u64,
     /// Its processes.
     pub processes: Vec<ProcessStatus>,
+    /// Its serial ports to which somebody can connect.
+    pub serial: Vec<SerialStatus>,
+}
+
+/// A serial port to which somebody can connect.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SerialStatus {
+    /// 1 for COM1.
+    pub number: u8,
+    /// Where: a Unix socket, or a link to a pseudo-terminal.
+    pub path: PathBuf,
+    /// The pseudo-terminal, where it is one.
+    pub terminal: Option<PathBuf>,
+    /// Somebody is connected.
+    pub connected: bool,
 }
 
 /// State of one process of a VM.

@@ -67,4 +67,7 @@ pub enum HostEvent {
         /// Buttons held: bit 0 left, bit 1 right, bit 2 middle.
         buttons: u8,
     },
+    /// Something changed at the other end of a serial port's cable: characters came, or somebody
+    /// connected or left. The characters themselves wait in shared memory ([`crate::serial`]).
+    Serial,
 }

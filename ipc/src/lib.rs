@@ -42,4 +42,6 @@ pub mod screen;
 #[cfg(not(loom))]
 pub mod segment;
 #[cfg(not(loom))]
+pub mod serial;
+#[cfg(not(loom))]
 pub mod setup;

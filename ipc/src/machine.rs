@@ -74,4 +74,15 @@ pub enum SerialBackend {
     Absent,
     /// Output is appended to this file; there is no input.
     File(PathBuf),
+    /// The supervisor listens on this Unix socket; one client at a time is connected.
+    Socket(PathBuf),
+    /// The supervisor holds a pseudo-terminal; this symbolic link leads to it.
+    Pty(PathBuf),
+}
+
+impl SerialBackend {
+    /// Whether characters travel through shared memory ([`crate::serial`]).
+    pub fn is_cable(&self) -> bool {
+        matches!(self, Self::Socket(_) | Self::Pty(_))
+    }
 }

@@ -135,6 +135,12 @@ impl VmDir {
         self.path.join("gdb")
     }
 
+    /// The other end of serial port `number` (1 is COM1), unless another place is chosen: a socket, or
+    /// a link to a pseudo-terminal.
+    pub fn serial(&self, number: usize) -> PathBuf {
+        self.path.join(format!("serial{number}"))
+    }
+
     /// The log of one of its processes.
     pub fn log(&self, process: &str) -> PathBuf {
         self.path.join(format!("{process}.log"))

@@ -40,6 +40,11 @@ impl SegmentNames {
         format!("{}screen", self.prefix)
     }
 
+    /// The cables at the serial ports.
+    pub fn serial(&self) -> String {
+        format!("{}serial", self.prefix)
+    }
+
     /// The link between the VMM and device process number `slot`.
     pub fn link(&self, slot: usize) -> String {
         format!("{}link{slot}", self.prefix)

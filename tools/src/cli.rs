@@ -72,6 +72,8 @@ pub enum Command {
         #[command(flatten)]
         vm: VmArg,
     },
+    /// Attach this terminal (Ctrl+] leaves), or a pipe, to a serial port of a VM
+    Serial(SerialArgs),
     /// Show what the devices of a VM are doing, with virtual time and the guest's CS:EIP
     Log(LogArgs),
     /// Show all registers of the guest's CPU and the instruction that comes next
@@ -169,9 +171,10 @@ pub struct RunArgs {
     /// File for text from the guest's debug ports (E9h, 402h); '-' is standard output
     #[arg(long, value_name = "FILE")]
     pub debug_console: Option<PathBuf>,
-    /// File for the output of serial port COM1
-    #[arg(long, value_name = "FILE")]
-    pub serial: Option<PathBuf>,
+    /// Other end of serial port COM1: FILE (takes its output), socket[:PATH], pty, stdio or '-' (this
+    /// terminal), or none [default: socket, for 'vmsim serial']
+    #[arg(long, value_name = "WHERE")]
+    pub serial: Option<String>,
     /// System firmware instead of SeaBIOS
     #[arg(long, value_name = "FILE")]
     pub firmware: Option<PathBuf>,
@@ -240,6 +243,23 @@ pub struct ScreenArgs {
     /// Which VM.
     #[arg(long = "vm", value_name = "NAME")]
     pub vm: Option<String>,
+}
+
+/// Arguments of `vmsim serial`.
+#[derive(Debug, Args)]
+pub struct SerialArgs {
+    /// Which port: 1 is COM1
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=ipc::serial::PORTS as i64))]
+    pub port: u8,
+    /// Leave when the guest has sent this text; exit code 1 when it does not come in time
+    #[arg(long, value_name = "TEXT")]
+    pub wait_text: Option<String>,
+    /// Leave after so many seconds [default: 30 with --wait-text]
+    #[arg(long, value_name = "S")]
+    pub timeout: Option<f64>,
+    /// Which VM.
+    #[command(flatten)]
+    pub vm: VmArg,
 }
 
 /// Arguments of `vmsim log`.

@@ -2,7 +2,7 @@
 
 use crate::cli::{Boot, DisplayKind, RunArgs};
 use crate::default_guest;
-use crate::machine_file::{Drive, MachineFile};
+use crate::machine_file::{Drive, MachineFile, SerialEnd};
 use crate::roles::{self, Executable};
 use anyhow::{Context, Result, bail, ensure};
 use clap::ValueEnum;
@@ -26,6 +26,8 @@ pub struct Plan {
     pub display: DisplayKind,
     /// Device processes and their executables, by name.
     pub devices: Vec<(String, Executable)>,
+    /// The serial port (1 is COM1) at whose other end this process's standard input and output are.
+    pub stdio: Option<u8>,
     /// Where a debugger can connect, and whether the guest waits for one.
     pub debugger: Option<(Listen, bool)>,
     /// Files made for this run, removed when it ends.
@@ -101,9 +103,14 @@ pub fn plan(args: &RunArgs) -> Result<Plan> {
         firmware(firmware_given, file.video_rom.clone())?
     };
 
+    let name = args.name.clone().or(file.name.clone()).unwrap_or_else(|| "vm".into());
+    let com1 = args.serial.clone().map(SerialEnd::from).or(file.serial1.clone());
+    let com2 = file.serial2.clone();
+    let ends = [com1.unwrap_or(SerialEnd::Socket(None)), com2.unwrap_or(SerialEnd::None)];
     let mut config = MachineConfig {
         cpu: cpu.into(),
-        name: args.name.clone().or(file.name.clone()).unwrap_or_else(|| "vm".into()),
+        serial: [serial(&ends[0], &name, 1)?, serial(&ends[1], &name, 2)?],
+        name,
         ram_bytes,
         firmware: absolute(&firmware)?,
         video_rom: video_rom.as_deref().map(absolute).transpose()?,
@@ -112,7 +119,6 @@ pub fn plan(args: &RunArgs) -> Result<Plan> {
         boot_order: boot_order(args, &file, floppies.is_empty())?,
         cmos: file.cmos.as_deref().map(absolute).transpose()?,
         debug_console: console(args.debug_console.as_ref().or(file.debug_console.as_ref()))?,
-        serial: [serial(args.serial.as_ref().or(file.serial1.as_ref()))?, serial(file.serial2.as_ref())?],
     };
     for (slot, drive) in config.floppies.iter_mut().zip(&floppies) {
         *slot = Some(floppy(drive)?);
@@ -126,8 +132,16 @@ pub fn plan(args: &RunArgs) -> Result<Plan> {
             .map_err(|_| anyhow::anyhow!("display = \"{text}\": use auto, window, terminal or none"))?,
         (None, None) => DisplayKind::Auto,
     };
+    let stdio = stdio(&ends, display, args.detach)?;
+    let display = match display {
+        // The terminal cannot show the picture too.
+        DisplayKind::Auto if stdio.is_some() && crate::display_role::best_kind() == "terminal" => {
+            DisplayKind::None
+        }
+        display => display,
+    };
     let debugger = debugger(args)?;
-    Ok(Plan { config, display, devices: devices.into_iter().collect(), debugger, temporary })
+    Ok(Plan { config, display, stdio, devices: devices.into_iter().collect(), debugger, temporary })
 }
 
 fn debugger(args: &RunArgs) -> Result<Option<(Listen, bool)>> {
@@ -268,14 +282,42 @@ fn console(path: Option<&PathBuf>) -> Result<Option<PathBuf>> {
     }
 }
 
-fn serial(path: Option<&PathBuf>) -> Result<SerialBackend> {
-    match path {
-        None => Ok(SerialBackend::Unconnected),
-        Some(path) => {
+/// Serial port `number` of VM `vm`.
+fn serial(end: &SerialEnd, vm: &str, number: usize) -> Result<SerialBackend> {
+    let own_place = || Ok::<_, anyhow::Error>(ipc::runtime_dir::RuntimeDir::open()?.vm(vm)?.serial(number));
+    Ok(match end {
+        SerialEnd::None => SerialBackend::Unconnected,
+        SerialEnd::Socket(Some(path)) => SerialBackend::Socket(absolute(path)?),
+        // This process is then the client of it.
+        SerialEnd::Socket(None) | SerialEnd::Stdio => SerialBackend::Socket(own_place()?),
+        SerialEnd::Pty => SerialBackend::Pty(own_place()?),
+        SerialEnd::File(path) => {
             writable(path, "Serial output")?;
-            Ok(SerialBackend::File(absolute(path)?))
+            SerialBackend::File(absolute(path)?)
         }
+    })
+}
+
+/// Which serial port has standard input and output, if that can be.
+fn stdio(ends: &[SerialEnd], display: DisplayKind, detach: bool) -> Result<Option<u8>> {
+    let mut ports = (1..).zip(ends).filter(|(_, end)| **end == SerialEnd::Stdio).map(|(number, _)| number);
+    let port = ports.next();
+    ensure!(
+        ports.next().is_none(),
+        "Only one serial port can be at the terminal: choose socket or pty for the other"
+    );
+    if let Some(number) = port {
+        ensure!(
+            !detach,
+            "--detach leaves no terminal for COM{number}: choose socket for it, and use 'vmsim serial'"
+        );
+        ensure!(
+            display != DisplayKind::Terminal,
+            "COM{number} and the screen cannot share the terminal: use --display none, or socket for the port \
+             and 'vmsim serial'"
+        );
     }
+    Ok(port)
 }
 
 fn writable(path: &Path, what: &str) -> Result<()> {
@@ -290,6 +332,20 @@ fn writable(path: &Path, what: &str) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_terminal_takes_one_serial_port_and_no_screen_besides() {
+        let (none, terminal) = (SerialEnd::None, SerialEnd::Stdio);
+        let window = DisplayKind::Window;
+        assert_eq!(stdio(&[none.clone(), none.clone()], DisplayKind::Terminal, true).unwrap(), None);
+        assert_eq!(stdio(&[none.clone(), terminal.clone()], window, false).unwrap(), Some(2));
+        let refused = |ends: [&SerialEnd; 2], display, detach| {
+            stdio(&ends.map(Clone::clone), display, detach).unwrap_err().to_string()
+        };
+        assert!(refused([&terminal, &terminal], window, false).contains("Only one"));
+        assert!(refused([&terminal, &none], window, true).contains("--detach"));
+        assert!(refused([&terminal, &none], DisplayKind::Terminal, false).contains("--display none"));
+    }
 
     #[test]
     fn bad_images_are_refused_in_one_line_that_says_what_to_do() {

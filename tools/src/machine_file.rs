@@ -27,10 +27,10 @@ pub struct MachineFile {
     pub cmos: Option<PathBuf>,
     /// File for debug port text.
     pub debug_console: Option<PathBuf>,
-    /// File for the output of COM1.
-    pub serial1: Option<PathBuf>,
-    /// File for the output of COM2.
-    pub serial2: Option<PathBuf>,
+    /// Other end of COM1: what `--serial` takes.
+    pub serial1: Option<SerialEnd>,
+    /// Other end of COM2.
+    pub serial2: Option<SerialEnd>,
     /// Floppy drives, A first.
     #[serde(default)]
     pub floppy: Vec<Drive>,
@@ -40,6 +40,47 @@ pub struct MachineFile {
     /// Device processes that are not the built-in ones.
     #[serde(default)]
     pub device: BTreeMap<String, DeviceProcess>,
+}
+
+/// The other end of a serial port, as written.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(from = "String")]
+pub enum SerialEnd {
+    /// `none`: nothing.
+    None,
+    /// `socket` or `socket:PATH`: a Unix socket, in the VM's directory or at a path.
+    Socket(Option<PathBuf>),
+    /// `pty`: a pseudo-terminal.
+    Pty,
+    /// `stdio` or `-`: the terminal that starts the VM.
+    Stdio,
+    /// A file that takes the output.
+    File(PathBuf),
+}
+
+impl From<String> for SerialEnd {
+    fn from(text: String) -> Self {
+        match text.as_str() {
+            "none" => Self::None,
+            "socket" => Self::Socket(None),
+            "pty" => Self::Pty,
+            "stdio" | "-" => Self::Stdio,
+            other => match other.strip_prefix("socket:") {
+                Some(path) => Self::Socket(Some(path.into())),
+                None => Self::File(text.into()),
+            },
+        }
+    }
+}
+
+impl SerialEnd {
+    fn path_mut(&mut self) -> Option<&mut PathBuf> {
+        match self {
+            Self::Socket(path) => path.as_mut(),
+            Self::File(path) => Some(path),
+            Self::None | Self::Pty | Self::Stdio => None,
+        }
+    }
 }
 
 /// One value or a list.
@@ -94,15 +135,10 @@ impl MachineFile {
         })?;
         let base = path.parent().unwrap_or(Path::new("."));
         let fix = |p: &mut PathBuf| *p = base.join(&*p);
-        let optional = [
-            &mut file.firmware,
-            &mut file.video_rom,
-            &mut file.cmos,
-            &mut file.debug_console,
-            &mut file.serial1,
-            &mut file.serial2,
-        ];
+        let optional = [&mut file.firmware, &mut file.video_rom, &mut file.cmos, &mut file.debug_console];
         optional.into_iter().flatten().filter(|p| p.as_os_str() != "-").for_each(fix);
+        let ends = [&mut file.serial1, &mut file.serial2].into_iter().flatten();
+        ends.filter_map(SerialEnd::path_mut).for_each(fix);
         file.floppy.iter_mut().chain(&mut file.disk).map(|d| &mut d.path).for_each(fix);
         file.device.values_mut().map(|d| &mut d.exe).for_each(fix);
         Ok(file)
@@ -133,5 +169,15 @@ mod tests {
                 .unwrap();
         assert!(file.floppy[0].path.is_absolute() && file.floppy[0].read_only);
         assert_eq!(file.device["gpu"].exe, PathBuf::from("/bin/gpu"));
+    }
+
+    #[test]
+    fn ends_of_serial_ports_are_words_or_paths_relative_to_the_file() {
+        let file = read("serial1 = \"socket:com1\"\nserial2 = \"pty\"\n").unwrap();
+        assert!(matches!(file.serial1, Some(SerialEnd::Socket(Some(path))) if path.is_absolute()));
+        assert_eq!(file.serial2, Some(SerialEnd::Pty));
+        let file = read("serial1 = \"-\"\nserial2 = \"com2.log\"\n").unwrap();
+        assert_eq!(file.serial1, Some(SerialEnd::Stdio));
+        assert!(matches!(file.serial2, Some(SerialEnd::File(path)) if path.is_absolute()));
     }
 }

@@ -20,7 +20,7 @@ use rtc_cmos::RtcCmos;
 use std::io;
 use std::path::PathBuf;
 use thiserror::Error;
-use uart_16550::{FileSink, NullSink, SerialPort, SerialSink, Uart};
+use uart_16550::{FileSink, NullSink, SerialPort, Uart};
 
 /// Why the chipset of a machine cannot be built.
 #[derive(Debug, Error)]
@@ -87,8 +87,8 @@ pub fn models(config: &MachineConfig, now_unix_seconds: u64) -> Result<Vec<Box<d
     ];
     let ports = [(SerialPort::Com1, "COM1"), (SerialPort::Com2, "COM2")];
     for ((port, label), backend) in ports.into_iter().zip(&config.serial) {
-        if let Some(sink) = serial_sink(label, backend)? {
-            models.push(Box::new(Uart::new(port, sink)));
+        if let Some(uart) = uart(port, label, backend)? {
+            models.push(Box::new(uart));
         }
     }
     Ok(models)
@@ -109,22 +109,20 @@ fn real_time_clock(config: &MachineConfig, now_unix_seconds: u64) -> Result<Box<
     Ok(Box::new(KeptCmos::new(clock(kept), file)))
 }
 
-/// The other end of a serial port; `None` when the machine has no such port.
-fn serial_sink(
-    port: &'static str,
-    backend: &SerialBackend,
-) -> Result<Option<Box<dyn SerialSink>>, BuildError> {
+/// A serial port; `None` when the machine has no such port.
+fn uart(port: SerialPort, label: &'static str, backend: &SerialBackend) -> Result<Option<Uart>, BuildError> {
     Ok(match backend {
         SerialBackend::Absent => None,
-        SerialBackend::Unconnected => Some(Box::new(NullSink)),
+        SerialBackend::Unconnected => Some(Uart::new(port, Box::new(NullSink))),
         SerialBackend::File(path) => {
             let sink = FileSink::open(path).map_err(|source| BuildError::Serial {
-                port,
+                port: label,
                 path: path.clone(),
                 source,
             })?;
-            Some(Box::new(sink))
+            Some(Uart::new(port, Box::new(sink)))
         }
+        SerialBackend::Socket(_) | SerialBackend::Pty(_) => Some(Uart::with_cable(port)),
     })
 }
 

@@ -328,6 +328,16 @@ impl DeviceProcess {
                     self.shared.console = None;
                 }
             }
+            Effect::SerialTaken(port, taken) => {
+                if let Some(cables) = &self.shared.serial {
+                    cables.set_taken(port.into(), taken);
+                }
+            }
+            Effect::SerialSent(port, sent) => {
+                if let Some(cables) = &self.shared.serial {
+                    cables.set_sent(port.into(), sent);
+                }
+            }
             Effect::Deferred(value) => {
                 if let Some(sequence) = self.shared.deferred[number].take() {
                     let value = value.into();

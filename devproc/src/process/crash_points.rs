@@ -5,7 +5,9 @@
 //! The VMM's side is played here, in the same thread: a process is served until it is idle, and
 //! "dies" by unwinding out of [`super::crash_point`].
 
-use super::{BuildContext, DeviceProcess, Place};
+mod serial;
+
+use super::{BuildContext, Builder, DeviceProcess, Place};
 use crate::device::{
     Access, Device, IoError, ReadResult, Region, RegionId, ResetKind, StateError, TimerId, Width,
     WriteResult, load_state, save_state,
@@ -347,6 +349,7 @@ struct Machine {
     ram: Segment,
     link: Link,
     config: MachineConfig,
+    builder: Builder,
     process: Option<DeviceProcess>,
     started: bool,
     deaths: u32,
@@ -362,9 +365,20 @@ impl Machine {
         board.view::<Board>().unwrap().initialise(1 << 20, 0);
         let ram = Segment::create(&names.ram(), 1 << 20).unwrap();
         let link = Link::create(&names.link(0)).unwrap();
-        let config = config();
-        let seen = Seen::default();
-        Self { names, board, ram, link, config, process: None, started: false, deaths: 0, again, seen }
+        let (config, builder, seen) = (config(), build as Builder, Seen::default());
+        Self {
+            names,
+            board,
+            ram,
+            link,
+            config,
+            builder,
+            process: None,
+            started: false,
+            deaths: 0,
+            again,
+            seen,
+        }
     }
 
     fn board(&self) -> &Board {
@@ -375,10 +389,10 @@ impl Machine {
     fn settle(&mut self) {
         loop {
             let place = Place { slot: 0, config: &self.config, resume: self.started };
-            let (names, process) = (&self.names, self.process.take());
+            let (names, builder, process) = (&self.names, self.builder, self.process.take());
             let run = AssertUnwindSafe(|| {
                 let mut process =
-                    process.unwrap_or_else(|| DeviceProcess::open(names, "toy", &place, build).unwrap());
+                    process.unwrap_or_else(|| DeviceProcess::open(names, "toy", &place, builder).unwrap());
                 process.stop_flag().raise();
                 process.serve().unwrap();
                 process

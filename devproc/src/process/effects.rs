@@ -49,6 +49,10 @@ pub enum Effect {
     DebugText(u8),
     /// The answer to a deferred access.
     Deferred(u32),
+    /// Characters of a serial port's input that the state includes.
+    SerialTaken(u8, u64),
+    /// Characters of a serial port's output that go.
+    SerialSent(u8, u64),
 }
 
 const TAG_DMA: u64 = 1;

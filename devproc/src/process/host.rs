@@ -9,6 +9,7 @@ use super::machine::Shared;
 use crate::device::{MirrorSlot, Region, RegionId, TimerId};
 use crate::host::{
     A20Source, DmaChannel, DmaDirection, DmaError, DmaOutcome, Host, IntxPin, IrqLines, ResetRequest,
+    SerialCable,
 };
 use crate::isa_dma;
 use ipc::time::VirtualTime;
@@ -28,6 +29,14 @@ pub struct ModelHost<'a> {
 impl ModelHost<'_> {
     fn push(&mut self, effect: Effect) {
         self.shared.effects.push(effect);
+    }
+
+    /// As `push`, in place of an earlier effect that `is_older` names.
+    fn replace(&mut self, effect: Effect, is_older: impl Fn(&Effect) -> bool) {
+        match self.shared.effects.iter_mut().find(|older| is_older(older)) {
+            Some(older) => *older = effect,
+            None => self.push(effect),
+        }
     }
 }
 
@@ -116,6 +125,31 @@ impl Host for ModelHost<'_> {
 
     fn debug_text(&mut self, byte: u8) {
         self.push(Effect::DebugText(byte));
+    }
+
+    fn serial_cable(&self, port: u8) -> SerialCable {
+        self.shared.serial.as_ref().map_or_else(SerialCable::default, |cables| {
+            let (taken, sent) = cables.positions(port.into());
+            SerialCable { connected: cables.is_connected(port.into()), taken, sent }
+        })
+    }
+
+    fn serial_peek(&self, port: u8, at: u64) -> Option<u8> {
+        self.shared.serial.as_ref()?.peek(port.into(), at)
+    }
+
+    fn serial_taken(&mut self, port: u8, taken: u64) {
+        let effect = Effect::SerialTaken(port, taken);
+        self.replace(effect, |e| matches!(e, Effect::SerialTaken(p, _) if *p == port));
+    }
+
+    fn serial_put(&mut self, port: u8, at: u64, byte: u8) {
+        self.shared.put_serial(port, at, byte);
+    }
+
+    fn serial_sent(&mut self, port: u8, sent: u64) {
+        let effect = Effect::SerialSent(port, sent);
+        self.replace(effect, |e| matches!(e, Effect::SerialSent(p, _) if *p == port));
     }
 
     fn irq_lines(&self) -> IrqLines {

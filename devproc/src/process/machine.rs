@@ -7,15 +7,19 @@ use super::{BuildContext, Builder, ProcessError};
 use crate::device::{Device, Reads, Region, RegionId, Space, TimerId, Writes};
 use ipc::board::{BOARD_MAGIC, Board, ProcessState};
 use ipc::link::{Link, LinkLayout, MAX_MODELS, MAX_REGIONS, MIRROR_CELLS, ModelInfo};
-use ipc::machine::MachineConfig;
+use ipc::machine::{MachineConfig, SerialBackend};
 use ipc::region::{RegionInfo, WritePolicy};
 use ipc::segment::{Segment, SegmentError, SegmentNames};
+use ipc::serial::SerialCables;
 use ipc::sync::Ordering;
 use ipc::time::VirtualTime;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::time::{Duration, Instant};
 
 const PAGE: u64 = 4096;
+/// How long output of a serial port may wait for the supervisor.
+const SERIAL_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Deadlines of all models. There are few: a scan is quicker than a heap.
 #[derive(Debug, Default)]
@@ -75,6 +79,10 @@ pub struct Shared {
     pub deferred: Vec<Option<u64>>,
     /// Debug console.
     pub console: Option<std::fs::File>,
+    /// The cables at the serial ports, if the machine has any.
+    pub serial: Option<SerialCables>,
+    /// Nobody takes serial output any more: it is dropped.
+    serial_stalled: bool,
 }
 
 impl Shared {
@@ -103,6 +111,24 @@ impl Shared {
                 unsafe { std::slice::from_raw_parts_mut(segment.as_ptr().add(offset as usize), len as usize) }
             }
             _ => &mut [],
+        }
+    }
+
+    /// Writes a character of serial output, and waits for room if need be: the supervisor takes
+    /// what comes whether anybody reads it or not.
+    pub fn put_serial(&mut self, port: u8, at: u64, byte: u8) {
+        let Some(cables) = &self.serial else { return };
+        if cables.put(port.into(), at, byte) {
+            self.serial_stalled = false;
+            return;
+        }
+        let deadline = Instant::now() + SERIAL_PATIENCE;
+        while !self.serial_stalled && !cables.put(port.into(), at, byte) {
+            if Instant::now() > deadline {
+                tracing::error!("The supervisor takes no output of COM{}; it is dropped", port + 1);
+                self.serial_stalled = true;
+            }
+            std::thread::sleep(Duration::from_micros(200));
         }
     }
 
@@ -258,6 +284,8 @@ impl DeviceProcess {
         let regions: Vec<_> = models.iter().map(|m| m.regions()).collect();
         check_limits(device, &models, &regions)?;
         let console = config.debug_console.as_ref().and_then(|path| open_console(path));
+        let has_cables = config.serial.iter().any(SerialBackend::is_cable);
+        let serial = has_cables.then(|| SerialCables::open(&names.serial())).transpose()?;
         let watchers: Vec<_> = (0..models.len()).filter(|i| models[*i].watches_lines()).collect();
         if !watchers.is_empty() {
             board.lines.watch(slot);
@@ -282,6 +310,8 @@ impl DeviceProcess {
             pci_device: models.iter().map(|m| m.pci_address().map_or(0, |a| a.device)).collect(),
             deferred: vec![None; models.len()],
             console,
+            serial,
+            serial_stalled: false,
         };
         let infos: Vec<_> = models
             .iter()

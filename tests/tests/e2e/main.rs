@@ -14,4 +14,5 @@ mod demo;
 mod display;
 mod linux;
 mod privacy;
+mod serial;
 mod storage;

@@ -6,6 +6,7 @@ pub mod inspect;
 mod log;
 mod run;
 mod screen;
+mod serial;
 mod trace;
 
 use crate::cli::{Cli, Command, DisplayKind};
@@ -39,6 +40,7 @@ pub fn dispatch(cli: Cli) -> Result<ExitCode> {
         Command::Reset(vm) => ask(vm.name.as_deref(), Request::Reset)?,
         Command::Stop(vm) => stop(vm.name.as_deref())?,
         Command::Display { display, vm } => open_display(display, vm.name.as_deref())?,
+        Command::Serial(args) => return serial::serial(&args),
         Command::Log(args) => log::log(&args)?,
         Command::Regs(vm) => inspect::regs(vm.name.as_deref())?,
         Command::Disasm { at, count, vm } => inspect::disasm(vm.name.as_deref(), at, count)?,
@@ -103,6 +105,12 @@ fn describe(status: &VmStatus, out: &mut String) -> std::fmt::Result {
             process.restarts,
             process.models.join(" ")
         )?;
+    }
+    for port in &status.serial {
+        let terminal =
+            port.terminal.as_ref().map_or_else(String::new, |path| format!(" -> {}", path.display()));
+        let connected = if port.connected { ", connected" } else { "" };
+        writeln!(out, "  COM{} at {}{terminal}{connected}", port.number, port.path.display())?;
     }
     Ok(())
 }

@@ -1,5 +1,6 @@
 //! `vmsim run`.
 
+use super::serial;
 use crate::cli::{DisplayKind, RunArgs};
 use crate::config;
 use crate::supervisor::{Ending, Supervisor};
@@ -29,6 +30,7 @@ pub fn run(args: &RunArgs) -> Result<ExitCode> {
         plan.display = DisplayKind::None;
     }
     let log = ipc::runtime_dir::RuntimeDir::open()?.vm(&plan.config.name)?;
+    let stdio = plan.stdio;
     let mut supervisor = Supervisor::start(plan)?;
     // After the place was taken: an earlier VM's log is not appended to.
     ipc::logging::to_file(&log.log("supervisor"), "supervisor").context("Supervisor's log")?;
@@ -36,7 +38,22 @@ pub fn run(args: &RunArgs) -> Result<ExitCode> {
         let mut out = std::io::stdout();
         writeln!(out, "{READY}").and_then(|()| out.flush()).context("Reporting to the starting process")?;
     }
-    match supervisor.run()? {
+    let ports = supervisor.serial_ports();
+    for port in &ports {
+        if let Some(terminal) = &port.terminal {
+            let (number, place) = (port.number, port.path.display());
+            crate::progress::say(&format!("COM{number} is at {place} ({})", terminal.display()));
+        }
+    }
+    let attached = match ports.iter().find(|port| stdio == Some(port.number)) {
+        Some(port) => Some(serial::AttachedStdio::new(port.number, log.name(), &port.path)?),
+        None => None,
+    };
+    let ending = supervisor.run();
+    // The terminal is itself again before anything else is said, however the VM ended.
+    drop(supervisor);
+    drop(attached);
+    match ending? {
         Ending::PoweredOff => tracing::info!("The guest switched the machine off"),
         Ending::Stopped => tracing::info!("Stopped"),
     }

@@ -7,7 +7,9 @@ use ipc::link::{Link, encode_event};
 use ipc::machine::MachineConfig;
 use ipc::screen::Screen;
 use ipc::segment::{Segment, SegmentError, SegmentNames};
+use ipc::serial::SerialCables;
 use ipc::sync::Ordering;
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// What must be free beyond what is reserved: the screen and device memory, which take memory
@@ -22,6 +24,7 @@ pub struct VmMemory {
     // Held for their names, which go when these are dropped.
     _ram: Segment,
     _screen: Screen,
+    serial: Arc<SerialCables>,
 }
 
 impl VmMemory {
@@ -43,12 +46,19 @@ impl VmMemory {
                 bytes: ROOM_TO_GROW,
             });
         }
-        Ok(Self { names, board, links, _ram: ram, _screen: screen })
+        // Last: it leaves its name to `remove`.
+        let serial = Arc::new(SerialCables::create(&names.serial())?);
+        Ok(Self { names, board, links, _ram: ram, _screen: screen, serial })
     }
 
     /// The board.
     pub fn board(&self) -> &Board {
         self.board.view().unwrap_or_else(|_| unreachable!("created with its size"))
+    }
+
+    /// The cables at the serial ports.
+    pub fn serial(&self) -> &Arc<SerialCables> {
+        &self.serial
     }
 
     /// State of a process slot.

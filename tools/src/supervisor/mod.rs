@@ -9,6 +9,7 @@ mod image_locks;
 mod inspection;
 mod memory;
 mod requests;
+mod serial;
 mod server;
 
 use crate::cli::DisplayKind;
@@ -29,6 +30,7 @@ use ipc::runtime_dir::{RuntimeDir, VmDir, VmLock};
 use ipc::setup::{Command, Lifeline};
 use ipc::sync::Ordering;
 use memory::VmMemory;
+use serial::SerialPorts;
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
@@ -67,6 +69,8 @@ pub enum Event {
     Interrupted,
     /// A process is to be started again now.
     Restart(usize),
+    /// Something changed at the other end of a serial port's cable.
+    Serial,
 }
 
 /// One process of the VM as the supervisor keeps it. Its index is its slot on the board; the
@@ -94,6 +98,8 @@ pub enum Ending {
 
 /// A VM and its processes.
 pub struct Supervisor {
+    /// `None` before they are made, and again when the VM ends.
+    serial: Option<SerialPorts>,
     // Order matters at the end: memory and directory go while the lock is still held.
     memory: VmMemory,
     dir: VmDir,
@@ -121,7 +127,7 @@ const DISPLAY: usize = MAX_DEVICES + 1;
 impl Supervisor {
     /// Makes the VM's place and memory and starts its processes; the guest does not run yet.
     pub fn start(plan: Plan) -> Result<Self> {
-        let Plan { config, display, devices, debugger, temporary } = plan;
+        let Plan { config, display, devices, debugger, temporary, stdio: _ } = plan;
         let dir = RuntimeDir::open()?.vm(&config.name)?;
         let (lock, stale) = dir.take()?;
         if stale {
@@ -144,6 +150,7 @@ impl Supervisor {
         let (sender, events) = unbounded();
         let slots = devices.iter().enumerate();
         let mut supervisor = Self {
+            serial: None,
             memory,
             devices: slots.map(|(slot, (name, _))| (slot as u32, name.clone())).collect(),
             processes: (0..=DISPLAY).map(|_| None).collect(),
@@ -164,6 +171,8 @@ impl Supervisor {
         server::listen(&supervisor.dir.socket(), supervisor.sender.clone())
             .with_context(|| format!("Control socket {}", supervisor.dir.socket().display()))?;
         server::watch_signals(supervisor.sender.clone())?;
+        let cables = supervisor.memory.serial();
+        supervisor.serial = Some(SerialPorts::open(&supervisor.config.serial, cables, &supervisor.sender)?);
         for (slot, (name, executable)) in devices.into_iter().enumerate() {
             supervisor.processes[slot] = Some(Managed::new(Role::Device(name), executable));
             supervisor.spawn(slot)?;
@@ -175,6 +184,11 @@ impl Supervisor {
             supervisor.listen_for_debugger(at, wait)?;
         }
         Ok(supervisor)
+    }
+
+    /// Serial ports to which somebody can connect.
+    pub fn serial_ports(&self) -> Vec<ipc::control::SerialStatus> {
+        self.serial.as_ref().map_or_else(Vec::new, SerialPorts::status)
     }
 
     fn wait_until_ready(&mut self) -> Result<()> {
@@ -202,6 +216,7 @@ impl Supervisor {
                     // A client that went away does not need its answer.
                     let _ = reply.send(self.answer(request));
                 }
+                Ok(Event::Serial) => self.pass_serial(),
                 Ok(Event::Restart(_) | Event::Stopped { .. }) | Err(_) => {}
             }
         }
@@ -267,6 +282,7 @@ impl Supervisor {
                 }
             }
             Ok(Event::Restart(process)) => self.restart_now(process),
+            Ok(Event::Serial) => self.pass_serial(),
             Ok(Event::Interrupted) => return Ok(Some(Ending::Stopped)),
             Ok(Event::Request(ipc::control::Request::Stop, reply)) => {
                 self.shut_down();
@@ -474,6 +490,8 @@ impl Supervisor {
             }
             managed.lifeline = None;
         }
+        // The guest's last words are sent by now.
+        self.serial = None;
     }
 
     fn tell_to_end(&mut self, which: impl Fn(usize) -> bool) {

@@ -138,6 +138,15 @@ impl Supervisor {
         }
     }
 
+    /// Has the UARTs look at their cables.
+    pub(super) fn pass_serial(&self) {
+        let chipset = self.devices.iter().find(|(_, name)| name == "chipset");
+        if let Some((slot, _)) = chipset {
+            // Where there is no room, one that says the same waits already.
+            let _ = self.memory.send_event(*slot as usize, &HostEvent::Serial);
+        }
+    }
+
     fn open_display(&mut self, kind: &str, environment: Vec<(String, String)>) -> Reply {
         if self.processes[DISPLAY].as_ref().is_some_and(|p| p.child.is_some() || p.lifeline.is_some()) {
             return Reply::Refused("The VM has a display already".into());
@@ -179,6 +188,7 @@ impl Supervisor {
             cs_eip: ((cs_eip >> 32) as u16, cs_eip as u32),
             ram_bytes: self.config.ram_bytes,
             processes,
+            serial: self.serial_ports(),
         }
     }
 

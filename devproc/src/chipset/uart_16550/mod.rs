@@ -12,8 +12,14 @@
 //! The other end speaks eight bits, whatever the word length: SeaBIOS and many small kernels leave
 //! LCR at its reset value, which means five, and expect readable text. Loopback is exact.
 //!
-//! Characters from the other end wait outside until the receiver has room, as behind a
-//! handshake; overruns happen in loopback only.
+//! **Reception takes the time that baud rate and format say.** Characters from the other end wait outside
+//! until the receiver has room, as behind a handshake, so that a guest that polls loses nothing of
+//! a pasted text; overruns happen in loopback only. RTS and DTR hold nothing back: many small kernels
+//! never raise them.
+//!
+//! The other end is a [`SerialSink`], which only takes, or a cable of the host's ([`Host::serial_cable`]).
+//! Of a cable the state keeps the two positions; the characters stay outside until the state that includes
+//! them is committed.
 
 mod sink;
 mod spec;
@@ -28,11 +34,14 @@ use crate::device::{
     Writes, load_state, save_state,
 };
 use crate::host::Host;
+use ipc::input::HostEvent;
+use ipc::serial::{INPUT_BYTES, OUTPUT_BYTES};
 use ipc::time::{NANOS_PER_SEC, VirtualTime};
-use state::{LINE_MAX, Received, State};
+use state::{Received, State};
 
 const PORTS: RegionId = RegionId(0);
 const TIMEOUT: TimerId = TimerId(0);
+const RECEIVE: TimerId = TimerId(1);
 
 /// Which of the PC's serial ports a UART is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,6 +67,14 @@ impl SerialPort {
         }
     }
 
+    /// Number of its cable.
+    const fn cable(self) -> u8 {
+        match self {
+            Self::Com1 => 0,
+            Self::Com2 => 1,
+        }
+    }
+
     const fn irq(self) -> u8 {
         match self {
             Self::Com1 => 4,
@@ -71,7 +88,8 @@ pub struct Uart {
     // Constant.
     port: SerialPort,
     // Runtime glue.
-    sink: Box<dyn SerialSink>,
+    /// The other end; a cable of the host's if there is none.
+    sink: Option<Box<dyn SerialSink>>,
     /// Level of the interrupt as last driven.
     line_high: bool,
     /// Whether the state may differ from what was last saved.
@@ -83,21 +101,12 @@ pub struct Uart {
 impl Uart {
     /// A UART at `port` whose characters go to `sink`.
     pub fn new(port: SerialPort, sink: Box<dyn SerialSink>) -> Self {
-        let mut uart = Self { port, sink, line_high: false, changed: true, state: State::new() };
-        uart.state.msr = uart.modem_inputs();
-        uart
+        Self { port, sink: Some(sink), line_high: false, changed: true, state: State::new() }
     }
 
-    /// Takes characters from the other end of the cable; returns how many were taken. The rest
-    /// found no room and is to be offered again later.
-    pub fn receive(&mut self, data: &[u8], host: &mut dyn Host) -> usize {
-        let room = LINE_MAX.saturating_sub(self.state.line.len());
-        let taken = data.len().min(room);
-        self.state.line.extend(&data[..taken]);
-        self.fill_receiver(host.now());
-        self.changed = true;
-        self.update(host);
-        taken
+    /// A UART at `port` with the host's cable of that port.
+    pub fn with_cable(port: SerialPort) -> Self {
+        Self { port, sink: None, line_high: false, changed: true, state: State::new() }
     }
 
     fn fifos(&self) -> bool {
@@ -138,12 +147,31 @@ impl Uart {
         bits * divisor * spec::CLOCKS_PER_BIT * NANOS_PER_SEC / spec::CRYSTAL_HZ
     }
 
-    /// Moves waiting characters into the receiver as far as it has room. In loopback the
-    /// receiver is cut off from the line.
-    fn fill_receiver(&mut self, now: VirtualTime) {
-        while !self.looped() && self.state.receiver.len() < self.receiver_room() {
-            let Some(byte) = self.state.line.pop_front() else { break };
+    /// The next character from the other end, if one waits and the receiver could take it. In loopback
+    /// the receiver is cut off from the line.
+    fn waiting(&self, host: &dyn Host) -> Option<u8> {
+        let open = self.sink.is_none() && !self.looped() && self.state.receiver.len() < self.receiver_room();
+        open.then(|| host.serial_peek(self.port.cable(), self.state.taken)).flatten()
+    }
+
+    /// Moves the characters that have arrived by now into the receiver, as far as it has room.
+    fn fill_receiver(&mut self, host: &mut dyn Host) {
+        let now = host.now();
+        while let Some(byte) = self.waiting(host) {
+            let arrives = self.state.next_at.unwrap_or(now.0);
+            if arrives > now.0 {
+                return;
+            }
+            self.state.taken = self.state.taken.wrapping_add(1);
+            host.serial_taken(self.port.cable(), self.state.taken);
             self.enter(Received { byte, errors: 0 }, now);
+            self.state.next_at = Some(VirtualTime(arrives).after(self.character_nanos()).0);
+            self.changed = true;
+        }
+        // The line was idle or held: the next character can come at any time.
+        if self.state.next_at.is_some_and(|at| at <= now.0) {
+            self.state.next_at = None;
+            self.changed = true;
         }
     }
 
@@ -182,16 +210,21 @@ impl Uart {
             self.state.errors |= next.errors;
         }
         self.restart_timeout(now);
-        self.fill_receiver(now);
         character.byte
     }
 
-    fn write_data(&mut self, byte: u8, now: VirtualTime) {
+    fn write_data(&mut self, byte: u8, host: &mut dyn Host) {
         if self.looped() {
             let byte = self.cut(byte);
-            self.enter(Received { byte, errors: 0 }, now);
-        } else if self.state.lcr & spec::LCR_BREAK == 0 {
-            self.sink.write(byte);
+            self.enter(Received { byte, errors: 0 }, host.now());
+        } else if self.state.lcr & spec::LCR_BREAK != 0 {
+            // The line is held low.
+        } else if let Some(sink) = &mut self.sink {
+            sink.write(byte);
+        } else {
+            host.serial_put(self.port.cable(), self.state.sent, byte);
+            self.state.sent = self.state.sent.wrapping_add(1);
+            host.serial_sent(self.port.cable(), self.state.sent);
         }
     }
 
@@ -228,7 +261,6 @@ impl Uart {
         if toggled || value & spec::FCR_CLEAR_RX != 0 {
             self.state.receiver.clear();
             self.restart_timeout(now);
-            self.fill_receiver(now);
         }
     }
 
@@ -242,10 +274,13 @@ impl Uart {
     }
 
     /// Levels of the modem lines as MSR shows them.
-    fn modem_inputs(&self) -> u8 {
+    fn modem_inputs(&self, host: &dyn Host) -> u8 {
         if !self.looped() {
-            let connected = spec::MSR_CTS | spec::MSR_DSR | spec::MSR_DCD;
-            return if self.sink.connected() { connected } else { 0 };
+            let connected = match &self.sink {
+                Some(sink) => sink.connected(),
+                None => host.serial_cable(self.port.cable()).connected,
+            };
+            return if connected { spec::MSR_CTS | spec::MSR_DSR | spec::MSR_DCD } else { 0 };
         }
         let wires = [
             (spec::MCR_RTS, spec::MSR_CTS),
@@ -256,8 +291,8 @@ impl Uart {
         wires.iter().filter(|(out, _)| self.state.mcr & out != 0).fold(0, |msr, (_, input)| msr | input)
     }
 
-    fn update_modem_status(&mut self) {
-        let levels = self.modem_inputs();
+    fn update_modem_status(&mut self, host: &dyn Host) {
+        let levels = self.modem_inputs(host);
         let old = self.state.msr & !spec::MSR_DELTAS;
         // RI only counts when it goes away (trailing edge).
         let edges = (levels ^ old) & !spec::MSR_RI | old & !levels & spec::MSR_RI;
@@ -291,8 +326,14 @@ impl Uart {
         connected && self.interrupt_id() != spec::IIR_NONE
     }
 
-    /// Publishes the interrupt and the timer.
+    /// Takes what has arrived, and publishes.
     fn update(&mut self, host: &mut dyn Host) {
+        self.fill_receiver(host);
+        self.publish(host);
+    }
+
+    /// Publishes the interrupt and the timers.
+    fn publish(&mut self, host: &mut dyn Host) {
         let level = self.interrupt_level();
         if level != self.line_high {
             self.line_high = level;
@@ -302,6 +343,28 @@ impl Uart {
             Some(at) => host.arm_timer(TIMEOUT, VirtualTime(at)),
             None => host.cancel_timer(TIMEOUT),
         }
+        if self.waiting(host).is_some() {
+            host.arm_timer(RECEIVE, self.state.next_at.map_or(host.now(), VirtualTime));
+        } else {
+            host.cancel_timer(RECEIVE);
+        }
+    }
+
+    /// Says again which characters the state includes, and takes over where a cable is that the state
+    /// cannot be about: one that a model started cold finds.
+    fn publish_cable(&mut self, host: &mut dyn Host) {
+        if self.sink.is_some() {
+            return;
+        }
+        let cable = host.serial_cable(self.port.cable());
+        if self.state.taken.wrapping_sub(cable.taken) > INPUT_BYTES as u64 {
+            self.state.taken = cable.taken;
+        }
+        if self.state.sent.wrapping_sub(cable.sent) > OUTPUT_BYTES as u64 {
+            self.state.sent = cable.sent;
+        }
+        host.serial_taken(self.port.cable(), self.state.taken);
+        host.serial_sent(self.port.cable(), self.state.sent);
     }
 
     /// The holding register was filled and is empty again: an interrupt that was pending goes
@@ -326,11 +389,13 @@ impl Device for Uart {
     }
 
     fn attach(&mut self, host: &mut dyn Host) {
+        self.publish_cable(host);
         // The other end may have changed while no process was there.
-        self.update_modem_status();
+        self.update_modem_status(host);
         self.line_high = self.interrupt_level();
         host.set_irq(self.port.irq(), self.line_high);
-        self.update(host);
+        // Nothing is taken here: what attaching does happens before the state is committed.
+        self.publish(host);
     }
 
     fn read(&mut self, at: Access, host: &mut dyn Host) -> ReadResult {
@@ -367,7 +432,7 @@ impl Device for Uart {
         match at.offset {
             spec::DATA if self.divisor_latch() => self.state.divisor = u16::from_le_bytes([value, high]),
             spec::DATA => {
-                self.write_data(value, now);
+                self.write_data(value, host);
                 self.pulse_thre(host);
             }
             spec::IER if self.divisor_latch() => self.state.divisor = u16::from_le_bytes([low, value]),
@@ -382,8 +447,7 @@ impl Device for Uart {
             spec::LCR => self.write_line_control(value, now),
             spec::MCR => {
                 self.state.mcr = value & spec::MCR_WRITABLE;
-                self.update_modem_status();
-                self.fill_receiver(now);
+                self.update_modem_status(host);
             }
             // LSR and MSR are for reading; factory tests aside, writes do nothing.
             spec::LSR | spec::MSR => {}
@@ -404,15 +468,30 @@ impl Device for Uart {
         self.update(host);
     }
 
+    fn host_event(&mut self, event: &HostEvent, host: &mut dyn Host) {
+        if *event == HostEvent::Serial && self.sink.is_none() {
+            let before = self.state.msr;
+            self.update_modem_status(host);
+            self.changed |= before != self.state.msr;
+            self.update(host);
+        }
+    }
+
     fn reset(&mut self, _kind: ResetKind, host: &mut dyn Host) {
-        self.state = State::new();
-        self.state.msr = self.modem_inputs();
+        let cable = host.serial_cable(self.port.cable());
+        // What is under way on the cable knows of no reset.
+        self.state = State { taken: cable.taken, sent: cable.sent, ..State::new() };
+        self.state.msr = self.modem_inputs(host);
         self.changed = true;
         self.attach(host);
     }
 
     fn save(&self, out: &mut Vec<u8>) {
         save_state(&self.state, out);
+    }
+
+    fn state_version(&self) -> u16 {
+        2
     }
 
     fn take_changed(&mut self) -> bool {

@@ -12,9 +12,6 @@ pub(super) struct Received {
     pub(super) errors: u8,
 }
 
-/// Characters that may wait outside the receiver.
-pub(super) const LINE_MAX: usize = 4096;
-
 /// All that a UART remembers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct State {
@@ -32,8 +29,12 @@ pub(super) struct State {
     pub(super) msr: u8,
     /// Receiver buffer or FIFO.
     pub(super) receiver: VecDeque<Received>,
-    /// Characters that the other end has sent and the receiver has had no room for.
-    pub(super) line: VecDeque<u8>,
+    /// Characters taken from the cable since the VM started.
+    pub(super) taken: u64,
+    /// Characters sent over the cable since the VM started.
+    pub(super) sent: u64,
+    /// When the next character from the cable can have arrived; `None` when at any time.
+    pub(super) next_at: Option<u64>,
     /// The transmitter became empty and software has not been told.
     pub(super) thre_pending: bool,
     /// Data has waited in the receiver FIFO for four characters.
@@ -55,7 +56,9 @@ impl State {
             errors: 0,
             msr: 0,
             receiver: VecDeque::new(),
-            line: VecDeque::new(),
+            taken: 0,
+            sent: 0,
+            next_at: None,
             thre_pending: false,
             timed_out: false,
             timeout_at: None,
@@ -74,7 +77,7 @@ impl State {
             return Err(StateError::OutOfRange("UART register"));
         }
         let room = if self.fcr & spec::FCR_ENABLE != 0 { spec::FIFO_LEN } else { 1 };
-        if self.receiver.len() > room || self.line.len() > LINE_MAX {
+        if self.receiver.len() > room {
             return Err(StateError::OutOfRange("UART queue length"));
         }
         if self.receiver.iter().any(|c| c.errors & !spec::LSR_CHARACTER_ERRORS != 0) {
