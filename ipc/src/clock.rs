@@ -135,6 +135,8 @@ impl SharedClock {
         // The line starts where this clock's host time is, not where CLOCK_MONOTONIC is: words from before
         // never come again, as host time gets ahead at every renewal while virtual time stands still.
         let host = self.host().wrapping_add(RENEWAL_JUMP);
+        // Pairs with the fence in `now`: who sees anything of the new line sees a word that stands still.
+        crate::sync::fence(Ordering::Release);
         self.rate.store(line.rate, Ordering::Relaxed);
         self.from_ticks.store(line.from.ticks, Ordering::Relaxed);
         self.from_host.store(host, Ordering::Relaxed);

@@ -253,6 +253,8 @@ impl Monitor {
 
     fn reset(&mut self) {
         let Some(request) = self.guest.vcpu.bus.board().take_reset_request() else { return };
+        // The next triple fault is another one.
+        self.shutdown_shown = false;
         self.set_log_context();
         if request == ResetRequest::Cpu {
             tracing::info!("CPU reset");
@@ -279,7 +281,8 @@ impl Monitor {
                 self.report(Reason::Exited(0));
             }
             let board = self.guest.vcpu.bus.board();
-            match board.run_state() {
+            let seen = board.run_state();
+            match seen {
                 RunState::Stopping => return false,
                 RunState::Running if may_run && !off => return true,
                 RunState::Running if !off => self.set_state(VcpuState::Debugged),
@@ -287,8 +290,7 @@ impl Monitor {
                 RunState::Paused | RunState::Starting => self.set_state(VcpuState::Paused),
             }
             let board = self.guest.vcpu.bus.board();
-            let before = board.run_state();
-            let called = || board.run_state() != before || board.attention() & attention::DEBUG != 0;
+            let called = || board.run_state() != seen || board.attention() & attention::DEBUG != 0;
             board.processes[VMM_SLOT].doorbell.sleep(Some(LONGEST_SLEEP), called);
             if board.attention() & attention::DEBUG != 0 {
                 self.serve_desk();

@@ -4,6 +4,7 @@
 use super::Vcpu;
 use super::bus::Bus;
 use super::fault::{Exec, Fault};
+use super::model::CpuModel;
 use super::registers::cr0;
 use crate::softfloat::F80;
 use crate::softfloat::x87::ValueKind;
@@ -31,6 +32,11 @@ pub mod fcw {
     pub const AFTER_INIT: u16 = 0x037f;
     /// After RESET#.
     pub const AFTER_RESET: u16 = FIXED_ONE;
+
+    /// A control word as the unit keeps it.
+    pub const fn kept(value: u16) -> u16 {
+        value & WRITABLE | FIXED_ONE
+    }
 }
 
 /// x87 status word.
@@ -60,6 +66,9 @@ pub mod fsw {
     /// What FNCLEX clears.
     pub const CLEARED: u16 = EXCEPTIONS | SF | ES | B;
 }
+
+/// Bits of an instruction's opcode that FOP has.
+pub const OPCODE: u16 = 0x7ff;
 
 /// The two bits of a register in the full tag word.
 pub mod tag {
@@ -252,6 +261,23 @@ impl FpuState {
         }
     }
 
+    /// Brings ES and B in line with flags and masks. Whether an unmasked exception is pending.
+    pub const fn summarize(&mut self) -> bool {
+        const SUMMARY: u16 = fsw::ES | fsw::B;
+        let pending = self.status & !self.control & fsw::EXCEPTIONS != 0;
+        self.status = self.status & !SUMMARY | if pending { SUMMARY } else { 0 };
+        pending
+    }
+
+    /// A state that was read from outside, as the unit of `model` can have it.
+    pub(super) fn validated(mut self, model: CpuModel) -> Self {
+        self.control = fcw::kept(self.control);
+        self.summarize();
+        self.opcode &= OPCODE;
+        self.mxcsr &= model.mxcsr_mask();
+        self
+    }
+
     /// FNINIT.
     pub const fn initialize(&mut self) {
         self.control = fcw::AFTER_INIT;
@@ -284,10 +310,7 @@ impl<B: Bus> Vcpu<B> {
 
     /// Brings ES, B and FERR# in line with flags and masks, after either have changed.
     pub fn update_fpu_summary(&mut self) {
-        const SUMMARY: u16 = fsw::ES | fsw::B;
-        let fpu = &mut self.state.fpu;
-        let pending = fpu.status & !fpu.control & fsw::EXCEPTIONS != 0;
-        fpu.status = fpu.status & !SUMMARY | if pending { SUMMARY } else { 0 };
+        let pending = self.state.fpu.summarize();
         let external = self.state.cr0 & cr0::NE == 0;
         self.bus.set_ferr(pending && external);
     }

@@ -377,6 +377,7 @@ impl CpuState {
         self.segments = self.segments.map(renewed);
         self.ldtr = renewed(self.ldtr);
         self.tr = renewed(self.tr);
+        self.fpu = self.fpu.validated(self.model);
         Ok(self)
     }
 }

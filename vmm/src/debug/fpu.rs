@@ -1,17 +1,9 @@
 //! The floating-point unit, as GDB numbers its registers and as text for people.
 
-use crate::cpu::fpu::{FpuState, fcw, fsw, mxcsr};
+use crate::cpu::fpu::{FpuState, fcw};
 use crate::softfloat::F80;
 use gdbstub_arch::x86::reg::X86CoreRegs;
 use std::fmt::{self, Write as _};
-
-/// Two-bit tags of the full tag word.
-mod tag {
-    pub(super) const VALID: u16 = 0;
-    pub(super) const ZERO: u16 = 1;
-    pub(super) const SPECIAL: u16 = 2;
-    pub(super) const EMPTY: u16 = 3;
-}
 
 /// Integer bit of a significand.
 const INTEGER: u64 = 1 << 63;
@@ -20,38 +12,16 @@ const EXPONENT: u16 = 0x7fff;
 /// The exponent's bias.
 const BIAS: i32 = 16383;
 
-fn tag_of(register: &F80) -> u16 {
-    match (register.sign_exponent & EXPONENT, register.significand) {
-        (0, 0) => tag::ZERO,
-        (0 | EXPONENT, _) => tag::SPECIAL,
-        (_, significand) if significand & INTEGER == 0 => tag::SPECIAL,
-        _ => tag::VALID,
-    }
-}
-
-/// The tag word as FNSTENV stores it.
-fn tag_word(fpu: &FpuState) -> u16 {
-    fpu.registers.iter().enumerate().fold(0, |word, (i, register)| {
-        let tag = if fpu.valid & 1 << i == 0 { tag::EMPTY } else { tag_of(register) };
-        word | tag << (2 * i)
-    })
-}
-
-/// Number of the register that is ST(`i`).
-fn position(fpu: &FpuState, i: usize) -> usize {
-    (usize::from(fpu.top()) + i) % 8
-}
-
 /// For the debugger.
 pub fn read(fpu: &FpuState, regs: &mut X86CoreRegs) {
-    for (i, st) in regs.st.iter_mut().enumerate() {
-        let register = fpu.registers[position(fpu, i)];
+    for (i, st) in (0..).zip(&mut regs.st) {
+        let register = fpu.st(i);
         st[..8].copy_from_slice(&register.significand.to_le_bytes());
         st[8..].copy_from_slice(&register.sign_exponent.to_le_bytes());
     }
     regs.fpu.fctrl = fpu.control.into();
     regs.fpu.fstat = fpu.status.into();
-    regs.fpu.ftag = tag_word(fpu).into();
+    regs.fpu.ftag = fpu.tag_word().into();
     regs.fpu.fop = fpu.opcode.into();
     regs.fpu.fiseg = fpu.instruction_selector.into();
     regs.fpu.fioff = fpu.instruction_offset;
@@ -61,26 +31,21 @@ pub fn read(fpu: &FpuState, regs: &mut X86CoreRegs) {
     regs.mxcsr = fpu.mxcsr;
 }
 
-/// From the debugger. Bits that the unit does not have are left out.
-pub fn write(fpu: &mut FpuState, regs: &X86CoreRegs) {
-    fpu.control = regs.fpu.fctrl as u16 & fcw::WRITABLE | fcw::FIXED_ONE;
-    let status = regs.fpu.fstat as u16 & !(fsw::ES | fsw::B);
-    let pending = status & fsw::EXCEPTIONS & !(fpu.control & fcw::MASKS) != 0;
-    fpu.status = status | if pending { fsw::ES | fsw::B } else { 0 };
-    for (i, st) in regs.st.iter().enumerate() {
-        let at = position(fpu, i);
+/// From the debugger. Bits that the unit does not have are left out; ES, B and FERR# are the caller's to follow.
+pub fn write(fpu: &mut FpuState, regs: &X86CoreRegs, mxcsr_mask: u32) {
+    fpu.control = fcw::kept(regs.fpu.fctrl as u16);
+    fpu.status = regs.fpu.fstat as u16;
+    for (i, st) in (0..).zip(&regs.st) {
         let (significand, rest) = st.split_at(8);
-        fpu.registers[at] = F80 {
+        let value = F80 {
             significand: significand.iter().rev().fold(0, |value, byte| value << 8 | u64::from(*byte)),
             sign_exponent: rest.iter().rev().fold(0, |value, byte| value << 8 | u16::from(*byte)),
         };
+        fpu.set_st(i, value);
     }
-    let tags = regs.fpu.ftag as u16;
-    fpu.valid = (0..8).fold(0, |valid, i| valid | u8::from(tags >> (2 * i) & 3 != tag::EMPTY) << i);
+    fpu.set_tag_word(regs.fpu.ftag as u16);
     fpu.xmm = regs.xmm;
-    let known = mxcsr::EXCEPTIONS | mxcsr::MASKS | mxcsr::RC | mxcsr::FZ;
-    // Not every model has DAZ: it stays what it is.
-    fpu.mxcsr = regs.mxcsr & known | fpu.mxcsr & mxcsr::DAZ;
+    fpu.mxcsr = regs.mxcsr & mxcsr_mask;
 }
 
 /// About what a register holds, in decimal.
@@ -103,7 +68,7 @@ pub fn describe(out: &mut String, fpu: &FpuState) -> fmt::Result {
         fpu.control,
         fpu.status,
         fpu.top(),
-        tag_word(fpu),
+        fpu.tag_word(),
         fpu.opcode,
         fpu.instruction_selector,
         fpu.instruction_offset,
@@ -111,10 +76,8 @@ pub fn describe(out: &mut String, fpu: &FpuState) -> fmt::Result {
         fpu.operand_offset
     )?;
     for i in 0..8 {
-        let at = position(fpu, i);
-        let register = &fpu.registers[at];
-        let value =
-            if fpu.valid & 1 << at == 0 { "empty".into() } else { format!("{:e}", approximate(register)) };
+        let register = fpu.st(i);
+        let value = if fpu.is_empty(i) { "empty".into() } else { format!("{:e}", approximate(&register)) };
         writeln!(out, "ST{i} {:04x} {:016x} {value}", register.sign_exponent, register.significand)?;
     }
     for (i, xmm) in fpu.xmm.iter().enumerate() {
@@ -126,6 +89,7 @@ pub fn describe(out: &mut String, fpu: &FpuState) -> fmt::Result {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cpu::fpu::tag;
 
     #[test]
     fn tags_and_values_follow_the_registers() {
@@ -133,7 +97,7 @@ mod tests {
         fpu.registers[0] = F80 { significand: 0xc000_0000_0000_0000, sign_exponent: 0xc000 };
         fpu.registers[1] = F80 { significand: INTEGER, sign_exponent: EXPONENT };
         fpu.valid = 0b0000_0111;
-        assert_eq!(tag_word(&fpu), !0x3f | tag::ZERO << 4 | tag::SPECIAL << 2);
+        assert_eq!(fpu.tag_word(), !0x3f | tag::ZERO << 4 | tag::SPECIAL << 2);
         let mut text = String::new();
         describe(&mut text, &fpu).unwrap();
         assert!(text.contains("ST0 c000 c000000000000000 -3e0\n"), "{text}");

@@ -332,7 +332,8 @@ impl<B: Bus> SingleThreadBase for Guest<B> {
         state.eip = regs.eip;
         // The mode stays what it is.
         let mode = state.eflags & eflags::VM;
-        fpu::write(&mut state.fpu, regs);
+        fpu::write(&mut state.fpu, regs, state.model.mxcsr_mask());
+        self.vcpu.update_fpu_summary();
         self.vcpu.set_flags(regs.eflags & !eflags::VM | mode);
         Ok(())
     }

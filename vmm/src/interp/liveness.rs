@@ -1,5 +1,6 @@
 //! Which instructions of a block need not compute their flags, because later ones overwrite all of them
-//! before anybody can look: no fault, no way out of the block and no store (which may end the block) lies between.
+//! before anybody can look: no fault and no way out of the block lies between. An access to memory may fault
+//! before it, and leave the block after it: code was written, or a debugger's watchpoint met.
 
 use super::decode::Decoded;
 use super::op::{Ends, Handler, Op};
@@ -18,10 +19,8 @@ pub struct FlagUse<B: Bus> {
     read: u32,
     /// Flags that do not depend on their old value after it.
     killed: u32,
-    /// Whether the flags before it can be seen: it can fault, store or leave the block.
+    /// Whether the flags before and after it can be seen: it can fault or leave the block.
     exposes: bool,
-    /// Whether the flags after it can be seen even if it is not the last: it stores.
-    stores: bool,
     /// Its handler that computes no flags, if there is one.
     quiet: Option<Handler<B>>,
 }
@@ -29,7 +28,7 @@ pub struct FlagUse<B: Bus> {
 impl<B: Bus> FlagUse<B> {
     /// Of an instruction of which nothing is known.
     pub const fn opaque() -> Self {
-        Self { read: ALL, killed: 0, exposes: true, stores: true, quiet: None }
+        Self { read: ALL, killed: 0, exposes: true, quiet: None }
     }
 
     /// Of a decoded instruction with its operation.
@@ -49,7 +48,6 @@ impl<B: Bus> FlagUse<B> {
             _ => return Self::opaque(),
         };
         let memory = form.mnemonic != Lea && (0..instruction.op_count()).any(|n| !is_plain(form, n));
-        let stores = memory && (form.mnemonic == Xchg || instruction.op0_kind() != OpKind::Register);
         if op.ends != Ends::Not {
             return Self::opaque();
         }
@@ -57,7 +55,6 @@ impl<B: Bus> FlagUse<B> {
             read: instruction.rflags_read() & ALL,
             killed: killed & ALL,
             exposes: memory,
-            stores,
             quiet: quiet.filter(|_| killed != 0),
         }
     }
@@ -87,12 +84,13 @@ fn has_fixed_count(form: &Decoded) -> bool {
 pub fn drop_dead_flags<B: Bus>(ops: &mut [Op<B>], uses: &[FlagUse<B>]) {
     let mut live = ALL;
     for (op, flags) in ops.iter_mut().zip(uses).rev() {
-        if flags.stores {
+        if flags.exposes {
             live = ALL;
+            continue;
         }
         if let Some(quiet) = flags.quiet.filter(|_| flags.killed & live == 0) {
             op.handler = quiet;
         }
-        live = if flags.exposes { ALL } else { live & !flags.killed | flags.read };
+        live = live & !flags.killed | flags.read;
     }
 }

@@ -141,10 +141,10 @@ impl<B: Bus> Interp<B> {
                 && cpu.state.interrupt_shadow != InterruptShadow::MovSs
                 && let Some(trap) = cpu.take_debug_trap(false)
             {
+                // Counted: where task switches keep leaving traps, this goes on for ever.
                 self.deliver(cpu, trap);
-                continue;
-            }
-            if self.needs_single_step(cpu) {
+                left = left.saturating_sub(1);
+            } else if self.needs_single_step(cpu) {
                 self.step_unless_breakpoint(cpu);
                 left = left.saturating_sub(1);
             } else {

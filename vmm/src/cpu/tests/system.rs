@@ -1,5 +1,6 @@
 //! Control registers, table registers, CPUID, MSRs, I/O permission, saved state.
 
+use crate::cpu::fpu::{fcw, fsw};
 use crate::cpu::model::feature;
 use crate::cpu::registers::{Seg, cr0, cr4, eflags, gpr};
 use crate::cpu::testing::{at, protected, sel, vcpu};
@@ -176,6 +177,19 @@ fn hostile_saved_state_is_refused() {
     assert!(changed(|state| state.cpl = 3));
     assert!(changed(|state| state.cr0 = cr0::PG));
     assert!(changed(|state| state.eflags |= eflags::VM));
+}
+
+#[test]
+fn a_saved_floating_point_unit_gets_only_what_the_model_has() {
+    let mut state = CpuState::at_reset(CpuModel::default());
+    state.fpu.control = 0xffff;
+    state.fpu.status = fsw::ES | 1;
+    state.fpu.opcode = u16::MAX;
+    state.fpu.mxcsr = u32::MAX;
+    let fpu = state.validated().unwrap().fpu;
+    assert_eq!(fpu.control, fcw::WRITABLE | fcw::FIXED_ONE);
+    assert_eq!(fpu.status, 1, "nothing unmasked is pending");
+    assert_eq!((fpu.opcode, fpu.mxcsr), (0x7ff, CpuModel::default().mxcsr_mask()));
 }
 
 #[test]

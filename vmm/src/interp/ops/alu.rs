@@ -39,9 +39,10 @@ pub fn select<B: Bus>(form: &Decoded) -> Option<Handler<B>> {
     })
 }
 
-/// The handler that computes no flags, of an instruction of this group that writes a register.
+/// The handler that computes no flags, of an instruction of this group that writes a register and has no operand in
+/// memory.
 pub fn select_quiet<B: Bus>(form: &Decoded) -> Option<Handler<B>> {
-    if form.kinds[0] != Kind::Register {
+    if form.kinds[0] != Kind::Register || form.kinds[1] == Kind::Memory {
         return None;
     }
     Some(match form.mnemonic {
@@ -61,7 +62,6 @@ pub fn select_quiet<B: Bus>(form: &Decoded) -> Option<Handler<B>> {
 
 fn binary_quiet<B: Bus, O: Binary>(form: &Decoded) -> Handler<B> {
     match form.kinds[1] {
-        Kind::Memory => by_size!(form.size, compute_quiet, O, Mem),
         Kind::Immediate => by_size!(form.size, compute_quiet, O, Imm),
         _ => by_size!(form.size, compute_quiet, O, Rm),
     }

@@ -50,7 +50,7 @@ pub fn select_quiet<B: Bus>(form: &Decoded) -> Option<Handler<B>> {
     alu::select_quiet(form).or_else(|| shift::select_quiet(form))
 }
 
-/// An opcode that a Pentium II does not have, or one that may not have its LOCK prefix.
+/// An opcode that no model has, or one that may not have its LOCK prefix.
 pub fn undefined<B: Bus>(_cpu: &mut Vcpu<B>, _op: &Op<B>) -> Exec {
     Err(Fault::ud())
 }

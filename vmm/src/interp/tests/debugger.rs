@@ -3,6 +3,7 @@
 use super::{Bench, CODE, DATA, assemble};
 use crate::cpu::bus::Bus;
 use crate::cpu::hooks::{Watch, Watchpoint};
+use crate::cpu::registers::eflags;
 use crate::interp::Exit;
 use iced_x86::code_asm::*;
 use std::collections::BTreeSet;
@@ -155,6 +156,21 @@ fn a_watchpoint_stops_after_the_access_it_is_for() {
             None => assert_eq!((exit, hit), (Exit::Halted, None), "{offset} {kind:?}"),
         }
     }
+}
+
+#[test]
+fn flags_are_those_of_the_access_even_if_the_next_instruction_overwrites_them() {
+    let mut bench = Bench::assembled(|a| {
+        a.mov(eax, -1i32)?;
+        a.add(eax, dword_ptr(DATA))?;
+        a.or(ebx, 1)?;
+        a.hlt()
+    });
+    bench.cpu.bus.load(u64::from(DATA), &1u32.to_le_bytes());
+    bench.watch(DATA, 4, Watch::Read);
+    assert_eq!(bench.go(), Exit::Watchpoint);
+    let expected = eflags::CF | eflags::ZF | eflags::AF | eflags::PF;
+    assert_eq!((bench.eax(), bench.cpu.flags() & eflags::ARITHMETIC), (0, expected));
 }
 
 #[test]

@@ -5,7 +5,7 @@ use super::unit::{begin, set_c1};
 use crate::cpu::Vcpu;
 use crate::cpu::bus::Bus;
 use crate::cpu::fault::Exec;
-use crate::cpu::fpu::{FpuState, fcw, fsw};
+use crate::cpu::fpu::{FpuState, OPCODE, fcw, fsw};
 use crate::cpu::registers::Seg;
 use crate::interp::decode::{Decoded, Kind};
 use crate::interp::op::{EAX, Handler, Op, Size, Word};
@@ -48,16 +48,11 @@ fn store_control<B: Bus>(cpu: &mut Vcpu<B>, op: &Op<B>) -> Exec {
     cpu.write_u16(op.segment, offset, cpu.state.fpu.control)
 }
 
-/// A control word as the unit keeps it.
-pub const fn control_word(value: u16) -> u16 {
-    value & fcw::WRITABLE | fcw::FIXED_ONE
-}
-
 fn load_control<B: Bus>(cpu: &mut Vcpu<B>, op: &Op<B>) -> Exec {
     begin(cpu)?;
     let offset = op.offset(cpu);
     let value = cpu.read_u16(op.segment, offset)?;
-    cpu.state.fpu.control = control_word(value);
+    cpu.state.fpu.control = fcw::kept(value);
     cpu.update_fpu_summary();
     Ok(())
 }
@@ -126,8 +121,6 @@ const REGISTERS: u32 = 8;
 const UNUSED: u16 = 0xffff;
 /// In the real-mode formats, what shares a word with bits 16 and up of an address starts here.
 const REAL_UPPER_SHIFT: u32 = 12;
-/// Bits of FOP.
-const OPCODE: u16 = 0x7ff;
 
 /// Lower and upper halves of the environment's words; the upper ones exist with 32-bit operand size.
 type Environment = [(u16, u16); ENVIRONMENT_WORDS];
@@ -170,7 +163,7 @@ fn set_environment<B: Bus>(cpu: &mut Vcpu<B>, words: &Environment, wide: bool) {
     let selectors = has_selectors(cpu);
     let fpu = &mut cpu.state.fpu;
     let [control, status, tags, fip, code, fdp, data] = *words;
-    fpu.control = control_word(control.0);
+    fpu.control = fcw::kept(control.0);
     fpu.status = status.0;
     fpu.set_tag_word(tags.0);
     if selectors {

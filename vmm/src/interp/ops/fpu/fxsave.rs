@@ -1,10 +1,10 @@
 //! FXSAVE and FXRSTOR: x87 or MMX state and, once the operating system has said that it knows of them (CR4.OSFXSR),
 //! the XMM registers and MXCSR, in a fixed format of 512 bytes. Bytes that the format does not use are not written.
 
-use super::control::control_word;
 use crate::cpu::Vcpu;
 use crate::cpu::bus::Bus;
 use crate::cpu::fault::{Exec, Fault};
+use crate::cpu::fpu::{self, fcw};
 use crate::cpu::model::feature;
 use crate::cpu::registers::cr4;
 use crate::interp::decode::Decoded;
@@ -39,8 +39,6 @@ const REGISTERS: u32 = 32;
 const XMM: u32 = 160;
 /// From one register to the next.
 const REGISTER_BYTES: u32 = 16;
-/// Bits of FOP.
-const OPCODE_BITS: u16 = 0x7ff;
 
 /// Where the image is, after the checks that both instructions make.
 fn image<B: Bus>(cpu: &Vcpu<B>, op: &Op<B>) -> Exec<u32> {
@@ -74,7 +72,7 @@ fn save<B: Bus>(cpu: &mut Vcpu<B>, op: &Op<B>) -> Exec {
     cpu.write_u16(segment, at(CONTROL), fpu.control)?;
     cpu.write_u16(segment, at(STATUS), fpu.status)?;
     cpu.write_u16(segment, at(TAGS), fpu.valid.into())?;
-    cpu.write_u16(segment, at(OPCODE), fpu.opcode & OPCODE_BITS)?;
+    cpu.write_u16(segment, at(OPCODE), fpu.opcode & fpu::OPCODE)?;
     cpu.write_u32(segment, at(INSTRUCTION_OFFSET), fpu.instruction_offset)?;
     cpu.write_u32(segment, at(INSTRUCTION_SELECTOR), fpu.instruction_selector.into())?;
     cpu.write_u32(segment, at(OPERAND_OFFSET), fpu.operand_offset)?;
@@ -102,10 +100,10 @@ fn restore<B: Bus>(cpu: &mut Vcpu<B>, op: &Op<B>) -> Exec {
     let at = |part: u32| offset.wrapping_add(part);
     let segment = op.segment;
     let mut fpu = cpu.state.fpu.clone();
-    fpu.control = control_word(cpu.read_u16(segment, at(CONTROL))?);
+    fpu.control = fcw::kept(cpu.read_u16(segment, at(CONTROL))?);
     fpu.status = cpu.read_u16(segment, at(STATUS))?;
     let valid = cpu.read_u8(segment, at(TAGS))?;
-    fpu.opcode = cpu.read_u16(segment, at(OPCODE))? & OPCODE_BITS;
+    fpu.opcode = cpu.read_u16(segment, at(OPCODE))? & fpu::OPCODE;
     fpu.instruction_offset = cpu.read_u32(segment, at(INSTRUCTION_OFFSET))?;
     fpu.instruction_selector = cpu.read_u16(segment, at(INSTRUCTION_SELECTOR))?;
     fpu.operand_offset = cpu.read_u32(segment, at(OPERAND_OFFSET))?;
