@@ -52,6 +52,13 @@ pub const V86_SP: i32 = 0xFF0;
 pub const DIRECTORY: i32 = 0x1_0000;
 pub const TABLE_0: i32 = 0x1_1000;
 pub const TABLE_1: i32 = 0x1_2000;
+/// The same for PAE paging: pointers (the first is there), directory (2 MiB one to one, [`TEST`]), page table.
+pub const PAE_POINTERS: i32 = 0x1_3020;
+pub const PAE_DIRECTORY: i32 = 0x1_4000;
+pub const PAE_TABLE: i32 = 0x1_5000;
+pub const PAE_END: i32 = 0x1_6000;
+pub const PAE_TEST_PDE: i32 = PAE_DIRECTORY + 8 * (TEST >> 21);
+pub const PAE_TEST_PTE: i32 = PAE_TABLE;
 /// Physical pages that linear [`TEST`] and the page after it map to.
 pub const PAGE_A: i32 = 0x1_8000;
 pub const PAGE_B: i32 = 0x1_9000;
@@ -246,12 +253,20 @@ pub mod ctl {
     pub const NE: i32 = 0x20;
     pub const WP: i32 = 0x1_0000;
     pub const AM: i32 = 0x4_0000;
+    pub const NW: i32 = 0x2000_0000;
+    pub const CD: i32 = 0x4000_0000;
     pub const PG: i32 = i32::MIN;
     pub const PSE: i32 = 0x10;
     pub const PGE: i32 = 0x80;
     pub const DE: i32 = 8;
     pub const TSD: i32 = 4;
+    pub const PAE: i32 = 0x20;
+    pub const OSFXSR: i32 = 0x200;
+    pub const OSXMMEXCPT: i32 = 0x400;
 }
+
+/// MXCSR after reset: all exceptions masked.
+pub const MXCSR_DEFAULT: i32 = 0x1F80;
 
 /// Vectors.
 pub mod exception {
@@ -270,6 +285,7 @@ pub mod exception {
     pub const PF: i32 = 14;
     pub const MF: i32 = 16;
     pub const AC: i32 = 17;
+    pub const XM: i32 = 19;
     /// IRQ 0, as the runtime programs the interrupt controllers.
     pub const IRQ0: i32 = 0x20;
     /// What ends a case.

@@ -19,6 +19,8 @@ const BAD: i32 = STATE + 16;
 /// What checks are left.
 const CHECK: i32 = STATE + 20;
 const CHECKS_LEFT: i32 = STATE + 24;
+/// A write lowers IRQ 13.
+const COPROCESSOR_ERROR: i32 = 0xF0;
 /// "The triple fault is being tried", at [`SURVIVOR`].
 const MAGIC: i32 = 0x5653_3346;
 
@@ -123,7 +125,7 @@ pub fn emit(a: &mut Asm, rows: i32, count: i32) -> AsmResult {
         lgdt(fword_ptr(gdt_pointer)); lidt(fword_ptr(idt_pointer));
         mov(eax, i32::from(LOCAL)); lldt(ax);
         mov(eax, i32::from(TASK)); ltr(ax);
-        mov(eax, DIRECTORY); mov(cr3, eax);
+        mov(eax, dword_ptr(esi + row::CR3)); mov(cr3, eax);
         mov(eax, dword_ptr(esi + row::CR4)); test(eax, eax); jz(".no_cr4"); mov(cr4, eax);
         at(".no_cr4");
         mov(eax, cr0); or(eax, dword_ptr(esi + row::CR0)); mov(cr0, eax);
@@ -173,6 +175,8 @@ fn finish(a: &mut Asm, safe_gdt: i32, no_idt: i32) -> AsmResult {
         at("runtime.finish");
         cli(); cld();
         mov(eax, cr0); and(eax, !(ctl::PG | ctl::WP | ctl::AM | ctl::TS | ctl::EM | ctl::MP | ctl::NE)); mov(cr0, eax);
+        // No x87 error, and none ignored.
+        fninit(); out(COPROCESSOR_ERROR, al);
         xor(eax, eax); mov(cr3, eax); mov(dr7, eax); mov(dr6, eax);
         mov(esi, dword_ptr(ROW)); cmp(dword_ptr(esi + row::CR4), 0); je(".no_cr4"); mov(cr4, eax);
         at(".no_cr4");
@@ -276,6 +280,10 @@ fn tables(a: &mut Asm, gdt_copy: i32, stubs: i32) -> AsmResult {
         mov(dword_ptr(edi), eax); add(eax, 0x1000); add(edi, 4); cmp(edi, TABLE_0 + 0x1000); jb(".page");
         xor(eax, eax); mov(edi, TABLE_1); mov(ecx, 0x400); rep_stosd();
         mov(dword_ptr(TEST_PTE), PAGE_A | IDENTITY); mov(dword_ptr(TEST_B_PTE), PAGE_B | IDENTITY);
+        mov(edi, PAE_POINTERS); mov(ecx, (PAE_END - PAE_POINTERS) / 4); rep_stosd();
+        mov(dword_ptr(PAE_POINTERS), PAE_DIRECTORY | page::P); mov(dword_ptr(PAE_DIRECTORY), IDENTITY | page::LARGE);
+        mov(dword_ptr(PAE_TEST_PDE), PAE_TABLE | IDENTITY);
+        mov(dword_ptr(PAE_TABLE), PAGE_A | IDENTITY); mov(dword_ptr(PAE_TABLE + 8), PAGE_B | IDENTITY);
         mov(edi, PAGE_A); mov(ecx, 0x800); rep_stosd();
         // The case's own.
         mov(ebx, dword_ptr(ROW));

@@ -43,6 +43,7 @@ pub struct Case {
     name: String,
     context: Context,
     cr0: i32,
+    cr3: i32,
     cr4: i32,
     flags: i32,
     pokes: Vec<(i32, u32)>,
@@ -67,6 +68,12 @@ impl Case {
     /// Runs with paging: the first 4 MiB mapped one to one for everybody, [`TEST`] to [`PAGE_A`].
     pub fn paging(&mut self) -> &mut Self {
         self.cr0(ctl::PG)
+    }
+
+    /// The same with PAE paging, but of the first 2 MiB.
+    pub fn pae(&mut self) -> &mut Self {
+        self.cr3 = PAE_POINTERS;
+        self.cr4(ctl::PAE).paging()
     }
 
     /// EFLAGS at the start, at level 3 and in V86 mode.
@@ -238,6 +245,7 @@ impl Suite {
             name: name.into(),
             context,
             cr0: 0,
+            cr3: DIRECTORY,
             cr4: 0,
             flags: 0,
             pokes: Vec::new(),
@@ -296,6 +304,7 @@ impl Suite {
                 name,
                 case.context as i32,
                 case.cr0,
+                case.cr3,
                 case.cr4,
                 case.flags,
                 pokes_at,
@@ -376,17 +385,18 @@ pub mod row {
     pub const NAME: i32 = 0;
     pub const CONTEXT: i32 = 4;
     pub const CR0: i32 = 8;
-    pub const CR4: i32 = 12;
-    pub const FLAGS: i32 = 16;
-    pub const POKES: i32 = 20;
-    pub const POKE_COUNT: i32 = 24;
-    pub const BLOB: i32 = 28;
-    pub const BLOB_LEN: i32 = 32;
-    pub const CHECKS: i32 = 36;
-    pub const CHECK_COUNT: i32 = 40;
-    pub const ENTRY: i32 = 44;
-    pub const SETUP: i32 = 48;
-    pub const BYTES: i32 = 52;
+    pub const CR3: i32 = 12;
+    pub const CR4: i32 = 16;
+    pub const FLAGS: i32 = 20;
+    pub const POKES: i32 = 24;
+    pub const POKE_COUNT: i32 = 28;
+    pub const BLOB: i32 = 32;
+    pub const BLOB_LEN: i32 = 36;
+    pub const CHECKS: i32 = 40;
+    pub const CHECK_COUNT: i32 = 44;
+    pub const ENTRY: i32 = 48;
+    pub const SETUP: i32 = 52;
+    pub const BYTES: i32 = 56;
 }
 
 /// Offsets of labels in 16-bit code.

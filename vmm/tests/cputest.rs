@@ -1,5 +1,5 @@
 //! The CPU tests of `images/cputest/` on the interpreter alone, with the little of a PC that they need:
-//! RAM, ports that collect the results, one interrupt request, the A20 gate. The end-to-end tests boot the
+//! RAM, ports that collect the results, two interrupt requests, the A20 gate. The end-to-end tests boot the
 //! same floppy in a whole VM.
 
 use ipc::time::VirtualTime;
@@ -31,6 +31,9 @@ struct Timer {
     in_service: bool,
     read_requests: bool,
     count_bytes: u32,
+    /// How many more looks at the request it takes until the count has run out: time, as far as there is any.
+    looks: Cell<u32>,
+    counts: u32,
 }
 
 impl Timer {
@@ -42,10 +45,11 @@ impl Timer {
     const OCW3_READ_IRR: u8 = 0x0a;
     const EOI: u8 = 0x20;
     const VECTOR: u8 = 0x20;
+    const LONGEST: u32 = 11;
 
     fn read(&self, port: u16) -> Option<u8> {
         match port {
-            Self::PIC_COMMAND if self.read_requests => Some(self.requested.into()),
+            Self::PIC_COMMAND if self.read_requests => Some(self.has_run_out().into()),
             Self::PIC_DATA => Some(self.mask),
             _ => None,
         }
@@ -62,22 +66,69 @@ impl Timer {
             Self::PIC_DATA => self.mask = value,
             Self::COUNTER_CONTROL => (self.count_bytes, self.requested) = (0, false),
             Self::COUNTER_0 => {
-                // Time passes at once: with its second byte the count has run out.
                 self.count_bytes += 1;
-                self.requested |= self.count_bytes == 2;
+                if self.count_bytes == 2 {
+                    self.requested = true;
+                    // Each time another number, so that interrupts come at any instruction.
+                    self.counts += 1;
+                    self.looks.set(self.counts % Self::LONGEST);
+                }
             }
             _ => {}
         }
     }
 
+    fn has_run_out(&self) -> bool {
+        let looks = self.looks.get();
+        self.looks.set(looks.saturating_sub(1));
+        self.requested && looks == 0
+    }
+
     fn pending(&self) -> bool {
-        self.requested && !self.in_service && self.mask & 1 == 0
+        self.has_run_out() && !self.in_service && self.mask & 1 == 0
+    }
+}
+
+/// IRQ13 and port F0h, which belong to the coprocessor, and the slave 8259A as far as it is needed for them.
+#[derive(Default)]
+struct Coprocessor {
+    ferr: bool,
+    ignne: bool,
+    requested: bool,
+    mask: u8,
+}
+
+impl Coprocessor {
+    const PIC_DATA: u16 = 0xa1;
+    const ERROR: u16 = 0xf0;
+    const SLAVE_BIT: u8 = 1 << 5;
+    const CASCADE_BIT: u8 = 1 << 2;
+    const VECTOR: u8 = 0x2d;
+
+    fn write(&mut self, port: u16, value: u8) {
+        match port {
+            // With initialisation words too: the last that is written is the mask.
+            Self::PIC_DATA => self.mask = value,
+            Self::ERROR => (self.requested, self.ignne) = (false, self.ferr),
+            _ => {}
+        }
+    }
+
+    fn drive(&mut self, ferr: bool) {
+        self.requested |= ferr && !self.ferr;
+        self.ferr = ferr;
+        self.ignne &= ferr;
+    }
+
+    fn pending(&self, master_mask: u8) -> bool {
+        self.requested && self.mask & Self::SLAVE_BIT == 0 && master_mask & Self::CASCADE_BIT == 0
     }
 }
 
 struct Machine {
     ram: Box<[Cell<u8>]>,
     timer: Timer,
+    coprocessor: Coprocessor,
     a20: bool,
     generation: u64,
     output: String,
@@ -88,6 +139,7 @@ impl Machine {
         Self {
             ram: vec![Cell::new(0); RAM].into_boxed_slice(),
             timer: Timer::default(),
+            coprocessor: Coprocessor::default(),
             a20: true,
             generation: 0,
             output: String::new(),
@@ -127,19 +179,26 @@ impl Bus for Machine {
                 self.a20 = value & 2 != 0;
                 self.generation += 1;
             }
-            _ => self.timer.write(port, value as u8),
+            _ => {
+                self.timer.write(port, value as u8);
+                self.coprocessor.write(port, value as u8);
+            }
         }
     }
     fn a20_enabled(&self) -> bool {
         self.a20
     }
     fn attention(&self, interrupts_enabled: bool) -> bool {
-        interrupts_enabled && self.timer.pending()
+        interrupts_enabled && self.interrupt_pending()
     }
     fn interrupt_pending(&self) -> bool {
-        self.timer.pending()
+        self.timer.pending() || self.coprocessor.pending(self.timer.mask)
     }
     fn acknowledge_interrupt(&mut self) -> Option<u8> {
+        if !self.timer.pending() {
+            self.coprocessor.requested = false;
+            return Some(Coprocessor::VECTOR);
+        }
         (self.timer.requested, self.timer.in_service) = (false, true);
         Some(Timer::VECTOR)
     }
@@ -150,6 +209,12 @@ impl Bus for Machine {
     }
     fn now(&mut self) -> VirtualTime {
         VirtualTime(0)
+    }
+    fn set_ferr(&mut self, asserted: bool) {
+        self.coprocessor.drive(asserted);
+    }
+    fn ignne(&self) -> bool {
+        self.coprocessor.ignne
     }
 }
 

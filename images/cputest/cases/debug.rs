@@ -137,6 +137,7 @@ fn breakpoints(t: &mut Suite) -> AsmResult {
     .done()
     .ebx(1);
     t.setup(|a| execution(a, "breakpoint/not-on-the-instruction-after-mov-ss.b"))?;
+    both(t)?;
     let data = |n: i32, kind: i32, len: i32| {
         move |a: &mut Asm| -> AsmResult {
             a.mov(eax, SCRATCH)?;
@@ -218,6 +219,52 @@ fn breakpoints(t: &mut Suite) -> AsmResult {
         .cr4(ctl::DE)
         .plain_fault(x::UD)
         .at(".fault");
+    Ok(())
+}
+
+/// A single step and an execution breakpoint on one instruction.
+fn both(t: &mut Suite) -> AsmResult {
+    // The trap of the instruction before comes before the fault of this one.
+    t.ring0(
+        "step-and-breakpoint/trap-comes-first",
+        code! { pushfd(); or(dword_ptr(esp), flag::TF); popfd(); nop(); at(".b"); inc(ebx); },
+    )?
+    .plain_fault(x::DB)
+    .at(".b")
+    .ebx(0)
+    .memory("BS in DR6", record::DR6, BS as u32, BS)
+    .eflags(flag::TF | flag::RF, flag::TF);
+    t.setup(|a| execution(a, "step-and-breakpoint/trap-comes-first.b"))?;
+    // Both strike: the fault before the instruction, the trap after it.
+    t.ring0(
+        "step-and-breakpoint/fault-then-trap",
+        code! {
+            pushfd(); or(dword_ptr(esp), flag::TF); popfd(); at(".b"); inc(ebx); at(".after");
+            pushfd(); and(dword_ptr(esp), !flag::TF); popfd(); nop();
+        },
+    )?
+    .done()
+    .logged(5)
+    .log_at(0, ".b")
+    .log_dr6(0, 1)
+    .log_at(1, ".after")
+    .log_dr6(1, BS)
+    .ebx(1);
+    t.setup(|a| {
+        logged(a)?;
+        execution(a, "step-and-breakpoint/fault-then-trap.b")
+    })?;
+    // The fault of a breakpoint pushes RF as it was, for other faults see `step/fault-comes-first`.
+    t.ring0("breakpoint/execution-pushes-no-rf", code! { at(".b"); inc(ebx); })?
+        .plain_fault(x::DB)
+        .at(".b")
+        .eflags(flag::RF, 0);
+    t.setup(|a| execution(a, "breakpoint/execution-pushes-no-rf.b"))?;
+    t.ring0("breakpoint/execution-before-a-fault", code! { at(".b"); ud2(); })?
+        .plain_fault(x::DB)
+        .at(".b")
+        .dr6(1);
+    t.setup(|a| execution(a, "breakpoint/execution-before-a-fault.b"))?;
     Ok(())
 }
 

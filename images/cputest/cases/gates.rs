@@ -1,7 +1,7 @@
 //! Call gates, interrupt gates, far transfers and returns between levels.
 
 use crate::cputest::layout::*;
-use crate::cputest::suite::{Suite, code};
+use crate::cputest::suite::{Offsets, Suite, blob, code};
 use crate::demo::asm::AsmResult;
 use exception as x;
 use iced_x86::code_asm::*;
@@ -9,6 +9,7 @@ use iced_x86::code_asm::*;
 pub fn emit(t: &mut Suite) -> AsmResult {
     targets(t)?;
     calls(t)?;
+    calls_16(t)?;
     interrupts(t)?;
     jumps(t)?;
     returns(t)
@@ -144,6 +145,84 @@ fn calls(t: &mut Suite) -> AsmResult {
             .cs(CODE3);
         t.setup(|a| a.fill_gate(entry(CALL_GATE), "gate.done", CODE1, TWO, 0))?;
     }
+    Ok(())
+}
+
+/// 16-bit call gates: words are pushed and copied, whatever the caller and the stacks are.
+fn calls_16(t: &mut Suite) -> AsmResult {
+    const GATE: u32 = GATE_CALL_16 | LEVEL_3;
+    let gate = |target: u32, parameters: u64| {
+        u64::from(GATE) << 40 | parameters << 32 | u64::from(CODE16) << 16 | u64::from(target)
+    };
+    let caller = descriptor(BLOB, 0xFFFF, CODE_RX | LEVEL_3);
+    let entry_of = |labels: &Offsets, name: &str| labels.get(name).copied().unwrap_or(u32::MAX);
+    let (bytes, labels) = blob(code! {
+        nop();
+        at("done"); int(x::DONE);
+        at("return"); retf_1(4);
+        at("caller"); push(0x1111); push(0x2222); db(&[0x9A]); dw(&[0, CALL_GATE_16 | 3]);
+        at("after"); int(x::DONE);
+    })?;
+    let after = entry_of(&labels, "after") as i32;
+    t.ring3("call-gate-16/copies-words", code! { jmp_far(SPARE | 3, entry_of(&labels, "caller")); })?
+        .blob(bytes.clone())
+        .descriptor(SPARE, caller)
+        .descriptor(CALL_GATE_16, gate(entry_of(&labels, "done"), 2))
+        .done()
+        .cs(CODE16)
+        .memory("SS", record::SS, 0xFFFF, DATA0.into())
+        .memory("ESP", record::ESP, u32::MAX, STACK_TSS - 12)
+        .memory("outer SS and SP", STACK_TSS - 4, u32::MAX, i32::from(DATA3) << 16 | (STACK_USER - 4))
+        .memory("parameters", STACK_TSS - 8, u32::MAX, 0x1111_2222)
+        .memory("return address", STACK_TSS - 12, u32::MAX, i32::from(SPARE | 3) << 16 | after);
+    t.ring3(
+        "call-gate-16/return-releases-words",
+        code! { jmp_far(SPARE | 3, entry_of(&labels, "caller")); },
+    )?
+    .blob(bytes.clone())
+    .descriptor(SPARE, caller)
+    .descriptor(CALL_GATE_16, gate(entry_of(&labels, "return"), 2))
+    .done()
+    .cs(SPARE | 3)
+    .memory("SS", record::SS, 0xFFFF, DATA3.into())
+    .memory("ESP", record::ESP, u32::MAX, STACK_USER);
+    t.ring3(
+        "call-gate-16/from-32-bit-code",
+        code! { push(0x3333_4444); call_far(CALL_GATE_16 | 3, 0xFFFF_0000u32); },
+    )?
+    .blob(bytes.clone())
+    .descriptor(CALL_GATE_16, gate(entry_of(&labels, "done"), 1))
+    .done()
+    .cs(CODE16)
+    .memory("ESP", record::ESP, u32::MAX, STACK_TSS - 10)
+    .memory("parameter and CS", STACK_TSS - 8, u32::MAX, 0x4444_0000 | i32::from(CODE3));
+    t.ring0("call-gate-16/same-level", code! { call_far(CALL_GATE_16, 0); })?
+        .blob(bytes)
+        .descriptor(CALL_GATE_16, gate(entry_of(&labels, "done"), 2))
+        .done()
+        .cs(CODE16)
+        .memory("ESP", record::ESP, u32::MAX, STACK_CASE - 4)
+        .memory("return CS", STACK_CASE - 4, 0xFFFF_0000, i32::from(CODE0) << 16);
+    t.ring3(
+        "call-gate/31-parameters",
+        code! { sub(esp, 31 * 4); mov(dword_ptr(esp + 30 * 4), 0x5555); call_far(CALL_GATE | 3, 0); },
+    )?
+    .done()
+    .memory("ESP", record::ESP, u32::MAX, STACK_TSS - 16 - 31 * 4)
+    .memory("first parameter", STACK_TSS - 12, u32::MAX, 0x5555)
+    .memory("outer ESP", STACK_TSS - 8, u32::MAX, STACK_USER - 31 * 4);
+    t.setup(|a| a.fill_gate(entry(CALL_GATE), "gate.done", CODE0, GATE_CALL | LEVEL_3, 31))?;
+    // A parameter that the outer stack does not have.
+    t.ring3(
+        "call-gate/parameter-beyond-the-outer-stack",
+        code! { mov(ebx, i32::from(SPARE | 3)); mov(ss, ebx); mov(esp, 0xC); at(".fault"); call_far(CALL_GATE | 3, 0); },
+    )?
+    .descriptor(SPARE, descriptor(SCRATCH, 0xF, DATA_32 | LEVEL_3))
+    .fault(x::SS, 0)
+    .at(".fault")
+    .cs(CODE3)
+    .memory("ESP", record::ESP, u32::MAX, 0xC);
+    t.setup(|a| a.fill_gate(entry(CALL_GATE), "gate.done", CODE0, GATE_CALL | LEVEL_3, 2))?;
     Ok(())
 }
 

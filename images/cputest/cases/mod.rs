@@ -1,11 +1,14 @@
 //! The cases, by topic.
 
+mod coprocessor;
 mod debug;
 mod faults;
 mod gates;
 mod interrupts;
 mod modes;
+mod pae;
 mod paging;
+mod sse;
 mod tasks;
 mod v86;
 
@@ -18,6 +21,9 @@ pub fn emit(t: &mut Suite) -> AsmResult {
     gates::emit(t)?;
     tasks::emit(t)?;
     paging::emit(t)?;
+    pae::emit(t)?;
+    coprocessor::emit(t)?;
+    sse::emit(t)?;
     debug::emit(t)?;
     interrupts::emit(t)?;
     v86::emit(t)?;

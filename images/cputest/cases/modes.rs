@@ -1,4 +1,4 @@
-//! SYSENTER, coprocessor availability, the A20 gate, unreal mode.
+//! SYSENTER, the A20 gate, unreal mode.
 
 use crate::cputest::layout::*;
 use crate::cputest::suite::{Suite, blob, code};
@@ -10,7 +10,6 @@ const SYSENTER_CS: i32 = 0x174;
 
 pub fn emit(t: &mut Suite) -> AsmResult {
     sysenter(t)?;
-    coprocessor(t)?;
     a20(t)?;
     unreal(t)
 }
@@ -53,32 +52,6 @@ fn sysenter(t: &mut Suite) -> AsmResult {
     t.ring3("sysexit/is-privileged", code! { at(".fault"); db(&[0x0F, 0x35]); })?
         .fault(x::GP, 0)
         .at(".fault");
-    Ok(())
-}
-
-fn coprocessor(t: &mut Suite) -> AsmResult {
-    t.ring0("coprocessor/ts", code! { at(".fault"); fnop(); })?.cr0(ctl::TS).plain_fault(x::NM).at(".fault");
-    t.ring0("coprocessor/em", code! { at(".fault"); fnop(); })?.cr0(ctl::EM).plain_fault(x::NM).at(".fault");
-    t.ring0("coprocessor/wait-with-mp-and-ts", code! { at(".fault"); wait(); })?
-        .cr0(ctl::MP | ctl::TS)
-        .plain_fault(x::NM)
-        .at(".fault");
-    t.ring0("coprocessor/wait-with-ts-alone", code! { wait(); })?.cr0(ctl::TS).done();
-    // QEMU's TCG looks at neither bit for EMMS.
-    t.ring0("coprocessor/mmx-with-em-is-undefined", code! { at(".fault"); emms(); })?
-        .cr0(ctl::EM)
-        .plain_fault(x::UD)
-        .at(".fault");
-    t.ring0("coprocessor/mmx-with-ts", code! { at(".fault"); emms(); })?
-        .cr0(ctl::TS)
-        .plain_fault(x::NM)
-        .at(".fault");
-    t.ring0("coprocessor/clts", code! { clts(); smsw(ax); })?.cr0(ctl::TS).done().memory(
-        "TS",
-        record::EAX,
-        8,
-        0,
-    );
     Ok(())
 }
 
