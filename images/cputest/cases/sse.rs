@@ -109,6 +109,7 @@ fn images(t: &mut Suite) -> AsmResult {
             };
             Ok(())
         })?
+        .cr4(ctl::OSFXSR)
         .paging()
         .poke(TEST_B_PTE, 0)
         .fault(x::PF, if write { 2 } else { 0 })
