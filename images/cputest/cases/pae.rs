@@ -42,6 +42,7 @@ pub fn emit_last(t: &mut Suite) -> AsmResult {
 
 fn levels(t: &mut Suite) -> AsmResult {
     const A_D: u32 = (page::A | page::D) as u32;
+    // QEMU 7.2 sets the accessed bit of the pointer too.
     t.shared("pae/read", Context::Ring0, "paging.read")
         .pae()
         .poke(PAGE_A, VALUE)
@@ -202,6 +203,7 @@ fn large(t: &mut Suite) -> AsmResult {
     Ok(())
 }
 
+/// QEMU 7.2 leaves P out of the error code; Bochs as configured by default has more address bits than 36.
 fn reserved(t: &mut Suite) -> AsmResult {
     const LARGE: i32 = ALL | page::LARGE;
     for (name, at, low, high) in [
@@ -237,7 +239,8 @@ fn reserved(t: &mut Suite) -> AsmResult {
     Ok(())
 }
 
-/// QEMU reads the pointers from memory at each walk, and checks no bits of theirs when they are loaded.
+/// QEMU reads the pointers from memory at each walk, and checks no bits of theirs. Bochs loads them at every write to
+/// CR0 and CR4.
 fn pointers(t: &mut Suite) -> AsmResult {
     const PRESENT_3: i32 = PAE_DIRECTORY | page::P;
     t.ring0(

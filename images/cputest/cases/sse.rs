@@ -120,6 +120,7 @@ fn images(t: &mut Suite) -> AsmResult {
 }
 
 fn control(t: &mut Suite) -> AsmResult {
+    // QEMU accepts these too.
     for (name, bits) in [("reserved", RESERVED), ("daz", DAZ), ("highest", i32::MIN)] {
         t.ring0(&format!("ldmxcsr/{name}-bit"), code! { at(".fault"); ldmxcsr(dword_ptr(CONTROL)); })?
             .cr4(ctl::OSFXSR)
