@@ -1,8 +1,8 @@
 //! The floating-point unit as system software sees it: when it is available, and how its errors arrive.
 
 use crate::cputest::layout::*;
-use crate::cputest::suite::{Suite, code};
-use crate::demo::asm::{Asm, AsmResult};
+use crate::cputest::suite::{Suite, Write, code};
+use crate::demo::asm::AsmResult;
 use crate::demo::chips::pic;
 use exception as x;
 use iced_x86::code_asm::*;
@@ -36,9 +36,6 @@ pub fn emit(t: &mut Suite) -> AsmResult {
     priorities(t)?;
     external(t)
 }
-
-/// The next instruction of a case.
-type Write = fn(&mut Asm) -> AsmResult;
 
 /// Every combination of EM, MP and TS with what the unit has (SDM 3A, table 2-2).
 fn availability(t: &mut Suite) -> AsmResult {

@@ -1,7 +1,7 @@
 //! PAE paging: three levels, 2 MiB pages, reserved bits, the directory pointers that the processor keeps; PSE-36.
 
 use crate::cputest::layout::*;
-use crate::cputest::suite::{Context, Suite, code};
+use crate::cputest::suite::{Context, Suite, Write, code};
 use crate::demo::asm::AsmResult;
 use exception as x;
 use iced_x86::code_asm::*;
@@ -260,7 +260,7 @@ fn pointers(t: &mut Suite) -> AsmResult {
     .poke(PAGE_A, VALUE)
     .done()
     .eax(VALUE);
-    let loads: [(&str, fn(&mut crate::demo::asm::Asm) -> AsmResult); 5] = [
+    let loads: [(&str, Write); 5] = [
         ("mov-cr3", code! { mov(eax, cr3); mov(cr3, eax); }),
         ("cr4-pge", code! { mov(eax, cr4); xor(eax, ctl::PGE); mov(cr4, eax); }),
         ("cr4-pse", code! { mov(eax, cr4); xor(eax, ctl::PSE); mov(cr4, eax); }),
