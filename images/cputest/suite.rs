@@ -17,6 +17,9 @@ macro_rules! code {
 }
 pub(crate) use code;
 
+/// Code of a case that is one of several.
+pub type Write = fn(&mut Asm) -> AsmResult;
+
 /// Where a case begins to run. Kept in the case table as a number.
 #[derive(Clone, Copy)]
 pub enum Context {

@@ -1,8 +1,8 @@
 //! The floating-point unit as system software sees it: when it is available, and how its errors arrive.
 
 use crate::cputest::layout::*;
-use crate::cputest::suite::{Suite, code};
-use crate::demo::asm::{Asm, AsmResult};
+use crate::cputest::suite::{Suite, Write, code};
+use crate::demo::asm::AsmResult;
 use crate::demo::chips::pic;
 use exception as x;
 use iced_x86::code_asm::*;
@@ -37,12 +37,9 @@ pub fn emit(t: &mut Suite) -> AsmResult {
     external(t)
 }
 
-/// The next instruction of a case.
-type Write = fn(&mut Asm) -> AsmResult;
-
 /// Every combination of EM, MP and TS with what the unit has (SDM 3A, table 2-2).
 fn availability(t: &mut Suite) -> AsmResult {
-    // QEMU's TCG looks at neither bit for EMMS.
+    // QEMU's TCG takes TS before EM for MMX and SSE.
     let kinds: [(&str, Write); 7] = [
         ("esc", code! { at(".fault"); fnop(); }),
         ("wait", code! { at(".fault"); wait(); }),
@@ -79,6 +76,7 @@ fn availability(t: &mut Suite) -> AsmResult {
             };
         }
     }
+    // QEMU's TCG looks at neither bit for EMMS.
     t.ring0("coprocessor/emms-with-em", code! { at(".fault"); emms(); })?
         .cr0(ctl::EM)
         .plain_fault(x::UD)
@@ -136,7 +134,7 @@ fn reported(t: &mut Suite) -> AsmResult {
         ("mmx-store", code! { at(".fault"); movq(qword_ptr(SCRATCH), mm0); }),
         ("cvtpi2ps", code! { at(".fault"); cvtpi2ps(xmm0, mm0); }),
     ];
-    // QEMU's TCG reports at fewer of them.
+    // QEMU's TCG reports at WAIT and FNOP only.
     for (name, write) in waiting {
         t.ring0(&format!("mf/{name}"), write)?
             .cr0(ctl::NE)
@@ -303,7 +301,7 @@ fn external(t: &mut Suite) -> AsmResult {
         mov(al, CASCADE_ONLY); out(pic::MASTER_MASK, al); mov(al, IRQ13_ONLY); out(pic::SLAVE_MASK, al);
         xor(eax, eax);
     };
-    // QEMU's TCG runs the instruction that should wait.
+    // QEMU's TCG and Bochs run the instruction that should wait.
     t.ring0(
         "ferr/irq-13-before-the-waiting-instruction",
         code! { sti(); fdivp(st1, st0); at(".fault"); fld1(); },

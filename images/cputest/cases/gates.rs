@@ -212,7 +212,7 @@ fn calls_16(t: &mut Suite) -> AsmResult {
     .memory("first parameter", STACK_TSS - 12, u32::MAX, 0x5555)
     .memory("outer ESP", STACK_TSS - 8, u32::MAX, STACK_USER - 31 * 4);
     t.setup(|a| a.fill_gate(entry(CALL_GATE), "gate.done", CODE0, GATE_CALL | LEVEL_3, 31))?;
-    // A parameter that the outer stack does not have.
+    // A parameter that the outer stack does not have. QEMU's TCG checks no limits.
     t.ring3(
         "call-gate/parameter-beyond-the-outer-stack",
         code! { mov(ebx, i32::from(SPARE | 3)); mov(ss, ebx); mov(esp, 0xC); at(".fault"); call_far(CALL_GATE | 3, 0); },

@@ -28,5 +28,6 @@ pub fn emit(t: &mut Suite) -> AsmResult {
     interrupts::emit(t)?;
     v86::emit(t)?;
     modes::emit(t)?;
+    pae::emit_last(t)?;
     faults::emit_last(t)
 }

@@ -109,6 +109,7 @@ fn images(t: &mut Suite) -> AsmResult {
             };
             Ok(())
         })?
+        .cr4(ctl::OSFXSR)
         .paging()
         .poke(TEST_B_PTE, 0)
         .fault(x::PF, if write { 2 } else { 0 })
@@ -119,6 +120,7 @@ fn images(t: &mut Suite) -> AsmResult {
 }
 
 fn control(t: &mut Suite) -> AsmResult {
+    // QEMU accepts these too.
     for (name, bits) in [("reserved", RESERVED), ("daz", DAZ), ("highest", i32::MIN)] {
         t.ring0(&format!("ldmxcsr/{name}-bit"), code! { at(".fault"); ldmxcsr(dword_ptr(CONTROL)); })?
             .cr4(ctl::OSFXSR)
