@@ -2,12 +2,12 @@
 
 use anyhow::{Result, bail};
 use display::source::{Frame, TextScreen};
-use ipc::control::Control;
+use ipc::control::{Control, ControlError};
 use ipc::runtime_dir::{RuntimeDir, VmDir};
 use ipc::screen::{Picture, Screen};
 use ipc::segment::SegmentNames;
 
-/// Finds the VM that a command is for: the one named, or the only one that runs.
+/// Finds the VM that a command is for: the one named, or the only one that runs and is of a build like this one.
 pub fn find(name: Option<&str>) -> Result<VmDir> {
     let dir = RuntimeDir::open()?;
     if let Some(name) = name {
@@ -18,14 +18,26 @@ pub fn find(name: Option<&str>) -> Result<VmDir> {
         return Ok(vm);
     }
     let mut running = running(&dir);
-    match running.len() {
+    let only = match running.len() {
         0 => bail!("No VM is running; start one with 'vmsim run'"),
-        1 => Ok(running.remove(0)),
-        _ => {
+        1 => Some(0),
+        _ => only_one_of_our_version(&running),
+    };
+    match only {
+        Some(only) => Ok(running.swap_remove(only)),
+        None => {
             let names: Vec<_> = running.iter().map(|vm| vm.name().to_owned()).collect();
             bail!("Several VMs are running ({}): say which with --vm NAME", names.join(", "))
         }
     }
+}
+
+/// Where the only one of several VMs is that commands of this build can be for.
+fn only_one_of_our_version(running: &[VmDir]) -> Option<usize> {
+    let other = |vm: &VmDir| matches!(Control::connect(&vm.socket()), Err(ControlError::Version { .. }));
+    let mut ours = (0..).zip(running).filter(|(_, vm)| !other(vm)).map(|(at, _)| at);
+    let first = ours.next();
+    first.filter(|_| ours.next().is_none())
 }
 
 /// The VMs that run, sorted by name.
@@ -55,4 +67,37 @@ pub fn frame(picture: Picture) -> Frame {
 pub fn screen_text(screen: &Screen) -> Option<String> {
     let text = frame(screen.picture()?).text?;
     Some(display::text::plain_text(&text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ipc::message::PROTOCOL_VERSION;
+    use std::io::{Read, Write};
+    use std::os::unix::net::UnixListener;
+
+    /// The place of a VM whose supervisor says once which version it speaks.
+    fn vm(dir: &RuntimeDir, name: &str, version: u32) -> VmDir {
+        let vm = dir.vm(name).unwrap();
+        std::fs::create_dir(vm.path()).unwrap();
+        let listener = UnixListener::bind(vm.socket()).unwrap();
+        std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            stream.write_all(&version.to_le_bytes()).unwrap();
+            stream.read_exact(&mut [0; 4]).unwrap();
+        });
+        vm
+    }
+
+    #[test]
+    fn of_several_vms_a_command_is_for_the_one_that_it_can_talk_to() {
+        let parent = tempfile::tempdir().unwrap();
+        let dir = RuntimeDir::at(parent.path().join("run")).unwrap();
+        let other = PROTOCOL_VERSION + 1;
+        let old = |name: &str| vm(&dir, name, other);
+        let ours = |name: &str| vm(&dir, name, PROTOCOL_VERSION);
+        assert_eq!(only_one_of_our_version(&[old("a"), ours("b"), old("c")]), Some(1));
+        assert_eq!(only_one_of_our_version(&[ours("d"), ours("e")]), None);
+        assert_eq!(only_one_of_our_version(&[old("f"), old("g")]), None);
+    }
 }

@@ -9,6 +9,7 @@ use std::fs;
 use std::io::{BufRead, BufReader, ErrorKind, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 use tempfile::TempDir;
 
 const SYSTEM_LISTS: &str = "/var/lib/apt/lists";
@@ -51,6 +52,24 @@ pub fn fetch_package(
 /// Where the files of package `name` are kept.
 pub(crate) fn package_directory(cache: &Path, name: &str) -> PathBuf {
     cache.join(PACKAGES).join(name)
+}
+
+/// A new directory in `parent`, a part of the cache, that goes away again. Those go too that a process which was
+/// killed or interrupted has left behind.
+pub(crate) fn work_directory(parent: &Path) -> std::io::Result<TempDir> {
+    const PREFIX: &str = "work-";
+    /// No process works for so long.
+    const LEFT_BEHIND: Duration = Duration::from_secs(24 * 3600);
+    fs::create_dir_all(parent)?;
+    for entry in fs::read_dir(parent)?.flatten() {
+        let age = entry.metadata().and_then(|data| data.modified()).ok().and_then(|at| at.elapsed().ok());
+        let ours = entry.file_name().to_string_lossy().starts_with(PREFIX);
+        if ours && age.is_some_and(|age| age > LEFT_BEHIND) {
+            // Whoever else cleans up may be faster.
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
+    tempfile::Builder::new().prefix(PREFIX).tempdir_in(parent)
 }
 
 /// [`fetch_package`] with the places given.
@@ -107,8 +126,7 @@ impl<'a> Fetch<'a> {
     ) -> Result<Self, FirmwareError> {
         let parent = search.cache()?.join(PACKAGES);
         let cache_error = |source| FirmwareError::Cache { path: parent.clone(), source };
-        fs::create_dir_all(&parent).map_err(cache_error)?;
-        let work = tempfile::tempdir_in(&parent).map_err(cache_error)?;
+        let work = work_directory(&parent).map_err(cache_error)?;
         Ok(Self { search, architecture, progress, work, private: Vec::new() })
     }
 
@@ -291,6 +309,22 @@ mod tests {
         assert_eq!(percent("dlstatus:1:1e9:x"), None);
         assert_eq!(percent("pmstatus:x:10:y"), None);
         assert_eq!(percent("dlstatus:1"), None);
+    }
+
+    #[test]
+    fn what_an_interrupted_process_left_behind_goes_and_what_one_works_in_stays() {
+        let parent = tempfile::tempdir().unwrap();
+        let [old, new, other] = ["work-old", "work-new", "seabios"].map(|name| parent.path().join(name));
+        for folder in [&old, &new, &other] {
+            fs::create_dir(folder).unwrap();
+            fs::write(folder.join("file"), "").unwrap();
+        }
+        let long_ago = std::time::SystemTime::now() - Duration::from_secs(48 * 3600);
+        for folder in [&old, &other] {
+            fs::File::open(folder).unwrap().set_modified(long_ago).unwrap();
+        }
+        let work = work_directory(parent.path()).unwrap();
+        assert!(work.path().is_dir() && new.is_dir() && other.is_dir() && !old.exists());
     }
 
     #[test]

@@ -10,7 +10,7 @@ mod tests;
 
 pub use error::FirmwareError;
 pub use fetch::fetch_package;
-pub(crate) use fetch::{Fetch, package_directory};
+pub(crate) use fetch::{Fetch, package_directory, work_directory};
 
 use indicatif::ProgressBar;
 use std::ffi::OsString;

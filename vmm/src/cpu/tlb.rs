@@ -12,8 +12,8 @@
 //! nothing of the page is left, which makes writes fast again. Writes by device DMA come from
 //! [`super::bus::Bus::take_written_code`] instead.
 //!
-//! **When entries die.** MOV CR3 drops those that are not global; changes of CR0.PG/PE/WP, CR4.PSE/PGE,
-//! and of debug registers drop all; INVLPG drops one page (or one large page); a new
+//! **When entries die.** MOV CR3 drops those that are not global; changes of CR0.PG/PE/WP,
+//! CR4.PSE/PGE/PAE and of debug registers drop all; INVLPG drops one page (or one large page); a new
 //! [`super::bus::Bus::map_generation`] (also A20) drops all and the cached grants. The generation is
 //! compared on every slow path, on every [`super::Vcpu::translate_code`], and after every port or
 //! slow memory access of this processor, which are the only things that change the map while the
@@ -37,7 +37,7 @@ const TOTAL: usize = 4 * ENTRIES;
 const NO_PAGE: u32 = 1;
 /// How many grants of physical pages are remembered.
 const GRANTS: usize = 256;
-/// Address bits of a large page that lie above its offset.
+/// Address bits of a 4 MiB page that lie above its offset; a page of 2 MiB is dropped with its neighbour.
 const LARGE_MASK: u32 = 0xffc0_0000;
 
 /// With which rights an access is made; entries are not shared between modes.
@@ -65,7 +65,7 @@ mod flag {
     pub(super) const WRITABLE: u32 = 1 << 0;
     /// Survives MOV CR3.
     pub(super) const GLOBAL: u32 = 1 << 1;
-    /// Part of a 4 MiB page.
+    /// Part of a large page.
     pub(super) const LARGE: u32 = 1 << 2;
     /// `host` can be read.
     pub(super) const HOST_READ: u32 = 1 << 3;

@@ -5,7 +5,7 @@ use super::{Bell, Event};
 use ipc::inspect::Listen;
 use std::io::{self, Read};
 use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -59,8 +59,24 @@ pub fn listen(at: &Listen, default: &Path, bell: Bell) -> io::Result<String> {
     }
 }
 
+/// Binds a socket in the place of one that nobody listens to any more, as a VM that ended leaves it behind.
+fn bind(path: &Path) -> io::Result<UnixListener> {
+    let is_left_over = || {
+        let is_socket = std::fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket());
+        let refused = |error: io::Error| error.kind() == io::ErrorKind::ConnectionRefused;
+        is_socket && UnixStream::connect(path).is_err_and(refused)
+    };
+    match UnixListener::bind(path) {
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse && is_left_over() => {
+            std::fs::remove_file(path)?;
+            UnixListener::bind(path)
+        }
+        bound => bound,
+    }
+}
+
 fn listen_unix(path: &Path, bell: Bell) -> io::Result<String> {
-    let listener = UnixListener::bind(path)?;
+    let listener = bind(path)?;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
     std::thread::spawn(move || {
         for stream in listener.incoming().flatten() {
@@ -98,4 +114,21 @@ fn serve(mut stream: impl Read + Send + 'static, writer: Box<dyn Stream>, bell: 
             }
         }
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_socket_that_was_left_behind_is_replaced_and_nothing_else_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let [socket, file] = ["socket", "file"].map(|name| folder.path().join(name));
+        std::fs::write(&file, "mine").unwrap();
+        assert!(bind(&file).is_err() && file.is_file());
+        let listener = bind(&socket).unwrap();
+        assert!(bind(&socket).is_err(), "somebody listens there");
+        drop(listener);
+        assert!(bind(&socket).is_ok());
+    }
 }

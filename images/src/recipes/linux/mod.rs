@@ -14,7 +14,7 @@ mod tests;
 
 use super::{RecipeError, check_kernel};
 use crate::disk::{create_with, display_size};
-use crate::firmware::{Fetch, FirmwareError, Search, package_directory};
+use crate::firmware::{Fetch, FirmwareError, Search, package_directory, work_directory};
 use flate2::{Compression, Crc, write::GzEncoder};
 use indicatif::ProgressBar;
 use std::fs;
@@ -211,9 +211,8 @@ pub fn cached_in(search: &Search, progress: &ProgressBar) -> Result<PathBuf, Rec
     }
     progress.set_message("Writing the disk");
     let cache_error = |source| FirmwareError::Cache { path: image.clone(), source };
-    fs::create_dir_all(&folder).map_err(cache_error)?;
     // Whoever looks meanwhile sees a whole image, and its key only after it.
-    let work = tempfile::tempdir_in(&folder).map_err(cache_error)?;
+    let work = work_directory(&folder).map_err(cache_error)?;
     let (new_image, new_key) = (work.path().join(CACHED_IMAGE), work.path().join(CACHED_KEY));
     parts.write(&new_image, &options)?;
     fs::write(&new_key, &key).map_err(cache_error)?;
