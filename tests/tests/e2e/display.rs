@@ -19,9 +19,10 @@ impl Server {
                 return None;
             }
         }
-        // The server chooses a free number and writes it to standard output once it serves.
+        // The server chooses a free number and writes it to standard output once it serves. By default it starts anew
+        // when its last client leaves, such as an xdotool that found no window yet, and turns away who comes then.
         let mut child = Command::new("Xvfb")
-            .args(["-displayfd", "1", "-screen", "0", "1280x1024x24", "-nolisten", "tcp"])
+            .args(["-displayfd", "1", "-screen", "0", "1280x1024x24", "-nolisten", "tcp", "-noreset"])
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
