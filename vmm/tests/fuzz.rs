@@ -10,6 +10,8 @@ use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::NonNull;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use vmm::cpu::bus::{Bus, PageGrant};
 use vmm::cpu::model::CpuModel;
@@ -410,6 +412,23 @@ fn number(variable: &str) -> Option<u64> {
     std::env::var(variable).ok().map(|text| text.parse().expect("a number"))
 }
 
+/// A round takes milliseconds; one that takes this long hangs.
+const ROUND_PATIENCE: Duration = Duration::from_secs(60);
+
+/// Ends the test program, with the number of the round, when one hangs.
+fn watch_over(current: Arc<AtomicU64>) {
+    std::thread::spawn(move || {
+        loop {
+            let seed = current.load(Ordering::Relaxed);
+            std::thread::sleep(ROUND_PATIENCE);
+            if current.load(Ordering::Relaxed) == seed {
+                eprintln!("round {seed} hangs: repeat it with VMSIM_FUZZ_SEED={seed}");
+                std::process::abort();
+            }
+        }
+    });
+}
+
 #[test]
 fn garbage_on_hostile_tables_never_panics() {
     let machine = Machine {
@@ -429,7 +448,10 @@ fn garbage_on_hostile_tables_never_panics() {
     let started = Instant::now();
     let mut ends = BTreeMap::new();
     let mut seed = first;
+    let current = Arc::new(AtomicU64::new(seed));
+    watch_over(current.clone());
     while started.elapsed() < duration {
+        current.store(seed, Ordering::Relaxed);
         // A round must not depend on what earlier ones left.
         cpu.bus.ram.iter().for_each(|cell| cell.set(0));
         let end = catch_unwind(AssertUnwindSafe(|| round(&mut cpu, &mut interp, seed)));
