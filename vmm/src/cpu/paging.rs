@@ -272,6 +272,8 @@ impl<B: Bus> Vcpu<B> {
             if *pointer & u64::from(entry::P) != 0 && *pointer & pae::POINTER_RESERVED != 0 {
                 return Err(Fault::gp(0));
             }
+            // One that is not present may hold anything; nobody can see it.
+            *pointer &= POINTER_DEFINED;
         }
         self.state.pdpte = pointers;
         Ok(())
