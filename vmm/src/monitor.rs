@@ -5,6 +5,7 @@ use crate::bus::MachineBus;
 use crate::cpu::bus::Bus;
 use crate::cpu::registers::eflags;
 use crate::cpu::{Activity, CpuModel, Seg};
+use crate::engine::Engine;
 use crate::debug::guest::{Guest, Reason, Resume};
 use crate::debug::session::{After, Session, Stream};
 use crate::debug::{self, Desk};
@@ -38,9 +39,9 @@ pub struct Monitor {
 
 impl Monitor {
     /// A CPU just after reset on `bus`.
-    pub fn new(bus: MachineBus, model: CpuModel, desk: Desk) -> Self {
+    pub fn new(bus: MachineBus, model: CpuModel, engine: Engine<MachineBus>, desk: Desk) -> Self {
         Self {
-            guest: Guest::new(bus, model),
+            guest: Guest::new(bus, model, engine),
             instructions: 0,
             desk,
             session: None,
@@ -351,7 +352,7 @@ impl Monitor {
     }
 
     fn publish_progress(&mut self) {
-        self.instructions = self.guest.engine.statistics().instructions;
+        self.instructions = self.guest.engine.interpreted();
         let cs = self.guest.vcpu.state.segment(Seg::Cs).selector;
         let eip = self.guest.vcpu.state.eip;
         self.guest.vcpu.bus.set_guest_position(cs, eip);
