@@ -186,9 +186,6 @@ impl<B: Bus> Shadow<B> {
                     exit => break exit,
                 }
             }
-            if cpu.wants_attention() {
-                break Exit::Attention;
-            }
             self.follow(cpu);
             let interpret = match Mode::of(cpu) {
                 Ok(mode) => self.run_shadow(cpu, mode),
@@ -204,6 +201,11 @@ impl<B: Bus> Shadow<B> {
                 if exit != Exit::Budget {
                     break exit;
                 }
+            }
+            // The boundary after STI or MOV SS is none where the monitor could do anything.
+            if cpu.wants_attention() && cpu.state.interrupt_shadow == InterruptShadow::None {
+                self.follow_writes(cpu);
+                break Exit::Attention;
             }
             if left == 0 || self.context.budget <= 0 {
                 break Exit::Budget;
