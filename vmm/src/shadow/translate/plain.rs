@@ -62,6 +62,9 @@ impl Emit<'_> {
     pub(super) fn plain(&mut self, eip: u32, item: &Scanned) {
         let mut instruction = item.instruction;
         instruction.set_code(widened(instruction.code()));
+        // Guests ignore them; with BSF and BSR they are TZCNT and LZCNT to newer processors.
+        instruction.set_has_rep_prefix(false);
+        instruction.set_has_repne_prefix(false);
         let mut high = false;
         for n in 0..instruction.op_count() {
             if instruction.op_kind(n) == OpKind::Register {
