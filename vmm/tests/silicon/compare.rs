@@ -178,7 +178,12 @@ impl<'a> Comparison<'a> {
             && self.engine.leaves_dead_flags()
             && !trap(vector)
         {
-            let dead = liveness::dead(program, reference.machine.eip) & !ignored.flags;
+            let mut fetch = |eip: u32| {
+                let rest = program.bytes.get(eip.wrapping_sub(program.start) as usize..);
+                rest.unwrap_or_default().to_vec()
+            };
+            let mut code = liveness::Code { bits: 32, fetch: &mut fetch };
+            let dead = liveness::dead(&mut code, reference.machine.eip) & !ignored.flags;
             ignored.flags |= dead;
             ignored.dead = dead;
         }

@@ -15,6 +15,7 @@ mod guest;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod isa;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+#[path = "../common/liveness.rs"]
 mod liveness;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod machine;
@@ -30,6 +31,9 @@ mod random;
 mod runs;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod undefined;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+#[path = "../common/undefined.rs"]
+mod undefined_flags;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod values;
 
