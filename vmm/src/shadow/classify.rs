@@ -130,6 +130,8 @@ pub fn classify(instruction: &Instruction, mode: Mode) -> Kind {
                 plain(instruction)
             }
         }
+        // Of 16 bits shifted by more than 16 the manual says nothing, and processors differ.
+        Shld | Shrd if matches!(instruction.code(), Code::Shld_rm16_r16_CL | Code::Shrd_rm16_r16_CL | Code::Shld_rm16_r16_imm8 | Code::Shrd_rm16_r16_imm8) => rare,
         Add | Or | Adc | Sbb | And | Sub | Xor | Cmp | Test | Inc | Dec | Not | Neg | Shl | Sal | Shr | Sar | Rol | Ror | Rcl
         | Rcr | Shld | Shrd | Mul | Imul | Movzx | Movsx | Xchg | Xadd | Cmpxchg | Cmpxchg8b | Bsf | Bsr | Cbw | Cwde | Cwd
         | Cdq | Lahf | Sahf | Cmc | Clc | Stc => plain(instruction),

@@ -36,8 +36,8 @@ pub struct Pair {
     dead_flags: u64,
     /// Arithmetic flags that are undefined now.
     undefined: u32,
-    /// They were read since both were in the same state.
-    undefined_read: bool,
+    /// Why there may be a difference since both were in the same state.
+    excuse: Option<&'static str>,
 }
 
 /// What a leg began with, for the case that it ends badly.
@@ -74,7 +74,7 @@ impl Pair {
             legs: 0,
             dead_flags: 0,
             undefined: 0,
-            undefined_read: false,
+            excuse: None,
         }
     }
 
@@ -113,8 +113,8 @@ impl Pair {
             self.legs += 1;
             check(&mut self.ahead);
             if let Err(text) = self.follow() {
-                if self.undefined_read {
-                    return Ok("rounds that read undefined flags");
+                if let Some(excuse) = self.excuse {
+                    return Ok(excuse);
                 }
                 if self.is_excused(&first) {
                     return Ok("rounds that changed page tables");
@@ -140,7 +140,11 @@ impl Pair {
     /// Steps the interpreter to where the shadow engine is.
     fn follow(&mut self) -> Result<(), String> {
         let mut met = false;
-        self.undefined_read = false;
+        self.excuse = None;
+        // Where it passed the shadow engine's EIP, with what of the registers differed.
+        let mut passed: Vec<String> = Vec::new();
+        let mut path: Vec<String> = Vec::new();
+        let mut steps = 0;
         for _ in 0..MOST_STEPS {
             if self.is_there() {
                 met = true;
@@ -151,13 +155,45 @@ impl Pair {
             if self.followed.state.activity != Activity::Running {
                 break;
             }
-            let next = self.next_instruction();
+            if self.followed.state.eip == self.ahead.state.eip && passed.len() < SHOWN {
+                passed.push(self.difference(steps));
+            }
+            steps += 1;
+            let next = self.instruction_at(self.followed.state.eip);
             let faults = self.interp.statistics().faults;
             self.interp.step(&mut self.followed);
             self.steps += 1;
+            if path.len() < SHOWN {
+                let mut line = String::new();
+                NasmFormatter::new().format(&next, &mut line);
+                path.push(format!("{:x} {line}: flags {:x}", next.ip32(), self.followed.flags()));
+            }
             self.follow_flags(&next, self.interp.statistics().faults != faults);
         }
-        Err(if met { "memory differs".into() } else { "the interpreter never comes there".into() })
+        let what = if met { "memory differs" } else { "the interpreter never comes there" };
+        Err(format!("{what} within {steps} steps; passed:\n  {}\npath:\n  {}", passed.join("\n  "), path.join("\n  ")))
+    }
+
+    /// What differs now, in words.
+    fn difference(&mut self, steps: u32) -> String {
+        let dead = self.dead_flags() | self.undefined;
+        let (a, b) = (&self.followed.state, &self.ahead.state);
+        let mut text = format!("after {steps} steps:");
+        for n in (0..a.gpr.len()).filter(|n| a.gpr[*n] != b.gpr[*n]) {
+            let _ = write!(text, " r{n} {:x} {:x}", a.gpr[n], b.gpr[n]);
+        }
+        let flags = self.followed.flags() ^ self.ahead.flags();
+        let _ = write!(text, " flags {flags:x} of {:x}", !dead & 0xffff);
+        if a.segments != b.segments {
+            text += " segments";
+        }
+        if a.fpu != b.fpu {
+            text += " fpu";
+        }
+        if self.followed.bus.random.0 != self.ahead.bus.random.0 {
+            text += " bus";
+        }
+        text
     }
 
     /// Whether registers are the same but for arithmetic flags.
@@ -175,10 +211,10 @@ impl Pair {
         a == *b && difference & !self.undefined & !self.dead_flags() == 0
     }
 
-    /// The instruction that the interpreter executes next.
-    fn next_instruction(&mut self) -> Instruction {
+    /// The instruction of the interpreter's guest at an EIP.
+    fn instruction_at(&mut self, eip: u32) -> Instruction {
         let cpu = &mut self.followed;
-        let (bits, eip) = (if cpu.code_is_32bit() { 32 } else { 16 }, cpu.state.eip);
+        let bits = if cpu.code_is_32bit() { 32 } else { 16 };
         let bytes = bytes_at(cpu, eip, LONGEST);
         Decoder::with_ip(bits, &bytes, u64::from(eip), DecoderOptions::NONE).decode()
     }
@@ -186,10 +222,19 @@ impl Pair {
     /// What an instruction has done to what is undefined.
     fn follow_flags(&mut self, done: &Instruction, faulted: bool) {
         if self.undefined & liveness::arithmetic(done.rflags_read()) != 0 {
-            self.undefined_read = true;
+            self.excuse = Some("rounds that read undefined flags");
+        }
+        if faulted {
+            // The handler finds what was left of flags that the instruction would have written.
+            self.undefined = eflags::ARITHMETIC;
         }
         if faulted || done.is_invalid() {
             return;
+        }
+        let repeats = done.has_rep_prefix() || done.has_repne_prefix();
+        // When it sees that depends on whether its code is kept, as on a processor on what it has fetched.
+        if repeats && done.is_string_instruction() && self.instruction_at(done.ip32()) != *done {
+            self.excuse = Some("rounds in which a repeated instruction wrote over itself");
         }
         // A count in CL may be zero: then nothing is written.
         let cl = self.followed.state.gpr[gpr::ECX] & 0xff;
@@ -259,6 +304,9 @@ impl Pair {
         let mut text = String::new();
         let _ = writeln!(text, "before: {}", registers(start));
         self.disassemble(&mut text, start);
+        text += "where the shadow engine is:\n";
+        let now = self.ahead.state.clone();
+        self.disassemble(&mut text, &now);
         for (name, cpu) in [("interpreter", &self.followed), ("shadow", &self.ahead)] {
             let _ = writeln!(text, "{name}: {}\n  {:x?}", registers(&cpu.state), cpu.state);
         }
