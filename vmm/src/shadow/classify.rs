@@ -1,6 +1,7 @@
 //! What is done with each instruction: taken over as it is, rewritten, or left to the interpreter.
 
 use super::mode::Mode;
+use crate::cpu::registers::Seg;
 use iced_x86::{Code, Instruction, Mnemonic, OpKind, Register};
 
 /// Why an instruction is terminal.
@@ -83,6 +84,8 @@ pub enum Kind {
     ReadSegment,
     /// MOVS, STOS, LODS, SCAS, CMPS, not repeated.
     String,
+    /// REP MOVS, REP STOS in flat segments.
+    Repeat,
     /// CLD, STD.
     Direction,
     /// XLAT.
@@ -233,7 +236,11 @@ pub fn classify(instruction: &Instruction, mode: Mode) -> Kind {
             if instruction.is_string_instruction() =>
         {
             if instruction.has_rep_prefix() || instruction.has_repne_prefix() {
-                Kind::Terminal(Terminal::Repeated)
+                if repeats_plainly(instruction, mode) {
+                    Kind::Repeat
+                } else {
+                    Kind::Terminal(Terminal::Repeated)
+                }
             } else {
                 Kind::String
             }
@@ -277,6 +284,25 @@ pub fn classify(instruction: &Instruction, mode: Mode) -> Kind {
         Aaa | Aas | Aad | Aam | Daa | Das | Enter | Bound | Arpl | Salc => rare,
         _ => Kind::Terminal(Terminal::System),
     }
+}
+
+/// Whether a repeated string instruction can be the host's own.
+fn repeats_plainly(instruction: &Instruction, mode: Mode) -> bool {
+    use Mnemonic::*;
+    let wide =
+        |n| matches!(instruction.op_kind(n), OpKind::MemoryESEDI | OpKind::MemorySegESI | OpKind::Register);
+    let source_is_flat = || match instruction.memory_segment() {
+        Register::ES => mode.flat(Seg::Es),
+        Register::SS => mode.flat(Seg::Ss),
+        Register::DS => mode.flat(Seg::Ds),
+        _ => false,
+    };
+    let plain = match instruction.mnemonic() {
+        Movsb | Movsw | Movsd => source_is_flat(),
+        Stosb | Stosw | Stosd => true,
+        _ => false,
+    };
+    plain && mode.flat(Seg::Es) && wide(0) && wide(1)
 }
 
 fn is_set(instruction: &Instruction) -> bool {

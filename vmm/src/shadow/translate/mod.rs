@@ -218,6 +218,7 @@ impl Emit<'_> {
             Kind::Leave => self.leave_frame(eip, item),
             Kind::ReadSegment => self.read_segment(item),
             Kind::String => self.string(eip, item),
+            Kind::Repeat => self.repeat(offset, eip, item),
             Kind::Direction => self.direction(item),
             Kind::Xlat => self.xlat(eip, item),
             Kind::Jcc(condition) => self.jump_if(eip, condition, item, unit),
@@ -249,10 +250,7 @@ impl Emit<'_> {
     /// Has a terminal instruction interpreted in place. True when control can go on behind it.
     fn interpret(&mut self, offset: u16, item: &Scanned, why: Terminal) -> bool {
         let next = self.eip(offset).wrapping_add(item.len() as u32);
-        self.asm.store_imm(asm::W::D, state(offset_of!(CpuState, eip)), next as i32);
-        self.asm.store_imm(asm::W::D, context(offset_of!(Context, terminal)), why as i32 + 1);
-        self.ops.push((offset, self.asm.mov_address(asm::R9)));
-        self.asm.call_to(self.places.bridge.interpret);
+        self.call_interpreter(offset, next, why);
         let goes_on = item.kind.goes_on(&item.instruction);
         if !goes_on {
             // A far jump to what follows it has changed nothing else.
@@ -260,6 +258,13 @@ impl Emit<'_> {
             self.jump_external(eip, next);
         }
         goes_on
+    }
+
+    fn call_interpreter(&mut self, offset: u16, next: u32, why: Terminal) {
+        self.asm.store_imm(asm::W::D, state(offset_of!(CpuState, eip)), next as i32);
+        self.asm.store_imm(asm::W::D, context(offset_of!(Context, terminal)), why as i32 + 1);
+        self.ops.push((offset, self.asm.mov_address(asm::R9)));
+        self.asm.call_to(self.places.bridge.interpret);
     }
 
     /// Leaves shadow code with the guest before the instruction at `eip`.
