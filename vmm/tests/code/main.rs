@@ -6,3 +6,4 @@
 mod change;
 mod guest;
 mod hidden;
+mod prefixes;

@@ -80,16 +80,22 @@ impl Pair {
 
     /// What has been done, in words.
     pub fn account(&self) -> String {
-        let interpreted = self.shadow.interpreter().statistics().instructions;
+        let interpreted = self.interpreted();
         format!(
             "{} instructions in {} legs, {interpreted} of them interpreted by the shadow engine, {} times dead flags in frames",
             self.steps, self.legs, self.dead_flags
         )
     }
 
+    /// Instructions that the shadow engine left to its interpreter.
+    fn interpreted(&self) -> u64 {
+        let in_place: u64 = self.shadow.statistics().in_place.iter().sum();
+        self.shadow.interpreter().statistics().instructions + in_place
+    }
+
     /// Whether shadow code did something.
     pub fn is_meaningful(&self) -> bool {
-        self.steps > 2 * self.shadow.interpreter().statistics().instructions
+        self.steps > 2 * self.interpreted()
     }
 
     /// One round; says how it ended, or what differed.
@@ -159,7 +165,11 @@ impl Pair {
                 passed.push(self.difference(steps));
             }
             steps += 1;
-            let next = self.instruction_at(self.followed.state.eip);
+            let place = self.followed.state.segment(Seg::Cs).base().wrapping_add(self.followed.state.eip);
+            let bytes = linear_bytes(&mut self.followed, place, LONGEST);
+            let bits = if self.followed.code_is_32bit() { 32 } else { 16 };
+            let eip = u64::from(self.followed.state.eip);
+            let next = Decoder::with_ip(bits, &bytes, eip, DecoderOptions::NONE).decode();
             let faults = self.interp.statistics().faults;
             self.interp.step(&mut self.followed);
             self.steps += 1;
@@ -168,10 +178,22 @@ impl Pair {
                 NasmFormatter::new().format(&next, &mut line);
                 path.push(format!("{:x} {line}: flags {:x}", next.ip32(), self.followed.flags()));
             }
+            let repeats = next.has_rep_prefix() || next.has_repne_prefix();
+            if repeats
+                && next.is_string_instruction()
+                && linear_bytes(&mut self.followed, place, LONGEST) != bytes
+            {
+                // When it sees that depends on whether its code is kept, as on a processor on what it has fetched.
+                self.excuse = Some("rounds in which a repeated instruction wrote over itself");
+            }
             self.follow_flags(&next, self.interp.statistics().faults != faults);
         }
         let what = if met { "memory differs" } else { "the interpreter never comes there" };
-        Err(format!("{what} within {steps} steps; passed:\n  {}\npath:\n  {}", passed.join("\n  "), path.join("\n  ")))
+        Err(format!(
+            "{what} within {steps} steps; passed:\n  {}\npath:\n  {}",
+            passed.join("\n  "),
+            path.join("\n  ")
+        ))
     }
 
     /// What differs now, in words.
@@ -211,14 +233,6 @@ impl Pair {
         a == *b && difference & !self.undefined & !self.dead_flags() == 0
     }
 
-    /// The instruction of the interpreter's guest at an EIP.
-    fn instruction_at(&mut self, eip: u32) -> Instruction {
-        let cpu = &mut self.followed;
-        let bits = if cpu.code_is_32bit() { 32 } else { 16 };
-        let bytes = bytes_at(cpu, eip, LONGEST);
-        Decoder::with_ip(bits, &bytes, u64::from(eip), DecoderOptions::NONE).decode()
-    }
-
     /// What an instruction has done to what is undefined.
     fn follow_flags(&mut self, done: &Instruction, faulted: bool) {
         if self.undefined & liveness::arithmetic(done.rflags_read()) != 0 {
@@ -230,11 +244,6 @@ impl Pair {
         }
         if faulted || done.is_invalid() {
             return;
-        }
-        let repeats = done.has_rep_prefix() || done.has_repne_prefix();
-        // When it sees that depends on whether its code is kept, as on a processor on what it has fetched.
-        if repeats && done.is_string_instruction() && self.instruction_at(done.ip32()) != *done {
-            self.excuse = Some("rounds in which a repeated instruction wrote over itself");
         }
         // A count in CL may be zero: then nothing is written.
         let cl = self.followed.state.gpr[gpr::ECX] & 0xff;
@@ -341,9 +350,14 @@ const LONGEST: u32 = 15;
 
 /// Bytes of RAM at CS:EIP, `most` of them.
 fn bytes_at(cpu: &mut Vcpu<Machine>, eip: u32, most: u32) -> Vec<u8> {
+    let linear = cpu.state.segment(Seg::Cs).base().wrapping_add(eip);
+    linear_bytes(cpu, linear, most)
+}
+
+/// The same at a linear address.
+fn linear_bytes(cpu: &mut Vcpu<Machine>, linear: u32, most: u32) -> Vec<u8> {
     // Looking must not change what a bus that answers anything answers next.
     let random = cpu.bus.random.0;
-    let linear = cpu.state.segment(Seg::Cs).base().wrapping_add(eip);
     let byte = |n| {
         let physical = cpu.debug_translate(linear.wrapping_add(n))?;
         cpu.bus.ram.get(physical as usize).map(Cell::get)

@@ -77,9 +77,10 @@ fn run(sequences: u64, engine: fn(CpuModel) -> Guest) {
     for failure in &failures {
         println!("{failure}");
     }
-    let executed = RUNS_OF_SHADOW * comparison.executed();
+    let (executed, programs) =
+        (RUNS_OF_SHADOW * comparison.executed(), RUNS_OF_SHADOW * comparison.sequences);
     if let Some((statistics, interpreted)) = guest.statistics() {
-        let interpreted = interpreted.saturating_sub(RUNS_OF_SHADOW * ENDS * comparison.sequences);
+        let interpreted = interpreted.saturating_sub(ENDS * programs);
         println!("{statistics:?}; {interpreted} of some {executed} instructions interpreted");
         let share = 100 * interpreted / executed.max(1);
         assert!(
