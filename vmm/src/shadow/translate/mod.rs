@@ -48,6 +48,8 @@ pub struct Target {
     pub page_eip: u32,
     /// Address of the page's entry table.
     pub table: u64,
+    /// What the exec map says of the next linear page if it is the one whose bytes the unit has at its end.
+    pub next_page: Option<u64>,
     /// Count down [`Context::budget`] at every poll.
     pub counts: bool,
 }
@@ -199,6 +201,9 @@ impl Emit<'_> {
     /// Emits one instruction. True when control can go on behind it.
     fn instruction(&mut self, offset: u16, item: &Scanned, unit: &Unit) -> bool {
         let eip = self.eip(offset);
+        if item.crosses {
+            self.check_next_page(eip, item);
+        }
         match item.kind {
             Kind::Plain => self.plain(eip, item),
             Kind::Terminal(why @ (Terminal::Float | Terminal::Boundary)) => {
@@ -260,6 +265,27 @@ impl Emit<'_> {
         goes_on
     }
 
+    /// Before an instruction that goes on on the next page: leaves, unless that is still the same.
+    fn check_next_page(&mut self, eip: u32, item: &Scanned) {
+        let keep = item.live_in != 0;
+        let linear = self.mode.linear(eip);
+        let other = self.asm.label();
+        if keep {
+            self.save_flags();
+        }
+        let entry = ((linear >> PAGE_SHIFT) + 1) * size_of::<u64>() as u32;
+        self.asm.load(asm::W::Q, asm::R8, context(offset_of!(Context, maps)));
+        self.asm.load(asm::W::Q, asm::R8, asm::at(asm::R8, entry as i32));
+        let place = self.asm.mov_address(asm::R9);
+        self.asm.set_address(place, self.target.next_page.unwrap_or_default());
+        self.asm.alu(asm::Alu::Cmp, asm::W::Q, asm::R8, asm::R9);
+        self.asm.jcc(asm::NE, other);
+        if keep {
+            self.restore_flags();
+        }
+        self.stubs.push(Stub::InterpretFloat { label: other, eip, saved: keep });
+    }
+
     fn call_interpreter(&mut self, offset: u16, next: u32, why: Terminal) {
         self.asm.store_imm(asm::W::D, state(offset_of!(CpuState, eip)), next as i32);
         self.asm.store_imm(asm::W::D, context(offset_of!(Context, terminal)), why as i32 + 1);
@@ -294,5 +320,6 @@ impl Emit<'_> {
     }
 }
 
+const PAGE_SHIFT: u32 = 12;
 /// `xchg rax, r10`.
 const XCHG_RAX_R10: [u8; 2] = [0x49, 0x92];
