@@ -187,6 +187,8 @@ pub fn classify(instruction: &Instruction, mode: Mode) -> Kind {
                 plain(instruction)
             }
         }
+        // Of 16 bits shifted by more than 16 the manual says nothing, and processors differ.
+        Shld | Shrd if instruction.op1_register().is_gpr16() => rare,
         Add | Or | Adc | Sbb | And | Sub | Xor | Cmp | Test | Inc | Dec | Not | Neg | Shl | Sal | Shr
         | Sar | Rol | Ror | Rcl | Rcr | Shld | Shrd | Mul | Imul | Movzx | Movsx | Xchg | Xadd | Cmpxchg
         | Cmpxchg8b | Bsf | Bsr | Cbw | Cwde | Cwd | Cdq | Lahf | Sahf | Cmc | Clc | Stc => {

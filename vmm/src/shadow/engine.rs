@@ -239,6 +239,8 @@ impl<B: Bus> Shadow<B> {
                 Err(_) => return self.interp.run(cpu, budget),
             }
         }
+        // What devices wrote meanwhile.
+        self.interp.drop_written(cpu);
         self.context.budget = budget.max(1) as i64;
         let mut left = budget.max(1);
         let exit = loop {
@@ -275,6 +277,7 @@ impl<B: Bus> Shadow<B> {
             }
             // The boundary after STI or MOV SS is none where the monitor could do anything.
             if cpu.wants_attention() && cpu.state.interrupt_shadow == InterruptShadow::None {
+                self.interp.drop_written(cpu);
                 self.follow_writes(cpu);
                 break Exit::Attention;
             }
