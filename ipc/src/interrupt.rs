@@ -201,6 +201,15 @@ impl InterruptRequest {
         }
     }
 
+    /// The acknowledge that was on its way to the controller in device process `slot` will never arrive: it
+    /// was dropped while the process was off the bus.
+    pub fn forget_acknowledge(&self, slot: u8) {
+        let word = self.word.load(Ordering::Acquire);
+        if word & INTR_ACKNOWLEDGED != 0 && (word >> 24) as u8 == slot {
+            self.acknowledge_arrived((word >> 32) as u32);
+        }
+    }
+
     /// Controller: the acknowledge of request number `generation` has arrived; requests may be
     /// published again. A second arrival of the same one (a successor that does not know how far its
     /// predecessor got) does nothing: it neither drops nor doubles a request published since.

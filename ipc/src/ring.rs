@@ -166,6 +166,15 @@ impl<const N: usize> Ring<N> {
         Some(self.slot(last))
     }
 
+    /// The last messages produced, oldest first, also those that were consumed already, each with its
+    /// number (the first is 1). For those who look at what happened; a producer that goes on meanwhile may
+    /// overwrite the oldest, so what is in a message must be checked against its number.
+    pub fn history(&self) -> Vec<(u64, [u64; MESSAGE_WORDS])> {
+        let tail = self.tail.0.load(Ordering::Acquire);
+        let first = tail.saturating_sub(N as u64);
+        (first..tail).map(|index| (index + 1, self.slot(index))).collect()
+    }
+
     /// Drops the oldest message: it has been dealt with. Must only be called by the one
     /// consumer, after a successful [`Ring::peek`].
     #[inline]

@@ -14,6 +14,11 @@ use ipc_channel::ipc::{IpcOneShotServer, IpcReceiver, IpcSender};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+/// Environment variable of processes that a supervisor starts: the VM is there.
+pub const SPAWNED_VARIABLE: &str = "VMSIM_SPAWNED";
+/// Environment variable of a process that waits for a debugger before it does anything.
+pub const DEBUG_VARIABLE: &str = "VMSIM_WAIT_DEBUGGER";
+
 /// What the supervisor tells an attached process.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Setup {
@@ -27,8 +32,19 @@ pub struct Setup {
     pub devices: Vec<(u32, String)>,
     /// Later commands; broken when the supervisor is gone.
     pub commands: IpcReceiver<Command>,
-    /// Whether the process goes on from committed states (after a crash) or starts afresh.
-    pub resume: bool,
+    /// What a device process begins with.
+    pub from: StartFrom,
+}
+
+/// What a device process begins with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum StartFrom {
+    /// The machine is switched on: nothing was before it.
+    PowerOn,
+    /// The states that a predecessor committed.
+    Committed,
+    /// As at power-on, in the place of a predecessor: what the guest waits for is answered.
+    Cold,
 }
 
 /// What the supervisor tells a process later.

@@ -20,6 +20,7 @@ use ipc::link::{Link, encode_event};
 use ipc::machine::{MachineConfig, SerialBackend};
 use ipc::message::{FLAG_POSTED, Kind, Message, Status};
 use ipc::segment::{Segment, SegmentNames};
+use ipc::setup::StartFrom;
 use ipc::sync::Ordering;
 use ipc::time::VirtualTime;
 use serde::{Deserialize, Serialize};
@@ -388,7 +389,8 @@ impl Machine {
     /// Serves until nothing is left to do, with as many processes as that takes.
     fn settle(&mut self) {
         loop {
-            let place = Place { slot: 0, config: &self.config, resume: self.started };
+            let from = if self.started { StartFrom::Committed } else { StartFrom::PowerOn };
+            let place = Place { slot: 0, config: &self.config, from };
             let (names, builder, process) = (&self.names, self.builder, self.process.take());
             let run = AssertUnwindSafe(|| {
                 let mut process =

@@ -11,6 +11,7 @@ use ipc::machine::{MachineConfig, SerialBackend};
 use ipc::region::{RegionInfo, WritePolicy};
 use ipc::segment::{Segment, SegmentError, SegmentNames};
 use ipc::serial::SerialCables;
+use ipc::setup::StartFrom;
 use ipc::sync::Ordering;
 use ipc::time::VirtualTime;
 use std::sync::Arc;
@@ -245,8 +246,8 @@ pub struct Place<'a> {
     pub slot: usize,
     /// The machine.
     pub config: &'a MachineConfig,
-    /// Whether it goes on from committed states.
-    pub resume: bool,
+    /// What it begins with.
+    pub from: StartFrom,
 }
 
 impl DeviceProcess {
@@ -265,7 +266,7 @@ impl DeviceProcess {
         place: &Place<'_>,
         build: Builder,
     ) -> Result<Self, ProcessError> {
-        let Place { slot, config, resume } = *place;
+        let Place { slot, config, from } = *place;
         let board_segment = Arc::new(Segment::open(&names.board())?);
         let board: &Board = board_segment.view()?;
         if board.magic.load(Ordering::Acquire) != BOARD_MAGIC || board.process(slot).is_none() {
@@ -324,7 +325,7 @@ impl DeviceProcess {
         let committer = Committer::new(models.len());
         let mut process =
             Self { models, shared, committer, painter, watchers, lines_seen: 0, starting: false, stop };
-        process.start(resume);
+        process.start(from);
         let cell = &process.shared.board().processes[slot];
         cell.state.store(ProcessState::Ready as u32, Ordering::Release);
         process.shared.board().processes[ipc::board::VMM_SLOT].doorbell.ring();

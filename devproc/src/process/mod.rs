@@ -8,6 +8,7 @@
 mod commit;
 #[cfg(test)]
 mod crash_points;
+mod debugger;
 mod effects;
 mod host;
 mod machine;
@@ -15,8 +16,14 @@ mod picture;
 mod serve;
 
 use crate::device::Device;
+use ipc::board::{Board, ProcessState};
+use ipc::clock::Freeze;
+use ipc::control::{ControlError, Role};
 use ipc::machine::MachineConfig;
-use ipc::setup::{AttachError, Attachment};
+use ipc::segment::{Segment, SegmentNames};
+use ipc::setup::{AttachError, Attachment, SPAWNED_VARIABLE};
+use ipc::sync::Ordering;
+use std::time::Duration;
 use thiserror::Error;
 
 pub use machine::{DeviceProcess, Place};
@@ -28,6 +35,9 @@ fn crash_point() {
     #[cfg(test)]
     crash_points::reached();
 }
+
+/// How often a process that was started by hand looks whether its VM is there.
+const LOOK_FOR_VM: Duration = Duration::from_millis(100);
 
 /// Why a device process ended with an error.
 #[derive(Debug, Error)]
@@ -77,9 +87,46 @@ pub type Builder = fn(&BuildContext<'_>) -> Result<Vec<Box<dyn Device>>, String>
 /// # Errors
 /// [`ProcessError`].
 pub fn run(vm: &str, device: &str, build: Builder) -> Result<(), ProcessError> {
-    let role = ipc::control::Role::Device(device.into());
-    let attachment = ipc::setup::attach(vm, role, env!("CARGO_PKG_VERSION"))?;
+    debugger::wait_if_told(device);
+    let attachment = attach(vm, device)?;
     serve_attached(attachment, device, build)
+}
+
+/// Attaches to the VM; a process that was started by hand waits for a VM that is not there yet.
+fn attach(vm: &str, device: &str) -> Result<Attachment, AttachError> {
+    let by_hand = std::env::var_os(SPAWNED_VARIABLE).is_none();
+    let mut told = false;
+    loop {
+        let role = Role::Device(device.into());
+        match ipc::setup::attach(vm, role, env!("CARGO_PKG_VERSION")) {
+            Err(AttachError::Control(ControlError::Connect { path, .. })) if by_hand => {
+                if !std::mem::replace(&mut told, true) {
+                    eprintln!(
+                        "{device}: waits for the VM '{vm}' (nobody answers at {path}); start it with: \
+                         vmsim run --name {vm} --device {device}=hand"
+                    );
+                }
+                std::thread::sleep(LOOK_FOR_VM);
+            }
+            attached => return attached,
+        }
+    }
+}
+
+/// A process that panics says where before it ends, which takes a while. The guest must not go on without
+/// it meanwhile: time stands still at once, until the supervisor has a successor.
+fn stop_time_on_panic(names: &SegmentNames, slot: usize) {
+    let Ok(board) = Segment::open(&names.board()) else { return };
+    let say = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |what| {
+        if let Ok(board) = board.view::<Board>()
+            && let Some(cell) = board.process(slot)
+        {
+            board.clock.freeze(Freeze::DeviceGone);
+            cell.state.store(ProcessState::Restarting as u32, Ordering::Release);
+        }
+        say(what);
+    }));
 }
 
 fn serve_attached(attachment: Attachment, device: &str, build: Builder) -> Result<(), ProcessError> {
@@ -88,7 +135,8 @@ fn serve_attached(attachment: Attachment, device: &str, build: Builder) -> Resul
     if let Err(error) = ipc::logging::to_file(&dir.log(device), device) {
         eprintln!("{device}: no log: {error}");
     }
-    let place = Place { slot: setup.slot as usize, config: &setup.config, resume: setup.resume };
+    stop_time_on_panic(&names, setup.slot as usize);
+    let place = Place { slot: setup.slot as usize, config: &setup.config, from: setup.from };
     let mut process = DeviceProcess::open(&names, device, &place, build)?;
     let stop = process.stop_flag();
     let commands = setup.commands;

@@ -30,6 +30,7 @@ impl DeviceProcess {
         let mut buffer = vec![0; PAYLOAD_BYTES];
         let mut patience = Patience::for_work();
         loop {
+            self.beat();
             let mut worked = self.serve_requests(&mut buffer)?;
             worked |= self.serve_timers();
             worked |= self.serve_events();
@@ -40,8 +41,6 @@ impl DeviceProcess {
             }
             self.paint_if_due();
             if worked {
-                let cell = &self.shared.board().processes[self.shared.slot];
-                cell.heartbeat.fetch_add(1, Ordering::Relaxed);
                 continue;
             }
             if self.stop.is_raised() {
@@ -60,6 +59,13 @@ impl DeviceProcess {
                 patience = Patience::for_work();
             }
         }
+    }
+
+    /// Shows that this process does not hang.
+    fn beat(&self) {
+        let cell = &self.shared.board().processes[self.shared.slot];
+        // Only this thread writes it: no locked instruction is needed.
+        cell.heartbeat.store(cell.heartbeat.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
     }
 
     /// Whether somebody wants something. Looked at while spinning: cheap.
@@ -244,6 +250,8 @@ impl DeviceProcess {
                 return;
             }
             self.shared.board().call_vcpu(ipc::board::attention::CODE_WRITTEN);
+            // It is the VMM that does not get on.
+            self.beat();
             tries += 1;
             if tries < PATIENT_TRIES {
                 std::thread::yield_now();

@@ -1,0 +1,159 @@
+//! A device that does what a test tells it. Beside the executable (or a link to it) are two files:
+//!
+//! - `EXE.do`: what it does wrong, in words: `crash`, `hang` or `exit` at its next tick, `stall` (a tick takes
+//!   two seconds), `crash-at-start`, `hang-at-start`, `refuse` (its state);
+//! - `EXE.version`: the version of its state format, 1 or 2 (default).
+//!
+//! It appends a line to `EXE.seen` for each start. The guest sees a scratch register at 300h and ticks at
+//! 301h.
+
+use devproc::device::{
+    Access, Device, IoError, ReadResult, Region, RegionId, ResetKind, StateError, TimerId, WriteResult,
+    load_state, save_state,
+};
+use devproc::host::Host;
+use ipc::time::VirtualTime;
+use std::io::Write;
+use std::process::ExitCode;
+use std::time::Duration;
+
+const PORTS: RegionId = RegionId(0);
+const SCRATCH: u64 = 0;
+const TICKS: u64 = 1;
+const TICK: TimerId = TimerId(0);
+const PERIOD: u64 = 10_000_000;
+
+/// The file `EXE.NAME`.
+fn beside(name: &str) -> String {
+    format!("{}.{name}", std::env::args().next().expect("a program has a name"))
+}
+
+fn told(what: &str) -> bool {
+    let words = std::fs::read_to_string(beside("do")).unwrap_or_default();
+    words.split_whitespace().any(|word| word == what)
+}
+
+fn hang() -> ! {
+    loop {
+        std::hint::spin_loop();
+    }
+}
+
+struct Toy {
+    version: u16,
+    scratch: u8,
+    ticks: u32,
+    deadline: u64,
+}
+
+impl Toy {
+    fn new() -> Self {
+        let version = std::fs::read_to_string(beside("version")).unwrap_or_default();
+        let version = version.trim().parse().unwrap_or(2);
+        Self { version, scratch: 0, ticks: 0, deadline: 0 }
+    }
+
+    fn tell(&self, what: &str) {
+        let file = std::fs::OpenOptions::new().create(true).append(true).open(beside("seen"));
+        let Self { version, scratch, ticks, .. } = self;
+        writeln!(file.expect("the file"), "{what} version {version} scratch {scratch:02x} ticks {ticks}")
+            .expect("a line is written");
+    }
+
+    fn save_as(&self, version: u16, out: &mut Vec<u8>) {
+        match version {
+            1 => save_state(&(self.scratch, self.deadline), out),
+            _ => save_state(&(self.scratch, self.deadline, self.ticks), out),
+        }
+    }
+}
+
+impl Device for Toy {
+    fn name(&self) -> &'static str {
+        "toy"
+    }
+
+    fn regions(&self) -> Vec<Region> {
+        vec![Region::ports(PORTS, "toy", 0x300, 2)]
+    }
+
+    fn attach(&mut self, host: &mut dyn Host) {
+        self.tell("starts");
+        if told("crash-at-start") {
+            panic!("told to crash at its start");
+        }
+        if told("hang-at-start") {
+            hang();
+        }
+        if self.deadline == 0 {
+            self.deadline = host.now().after(PERIOD).0;
+        }
+        host.arm_timer(TICK, VirtualTime(self.deadline));
+    }
+
+    fn read(&mut self, at: Access, _: &mut dyn Host) -> ReadResult {
+        match at.offset {
+            SCRATCH => Ok(self.scratch.into()),
+            TICKS => Ok(self.ticks & 0xff),
+            _ => Err(IoError::InvalidRegister),
+        }
+    }
+
+    fn write(&mut self, at: Access, value: u32, _: &mut dyn Host) -> WriteResult {
+        match at.offset {
+            SCRATCH => self.scratch = value as u8,
+            _ => return Err(IoError::InvalidRegister),
+        }
+        Ok(())
+    }
+
+    fn timer(&mut self, _: TimerId, deadline: VirtualTime, host: &mut dyn Host) {
+        if told("crash") {
+            panic!("told to crash");
+        }
+        if told("exit") {
+            std::process::exit(3);
+        }
+        if told("hang") {
+            hang();
+        }
+        if told("stall") {
+            std::thread::sleep(Duration::from_secs(2));
+        }
+        self.ticks = self.ticks.wrapping_add(1);
+        self.deadline = deadline.after(PERIOD).0;
+        host.arm_timer(TICK, VirtualTime(self.deadline));
+    }
+
+    fn reset(&mut self, _: ResetKind, host: &mut dyn Host) {
+        self.scratch = 0;
+        self.ticks = 0;
+        host.arm_timer(TICK, VirtualTime(self.deadline));
+    }
+
+    fn state_version(&self) -> u16 {
+        self.version
+    }
+
+    fn save(&self, out: &mut Vec<u8>) {
+        self.save_as(self.version, out);
+    }
+
+    fn load(&mut self, version: u16, data: &[u8]) -> Result<(), StateError> {
+        if told("refuse") {
+            return Err(StateError::Malformed("told to refuse it".into()));
+        }
+        match version {
+            _ if version > self.version => {
+                return Err(StateError::Version { found: version, newest: self.version });
+            }
+            1 => (self.scratch, self.deadline) = load_state(data)?,
+            _ => (self.scratch, self.deadline, self.ticks) = load_state(data)?,
+        }
+        Ok(())
+    }
+}
+
+fn main() -> ExitCode {
+    devproc::standard::main(|_| Some(|_| Ok(vec![Box::new(Toy::new())])))
+}
