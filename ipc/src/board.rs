@@ -152,6 +152,8 @@ pub mod hand_over {
     pub const PARKED: u32 = 1;
     /// It cannot commit its states as the other build wants them.
     pub const CANNOT: u32 = 2;
+    /// The other build has taken all states and begins to change what is shared.
+    pub const TAKEN: u32 = 3;
 }
 
 /// How a process is, as the supervisor sees it.

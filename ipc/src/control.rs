@@ -69,6 +69,24 @@ pub enum Request {
     LogAccesses(bool),
     /// Ask the VMM about the guest.
     Inspect(Inspect),
+    /// Let another build take the place of a device process. Answered when it serves, or is refused.
+    SwapDevice {
+        /// Name of the device process.
+        device: String,
+        /// Program of the other build; the one that the VM has for it, if none is given.
+        exe: Option<PathBuf>,
+        /// What it begins with.
+        state: StateChoice,
+        /// How long it may take to be there, milliseconds.
+        patience_millis: u64,
+    },
+    /// This process, which was started to take the place of another one, is prepared.
+    StandBy {
+        /// Its process ID.
+        pid: u32,
+        /// Versions of the states that its models save, by number of the model.
+        versions: Vec<u16>,
+    },
     /// Start a device process again, also one that is off the bus. Answered when it serves.
     RestartDevice {
         /// Its name.

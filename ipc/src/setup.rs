@@ -31,9 +31,12 @@ pub struct Setup {
     /// The device processes of this VM: slot and name.
     pub devices: Vec<(u32, String)>,
     /// Later commands; broken when the supervisor is gone.
-    pub commands: IpcReceiver<Command>,
+    pub commands: Commands,
     /// What a device process begins with.
     pub from: StartFrom,
+    /// It is to take the place of one that runs: it prepares everything, says so
+    /// ([`Request::StandBy`]), and waits for [`Command::TakeOver`].
+    pub stands_by: bool,
 }
 
 /// What a device process begins with.
@@ -47,11 +50,26 @@ pub enum StartFrom {
     Cold,
 }
 
+/// Where a process hears what the supervisor tells it later.
+pub type Commands = IpcReceiver<Command>;
+
 /// What the supervisor tells a process later.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Command {
     /// End, in order.
     Shutdown,
+    /// Commit the states of all models, in these versions (0: the model's own), and do nothing more.
+    HandOver {
+        /// By number of the model.
+        versions: Vec<u16>,
+    },
+    /// Begin, in the place of the process that has handed over.
+    TakeOver,
+    /// Go on: no other build takes your place.
+    GoOn {
+        /// The other build may have gone on from your states: go on from what is committed now.
+        reload: bool,
+    },
     /// Answer a question about the guest. For the VMM only.
     Inspect {
         /// The question.
@@ -116,10 +134,7 @@ impl Lifeline {
 ///
 /// # Errors
 /// [`AttachError::Channel`].
-pub fn accept(
-    server: String,
-    setup: impl FnOnce(IpcReceiver<Command>) -> Setup,
-) -> Result<Lifeline, AttachError> {
+pub fn accept(server: String, setup: impl FnOnce(Commands) -> Setup) -> Result<Lifeline, AttachError> {
     let channel = |error: &dyn std::fmt::Display| AttachError::Channel(error.to_string());
     let (commands, receiver) = ipc_channel::ipc::channel().map_err(|e| channel(&e))?;
     let to_process = IpcSender::<Setup>::connect(server).map_err(|e| channel(&e))?;

@@ -370,6 +370,9 @@ pub enum ImageCommand {
 /// `vmsim device`.
 #[derive(Debug, Subcommand)]
 pub enum DeviceCommand {
+    /// Let another build take the place of a device process while the guest runs; when it is refused, the
+    /// running one goes on
+    Swap(SwapArgs),
     /// End a device process and start it again, or bring back one that is off the bus
     Restart {
         /// Its name, such as gpu
@@ -381,6 +384,25 @@ pub enum DeviceCommand {
         #[command(flatten)]
         vm: VmArg,
     },
+}
+
+/// Arguments of `vmsim device swap`.
+#[derive(Debug, Args)]
+pub struct SwapArgs {
+    /// Name of the device process, such as gpu
+    pub device: String,
+    /// The other build [default: the program that the VM has for it, as it is on disk now]
+    #[arg(long, value_name = "PATH")]
+    pub exe: Option<PathBuf>,
+    /// What its models begin with
+    #[arg(long, value_enum, default_value_t = State::Keep)]
+    pub state: State,
+    /// Seconds within which it must be prepared; the guest runs meanwhile
+    #[arg(long, default_value_t = 10.0, value_name = "S")]
+    pub timeout: f64,
+    /// Which VM.
+    #[command(flatten)]
+    pub vm: VmArg,
 }
 
 /// What the models of a device process begin with.

@@ -219,7 +219,8 @@ fn linux_if_possible(args: &RunArgs) -> Option<default_guest::Linux> {
     }
 }
 
-fn executable(path: &Path) -> Result<Executable> {
+/// What a path of a device executable means.
+pub fn executable(path: &Path) -> Result<Executable> {
     use std::os::unix::fs::PermissionsExt;
     if path.file_name().is_some_and(|name| name == Executable::BY_HAND) && !path.exists() {
         return Ok(Executable::ByHand);

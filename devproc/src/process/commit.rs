@@ -73,6 +73,18 @@ impl Committer {
         new
     }
 
+    /// Commits `state`, of `version`, for a model that does nothing at present.
+    pub fn commit_as(&mut self, number: usize, version: u16, state: &[u8], shared: &Shared) {
+        let deferred = shared.deferred[number].unwrap_or(0);
+        let decisions = Decisions { reply: None, late_reply: None, events: self.events[number], deferred };
+        pack_record(&decisions, &[], |_| (false, 0), &mut self.record);
+        let page = &shared.layout().states[number];
+        if !page.commit(shared.layout().requests.consumed(), version, &self.record, state) {
+            tracing::error!("State of model {number} is too large to commit ({} bytes)", state.len());
+        }
+        page.set_applied();
+    }
+
     /// Commits `model`'s state if it changed or if it did something.
     pub fn commit(&mut self, number: usize, model: &mut dyn Device, shared: &Shared) {
         let changed = model.take_changed();

@@ -7,7 +7,7 @@
 
 mod serial;
 
-use super::{BuildContext, Builder, DeviceProcess, Place};
+use super::{BuildContext, Builder, DeviceProcess, Order, Place};
 use crate::device::{
     Access, Device, IoError, ReadResult, Region, RegionId, ResetKind, StateError, TimerId, Width,
     WriteResult, load_state, save_state,
@@ -390,12 +390,12 @@ impl Machine {
     fn settle(&mut self) {
         loop {
             let from = if self.started { StartFrom::Committed } else { StartFrom::PowerOn };
-            let place = Place { slot: 0, config: &self.config, from };
+            let place = Place { slot: 0, config: &self.config };
             let (names, builder, process) = (&self.names, self.builder, self.process.take());
             let run = AssertUnwindSafe(|| {
-                let mut process =
-                    process.unwrap_or_else(|| DeviceProcess::open(names, "toy", &place, builder).unwrap());
-                process.stop_flag().raise();
+                let mut process = process
+                    .unwrap_or_else(|| DeviceProcess::open(names, "toy", &place, from, builder).unwrap());
+                process.orders.give(Order::End);
                 process.serve().unwrap();
                 process
             });

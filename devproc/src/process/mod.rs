@@ -12,21 +12,26 @@ mod debugger;
 mod effects;
 mod host;
 mod machine;
+mod orders;
 mod picture;
 mod serve;
+mod swap;
 
 use crate::device::Device;
-use ipc::board::{Board, ProcessState};
+use ipc::board::{Board, ProcessState, hand_over};
 use ipc::clock::Freeze;
 use ipc::control::{ControlError, Role};
 use ipc::machine::MachineConfig;
+use ipc::runtime_dir::VmDir;
 use ipc::segment::{Segment, SegmentNames};
-use ipc::setup::{AttachError, Attachment, SPAWNED_VARIABLE};
+use ipc::setup::{AttachError, Attachment, Command, Commands, SPAWNED_VARIABLE, StartFrom};
 use ipc::sync::Ordering;
 use std::time::Duration;
 use thiserror::Error;
 
 pub use machine::{DeviceProcess, Place};
+use orders::{Order, Orders};
+use serve::Ended;
 
 /// A place where a process may die as well as anywhere else. Tests let it die here; otherwise it
 /// is nothing.
@@ -63,6 +68,14 @@ pub enum ProcessError {
         device: String,
         /// What it has too much of.
         what: String,
+    },
+    /// A model does not take the state that the build before it has committed.
+    #[error("{model} cannot go on from the running build's state: {reason}")]
+    State {
+        /// Name of the model.
+        model: String,
+        /// Why.
+        reason: String,
     },
     /// The VMM's ring is corrupt.
     #[error("The VMM sent what no VMM sends: {0}")]
@@ -117,9 +130,12 @@ fn attach(vm: &str, device: &str) -> Result<Attachment, AttachError> {
 /// it meanwhile: time stands still at once, until the supervisor has a successor.
 fn stop_time_on_panic(names: &SegmentNames, slot: usize) {
     let Ok(board) = Segment::open(&names.board()) else { return };
+    let main_loop = std::thread::current().id();
     let say = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |what| {
-        if let Ok(board) = board.view::<Board>()
+        // The end of another thread is not that of the process.
+        if std::thread::current().id() == main_loop
+            && let Ok(board) = board.view::<Board>()
             && let Some(cell) = board.process(slot)
         {
             board.clock.freeze(Freeze::DeviceGone);
@@ -135,20 +151,57 @@ fn serve_attached(attachment: Attachment, device: &str, build: Builder) -> Resul
     if let Err(error) = ipc::logging::to_file(&dir.log(device), device) {
         eprintln!("{device}: no log: {error}");
     }
-    stop_time_on_panic(&names, setup.slot as usize);
-    let place = Place { slot: setup.slot as usize, config: &setup.config, from: setup.from };
-    let mut process = DeviceProcess::open(&names, device, &place, build)?;
-    let stop = process.stop_flag();
-    let commands = setup.commands;
+    let slot = setup.slot as usize;
+    let place = Place { slot, config: &setup.config };
+    let mut process = DeviceProcess::prepare(&names, device, &place, build)?;
+    listen(setup.commands, process.orders.clone(), dir.clone(), names.clone());
+    if setup.stands_by {
+        let keeps = setup.from == StartFrom::Committed;
+        if !process.stand_by(&setup.config, device, build, keeps, &dir)? {
+            return Ok(());
+        }
+        if keeps {
+            process.try_states(false)?;
+        }
+        // From here on, what the predecessor knows is out of date.
+        let cell = &process.shared.board().processes[slot];
+        cell.hand_over.store(hand_over::TAKEN, Ordering::Release);
+    }
+    stop_time_on_panic(&names, slot);
+    process.begin(setup.from);
+    loop {
+        let Ended::HandsOver(versions) = process.serve()? else { return Ok(()) };
+        match process.park(&versions) {
+            Order::GoOn { reload: true } => {
+                let orders = process.orders.clone();
+                drop(process);
+                process = DeviceProcess::prepare(&names, device, &place, build)?;
+                process.orders = orders;
+                process.begin(StartFrom::Committed);
+            }
+            Order::End => return Ok(()),
+            _ => {}
+        }
+    }
+}
+
+/// Passes on what the supervisor says.
+fn listen(commands: Commands, orders: Orders, dir: VmDir, names: SegmentNames) {
     std::thread::spawn(move || {
-        if commands.recv().is_ok() {
-            // The main loop finishes what was posted, then ends.
-            stop.raise();
-            return;
+        loop {
+            orders.give(match commands.recv() {
+                // The main loop finishes what was posted, then ends.
+                Ok(Command::Shutdown) => Order::End,
+                Ok(Command::HandOver { versions }) => Order::HandOver(versions),
+                Ok(Command::TakeOver) => Order::TakeOver,
+                Ok(Command::GoOn { reload }) => Order::GoOn { reload },
+                // For the VMM only.
+                Ok(Command::Inspect { .. }) => continue,
+                Err(_) => break,
+            });
         }
         // The channel broke: the supervisor is gone, and nothing must stay behind.
         dir.remove_abandoned(&names);
         std::process::exit(0);
     });
-    process.serve()
 }

@@ -1,7 +1,8 @@
 //! A device that does what a test tells it. Beside the executable (or a link to it) are two files:
 //!
 //! - `EXE.do`: what it does wrong, in words: `crash`, `hang` or `exit` at its next tick, `stall` (a tick takes
-//!   two seconds), `crash-at-start`, `hang-at-start`, `refuse` (its state);
+//!   two seconds), `crash-at-start`, `hang-at-start`, `hang-at-build`, `refuse` (its state), `keep-version` (it cannot save
+//!   an older one);
 //! - `EXE.version`: the version of its state format, 1 or 2 (default).
 //!
 //! It appends a line to `EXE.seen` for each start. The guest sees a scratch register at 300h and ticks at
@@ -48,6 +49,9 @@ struct Toy {
 
 impl Toy {
     fn new() -> Self {
+        if told("hang-at-build") {
+            hang();
+        }
         let version = std::fs::read_to_string(beside("version")).unwrap_or_default();
         let version = version.trim().parse().unwrap_or(2);
         Self { version, scratch: 0, ticks: 0, deadline: 0 }
@@ -137,6 +141,14 @@ impl Device for Toy {
 
     fn save(&self, out: &mut Vec<u8>) {
         self.save_as(self.version, out);
+    }
+
+    fn save_older(&self, version: u16, out: &mut Vec<u8>) -> bool {
+        if told("keep-version") {
+            return false;
+        }
+        self.save_as(version, out);
+        true
     }
 
     fn load(&mut self, version: u16, data: &[u8]) -> Result<(), StateError> {

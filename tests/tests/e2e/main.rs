@@ -18,3 +18,4 @@ mod privacy;
 mod recovery;
 mod serial;
 mod storage;
+mod swap;

@@ -72,7 +72,7 @@ impl ChildExit {
 }
 
 /// The last line that a process said; of one that panicked, where and why.
-fn last_words(said: &str) -> Option<String> {
+pub fn last_words(said: &str) -> Option<String> {
     let lines: Vec<_> = said.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
     if let Some(at) = lines.iter().rposition(|line| line.contains("panicked at ")) {
         let place = lines[at].split_once("panicked at ").map_or("", |(_, place)| place);
@@ -157,6 +157,13 @@ impl Child {
             std::thread::sleep(TIME_TO_ABORT);
             let _ = rustix::process::pidfd_send_signal(&handle, rustix::process::Signal::KILL);
         });
+    }
+
+    /// Whether it has ended, be it that nobody has been told yet.
+    pub fn has_ended(&self) -> bool {
+        use rustix::event::{PollFd, PollFlags, Timespec, poll};
+        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+        matches!(poll(&mut [PollFd::new(&self.handle, PollFlags::IN)], Some(&now)), Ok(ready) if ready > 0)
     }
 
     /// Kills it.

@@ -15,6 +15,7 @@ mod recovery;
 mod requests;
 mod serial;
 mod server;
+mod swap;
 mod watchdog;
 
 use crate::cli::DisplayKind;
@@ -41,6 +42,7 @@ use recovery::PendingRestart;
 use serial::SerialPorts;
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
+use swap::Swap;
 
 /// How long processes may take to attach when a VM starts.
 const START_TIMEOUT: Duration = Duration::from_secs(20);
@@ -133,6 +135,8 @@ pub struct Supervisor {
     /// Input that the keyboard process has not taken yet.
     input: VecDeque<HostEvent>,
     pending_restarts: Vec<PendingRestart>,
+    /// A build that is to take the place of another one.
+    swap: Option<Swap>,
     events: Receiver<Event>,
     sender: Sender<Event>,
     last_sample: (Instant, u64),
@@ -181,6 +185,7 @@ impl Supervisor {
             display_environment: Vec::new(),
             input: VecDeque::new(),
             pending_restarts: Vec::new(),
+            swap: None,
             dir,
             config,
             events,
@@ -298,9 +303,11 @@ impl Supervisor {
         self.look_after_processes();
         self.keep_time();
         self.follow_restarts();
+        self.follow_swap();
         self.renew_clock();
         let wait = if self.input.is_empty() { wait } else { wait.min(INPUT_RETRY) };
-        let wait = wait.min(if self.time_stands { RECOVERY_LOOK } else { self.next_look() });
+        let wait =
+            wait.min(if self.time_stands || self.swap.is_some() { RECOVERY_LOOK } else { self.next_look() });
         match self.events.recv_timeout(wait) {
             Ok(Event::Exit(exit)) => self.handle_exit(exit)?,
             Ok(Event::Stopped { process, generation, stopped }) => {
@@ -326,6 +333,13 @@ impl Supervisor {
             }
             Ok(Event::Request(ipc::control::Request::RestartDevice { device, state }, reply)) => {
                 self.restart_device(&device, state, reply);
+            }
+            Ok(Event::Request(
+                ipc::control::Request::SwapDevice { device, exe, state, patience_millis },
+                reply,
+            )) => {
+                let patience = Duration::from_millis(patience_millis);
+                self.swap_device(&device, exe.as_deref(), state, patience, reply);
             }
             Ok(Event::Request(request, reply)) => {
                 // As above.
@@ -384,9 +398,20 @@ impl Supervisor {
         self.processes[process].as_ref().map_or_else(|| "?".into(), |p| p.role.to_string())
     }
 
+    /// What every process is told by its environment.
+    fn set_environment(&self, command: &mut std::process::Command) {
+        // A socket that a process leaves that is killed while it attaches goes away with the VM.
+        command.env("TMPDIR", self.dir.path());
+        // Where a model panicked is what its author wants to know.
+        if std::env::var_os("RUST_BACKTRACE").is_none() {
+            command.env("RUST_BACKTRACE", "1");
+        }
+        command.env(SPAWNED_VARIABLE, "1");
+    }
+
     fn spawn(&mut self, process: usize) -> Result<()> {
         let name = self.name(process);
-        let Some(managed) = &mut self.processes[process] else { return Ok(()) };
+        let Some(managed) = &self.processes[process] else { return Ok(()) };
         let vm = &self.config.name;
         let command = match &managed.role {
             Role::Vmm => Some(crate::roles::vmm_command(vm)),
@@ -401,13 +426,7 @@ impl Supervisor {
         if managed.role == Role::Display {
             command.envs(self.display_environment.iter().cloned());
         }
-        // A socket that a process leaves that is killed while it attaches goes away with the VM.
-        command.env("TMPDIR", self.dir.path());
-        // Where a model panicked is what its author wants to know.
-        if std::env::var_os("RUST_BACKTRACE").is_none() {
-            command.env("RUST_BACKTRACE", "1");
-        }
-        command.env(SPAWNED_VARIABLE, "1");
+        self.set_environment(&mut command);
         let debug = managed.debug;
         if debug {
             command.env(DEBUG_VARIABLE, "1");
@@ -416,6 +435,7 @@ impl Supervisor {
         let stderr = self.dir.log(&format!("{name}.stderr"));
         let child = Child::spawn(command, process, &managed.role, terminal, &stderr, self.sender.clone())
             .with_context(|| format!("Cannot start {name}"))?;
+        let Some(managed) = &mut self.processes[process] else { return Ok(()) };
         managed.begin(child);
         managed.handled_at_start = self.memory.handled(process);
         if let Some(cell) = self.memory.board().process(process) {
@@ -447,6 +467,9 @@ impl Supervisor {
                 child.kill();
             }
             managed.lifeline = None;
+        }
+        if let Some(swap) = self.swap.take() {
+            swap.abandon();
         }
         // The guest's last words are sent by now.
         self.serial = None;

@@ -24,6 +24,9 @@ impl Supervisor {
     /// Takes note of the end of a process. An error ends the VM.
     pub(super) fn handle_exit(&mut self, exit: ChildExit) -> Result<()> {
         let process = exit.process;
+        if self.swap_ended(&exit) {
+            return Ok(());
+        }
         let Some(managed) = &mut self.processes[process] else { return Ok(()) };
         if managed.child.as_ref().is_none_or(|child| child.generation != exit.generation) {
             return Ok(());

@@ -43,11 +43,13 @@ impl Supervisor {
                 self.memory.board().log_accesses.store(u32::from(on), Ordering::Relaxed);
                 Reply::Ok
             }
+            Request::StandBy { pid, versions } => self.swap_stands_by(pid, versions),
             Request::OpenDisplay { kind, environment } => self.open_display(&kind, environment),
             // Asked before the guest runs: nothing to see yet.
-            Request::Stop | Request::Inspect(_) | Request::RestartDevice { .. } => {
-                Reply::Refused("The VM has not started yet".into())
-            }
+            Request::Stop
+            | Request::Inspect(_)
+            | Request::RestartDevice { .. }
+            | Request::SwapDevice { .. } => Reply::Refused("The VM has not started yet".into()),
         }
     }
 
@@ -66,6 +68,25 @@ impl Supervisor {
         }
         let config = self.config.clone();
         let devices = self.devices.clone();
+        if let Some(swap) = self.swap.as_mut().filter(|swap| swap.process() == index && swap.is(pid)) {
+            let from = swap.from();
+            let sent = ipc::setup::accept(server, |commands| Setup {
+                version: PROTOCOL_VERSION,
+                config,
+                slot: index as u32,
+                devices,
+                commands,
+                from,
+                stands_by: true,
+            });
+            return match sent {
+                Ok(lifeline) => {
+                    swap.attached(lifeline, build);
+                    Reply::Ok
+                }
+                Err(error) => Reply::Refused(error.to_string()),
+            };
+        }
         let Some(managed) = &mut self.processes[index] else {
             return Reply::Refused(format!("This VM has no {role}"));
         };
@@ -90,6 +111,7 @@ impl Supervisor {
             devices,
             commands,
             from,
+            stands_by: false,
         });
         match sent {
             Ok(lifeline) => {
