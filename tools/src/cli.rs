@@ -391,7 +391,7 @@ pub enum DeviceCommand {
 pub struct SwapArgs {
     /// Name of the device process, such as gpu
     pub device: String,
-    /// The other build [default: the program that the VM has for it, as it is on disk now]
+    /// The other build, or built-in [default: the program that the VM has for it, as it is on disk now]
     #[arg(long, value_name = "PATH")]
     pub exe: Option<PathBuf>,
     /// What its models begin with

@@ -225,6 +225,9 @@ pub fn executable(path: &Path) -> Result<Executable> {
     if path.file_name().is_some_and(|name| name == Executable::BY_HAND) && !path.exists() {
         return Ok(Executable::ByHand);
     }
+    if path.file_name().is_some_and(|name| name == Executable::BUILT_IN) && !path.exists() {
+        return Ok(Executable::Own);
+    }
     let meta = std::fs::metadata(path).with_context(|| format!("Device executable {}", path.display()))?;
     ensure!(
         meta.is_file() && meta.permissions().mode() & 0o111 != 0,

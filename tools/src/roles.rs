@@ -30,6 +30,9 @@ impl Executable {
     /// What `--device NAME=hand` says.
     pub const BY_HAND: &str = "hand";
 
+    /// What it says for this program.
+    pub const BUILT_IN: &str = "built-in";
+
     /// The command with which a person starts it as device process `device` of `vm`.
     pub fn by_hand_command(&self, device: &str, vm: &str) -> String {
         match self {

@@ -1,6 +1,7 @@
 //! One build of a device process takes the place of another one under a running guest.
 
-use vmsim_tests::{Home, PATIENCE, Toy, Vm, guest, poll};
+use std::time::Duration;
+use vmsim_tests::{Home, PATIENCE, Pixels, Toy, Vm, guest, poll};
 
 /// The built-in demo with the toy device in one build, and another build of it.
 fn demo_with_toys(version: u32, other: u32) -> (Vm, Toy, Toy) {
@@ -195,4 +196,39 @@ fn dos_copies_files_while_builds_of_all_devices_are_swapped() {
         bytes
     };
     assert!(read("COPY.COM") == read("COMMAND.COM"), "the copy differs");
+}
+
+/// The picture of a guest that is paused, once what it drew last has come.
+fn settled(vm: &Vm) -> Pixels {
+    std::thread::sleep(Duration::from_millis(150));
+    vm.screen_png()
+}
+
+#[test]
+fn no_pixel_changes_while_builds_of_the_gpu_with_different_state_versions_are_swapped() {
+    let swaps = std::env::var(SWAPS_VARIABLE).ok().and_then(|text| text.parse().ok()).unwrap_or(SWAPS);
+    let vm = Vm::start(&["--demo"]);
+    vm.wait_text("Press 1 to 6");
+    vm.key("2");
+    poll("a picture with many colours", PATIENCE, || (vm.screen_png().histogram().len() > 32).then_some(()));
+    let newer = Home::built("newer-gpu").display().to_string();
+
+    for number in 0..swaps {
+        let exe = if number % 2 == 0 { &newer } else { "built-in" };
+        if number % 4 < 2 {
+            // The guest changes colours all the time: whether it is the same picture shows while it is paused.
+            vm.vmsim(&["pause"]).ok();
+            let picture = settled(&vm);
+            swap(&vm, "gpu", exe, &[]).ok();
+            assert!(settled(&vm) == picture, "another picture after swap {number}");
+            vm.vmsim(&["resume"]).ok();
+        } else {
+            swap(&vm, "gpu", exe, &[]).ok();
+        }
+    }
+
+    assert_eq!(vm.ps().process("gpu").restarts, 0);
+    vm.key("esc");
+    vm.wait_text("Press 1 to 6");
+    vm.stop();
 }
