@@ -37,6 +37,8 @@ pub struct Setup {
     /// It is to take the place of one that runs: it prepares everything, says so
     /// ([`Request::StandBy`]), and waits for [`Command::TakeOver`].
     pub stands_by: bool,
+    /// It goes into a sandbox once its models are built.
+    pub sandbox: bool,
 }
 
 /// What a device process begins with.

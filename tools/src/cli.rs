@@ -193,6 +193,9 @@ pub struct RunArgs {
     /// DEVICE=hand leaves it to you to start it ('vmsim-dev gpu --attach VM')
     #[arg(long, value_name = "DEVICE=PATH")]
     pub device: Vec<String>,
+    /// Let device processes keep the rights of their user once their models are built
+    #[arg(long)]
+    pub no_sandbox: bool,
     /// Let a device process wait for a debugger before it begins, and print how to attach one
     #[arg(long, value_name = "DEVICE")]
     pub debug: Vec<String>,

@@ -48,12 +48,14 @@ pub struct DevicePlan {
     pub watchdog: Option<Duration>,
     /// It waits for a debugger before it begins.
     pub debug: bool,
+    /// It goes into a sandbox once its models are built.
+    pub sandbox: bool,
 }
 
 impl DevicePlan {
     fn new(name: &str) -> Self {
         let watchdog = Some(DEFAULT_WATCHDOG);
-        Self { name: name.into(), executable: Executable::Own, watchdog, debug: false }
+        Self { name: name.into(), executable: Executable::Own, watchdog, debug: false, sandbox: true }
     }
 }
 
@@ -83,6 +85,7 @@ pub fn plan(args: &RunArgs) -> Result<Plan> {
                 ensure!(built_in, "Device process '{name}' is not built in: give its executable (exe = ...)")
             }
         }
+        plan.sandbox = device.sandbox;
         match device.watchdog {
             None => {}
             Some(0.0) => plan.watchdog = None,
@@ -100,6 +103,9 @@ pub fn plan(args: &RunArgs) -> Result<Plan> {
         })?;
         let plan = devices.entry(name.into()).or_insert_with(|| DevicePlan::new(name));
         plan.executable = executable(Path::new(path))?;
+    }
+    if args.no_sandbox {
+        devices.values_mut().for_each(|device| device.sandbox = false);
     }
     for name in &args.debug {
         let known = devices.keys().cloned().collect::<Vec<_>>().join(", ");

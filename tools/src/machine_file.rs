@@ -126,6 +126,13 @@ pub struct DeviceProcess {
     pub exe: Option<PathBuf>,
     /// Seconds without any progress after which it is taken for hung; 0: never.
     pub watchdog: Option<f64>,
+    /// Whether it goes into a sandbox once its models are built.
+    #[serde(default = "yes")]
+    pub sandbox: bool,
+}
+
+fn yes() -> bool {
+    true
 }
 
 impl MachineFile {

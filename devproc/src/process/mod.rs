@@ -14,6 +14,7 @@ mod host;
 mod machine;
 mod orders;
 mod picture;
+mod sandbox;
 mod serve;
 mod swap;
 
@@ -154,10 +155,21 @@ fn serve_attached(attachment: Attachment, device: &str, build: Builder) -> Resul
     let slot = setup.slot as usize;
     let place = Place { slot, config: &setup.config };
     let mut process = DeviceProcess::prepare(&names, device, &place, build)?;
+    let keeps = setup.from == StartFrom::Committed;
+    let report = if setup.stands_by {
+        Some(process.try_out(&setup.config, device, build, keeps, &dir)?)
+    } else {
+        None
+    };
+    if setup.sandbox {
+        match sandbox::enter(&setup.config, &names, slot, &dir.log(device)) {
+            Ok(what) => tracing::info!("Sandboxed: {what}"),
+            Err(error) => tracing::error!("No sandbox: {error}"),
+        }
+    }
     listen(setup.commands, process.orders.clone(), dir.clone(), names.clone());
-    if setup.stands_by {
-        let keeps = setup.from == StartFrom::Committed;
-        if !process.stand_by(&setup.config, device, build, keeps, &dir)? {
+    if let Some(report) = report {
+        if !process.stand_by(report)? {
             return Ok(());
         }
         if keeps {

@@ -17,19 +17,19 @@ use ipc::runtime_dir::VmDir;
 use ipc::sync::Ordering;
 
 impl DeviceProcess {
-    /// Tries the predecessor's states on models made for that, tells the supervisor, and waits. False when
-    /// the process is to end.
+    /// Tries the predecessor's states on models made for that. Returns a connection on which the supervisor
+    /// can be told that the process is prepared.
     ///
     /// # Errors
     /// [`ProcessError`], when a model does not take its state, or the supervisor is gone.
-    pub(super) fn stand_by(
+    pub(super) fn try_out(
         &mut self,
         config: &MachineConfig,
         device: &str,
         build: Builder,
         keeps: bool,
         dir: &VmDir,
-    ) -> Result<bool, ProcessError> {
+    ) -> Result<Control, ProcessError> {
         if keeps {
             let start_unix_seconds = self.shared.board().start_unix_seconds.load(Ordering::Relaxed);
             let context = BuildContext { config, start_unix_seconds };
@@ -40,9 +40,15 @@ impl DeviceProcess {
             self.models = real;
             tried?;
         }
+        Control::connect(&dir.socket()).map_err(broken)
+    }
+
+    /// Tells the supervisor that the process is prepared, and waits. False when it is to end.
+    ///
+    /// # Errors
+    /// [`ProcessError::Attach`] when the supervisor is gone.
+    pub(super) fn stand_by(&mut self, mut control: Control) -> Result<bool, ProcessError> {
         let versions = self.models.iter().map(|model| model.state_version()).collect();
-        let broken = |error| ProcessError::Attach(ipc::setup::AttachError::Control(error));
-        let mut control = Control::connect(&dir.socket()).map_err(broken)?;
         control.ask(&Request::StandBy { pid: std::process::id(), versions }).map_err(broken)?;
         Ok(self.orders.wait() == Order::TakeOver)
     }
@@ -107,6 +113,10 @@ impl DeviceProcess {
         }
         true
     }
+}
+
+fn broken(error: ipc::control::ControlError) -> ProcessError {
+    ProcessError::Attach(ipc::setup::AttachError::Control(error))
 }
 
 fn model_name(model: &dyn Device) -> String {

@@ -5,6 +5,7 @@
 //!   an older one);
 //! - `EXE.version`: the version of its state format, 1 or 2 (default).
 //!
+//! In a sandbox it sees these files only when it starts: there, `escape` has it try to get out at its first tick.
 //! It appends a line to `EXE.seen` for each start. The guest sees a scratch register at 300h and ticks at
 //! 301h.
 
@@ -40,7 +41,30 @@ fn hang() -> ! {
     }
 }
 
+/// Things that a device process in its sandbox has no business to do: what, and whether it worked.
+fn escapes() -> Vec<(&'static str, bool)> {
+    let vm = std::env::args().skip_while(|arg| arg != "--attach").nth(1).expect("the VM");
+    let uid = rustix::process::getuid().as_raw();
+    let open = |path: &str| std::fs::File::options().read(true).write(true).open(path).is_ok();
+    let run_dir = std::env::var("XDG_RUNTIME_DIR").expect("a runtime directory");
+    let parent = rustix::process::getppid().expect("a parent");
+    vec![
+        ("read", std::fs::read("/etc/passwd").is_ok()),
+        ("create", std::fs::write(beside("escaped"), "x").is_ok()),
+        ("remove", std::fs::remove_file(beside("version")).is_ok()),
+        ("link", open(&format!("/dev/shm/vmsim-{uid}-{vm}-link0"))),
+        ("control", std::os::unix::net::UnixStream::connect(format!("{run_dir}/vmsim/{vm}/control")).is_ok()),
+        ("network", std::net::TcpListener::bind("127.0.0.1:0").is_ok()),
+        ("datagram", std::net::UdpSocket::bind("127.0.0.1:0").is_ok()),
+        ("program", std::process::Command::new("/bin/true").status().is_ok()),
+        ("signal", rustix::process::test_kill_process(parent).is_ok()),
+    ]
+}
+
 struct Toy {
+    /// Open from the start: in a sandbox it could not be opened later.
+    seen: std::fs::File,
+    escapes: bool,
     version: u16,
     scratch: u8,
     ticks: u32,
@@ -54,13 +78,14 @@ impl Toy {
         }
         let version = std::fs::read_to_string(beside("version")).unwrap_or_default();
         let version = version.trim().parse().unwrap_or(2);
-        Self { version, scratch: 0, ticks: 0, deadline: 0 }
+        let seen = std::fs::OpenOptions::new().create(true).append(true).open(beside("seen"));
+        let seen = seen.expect("the file");
+        Self { seen, escapes: told("escape"), version, scratch: 0, ticks: 0, deadline: 0 }
     }
 
     fn tell(&self, what: &str) {
-        let file = std::fs::OpenOptions::new().create(true).append(true).open(beside("seen"));
         let Self { version, scratch, ticks, .. } = self;
-        writeln!(file.expect("the file"), "{what} version {version} scratch {scratch:02x} ticks {ticks}")
+        writeln!(&self.seen, "{what} version {version} scratch {scratch:02x} ticks {ticks}")
             .expect("a line is written");
     }
 
@@ -112,6 +137,11 @@ impl Device for Toy {
     }
 
     fn timer(&mut self, _: TimerId, deadline: VirtualTime, host: &mut dyn Host) {
+        if std::mem::take(&mut self.escapes) {
+            for (what, worked) in escapes() {
+                self.tell(&format!("{what} {}", if worked { "works" } else { "is refused" }));
+            }
+        }
         if told("crash") {
             panic!("told to crash");
         }

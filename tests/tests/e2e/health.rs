@@ -127,7 +127,7 @@ fn time_stands_still_while_gdb_holds_the_gpu_and_the_watchdog_leaves_it_alone() 
 fn demo_with_toy() -> (Vm, Toy) {
     let home = Home::new();
     let toy = Toy::new(&home, "toy", 2);
-    let machine = format!("[device.toy]\nexe = \"{}\"\nwatchdog = 3\n", toy.exe());
+    let machine = format!("[device.toy]\nexe = \"{}\"\nwatchdog = 3\nsandbox = false\n", toy.exe());
     let machine = home.write("machine.toml", machine.as_bytes());
     let vm = Vm::start_in(home, &[&machine, "--demo"]);
     vm.wait_text("Press 1 to 6");
@@ -168,7 +168,7 @@ fn a_model_that_hangs_for_ever_goes_off_the_bus() {
 fn a_model_that_is_slow_is_shown_as_slow_and_left_alone() {
     let home = Home::new();
     let toy = Toy::new(&home, "toy", 2);
-    let vm = Vm::start_in(home, &["--demo", "--device", &toy.option()]);
+    let vm = Vm::start_in(home, &["--demo", "--no-sandbox", "--device", &toy.option()]);
     vm.wait_text("Press 1 to 6");
     let pid = vm.pid_of("toy");
 

@@ -9,7 +9,7 @@ use vmsim_tests::{Home, PATIENCE, Toy, Vm, guest, kill, poll};
 fn demo_with_toy() -> (Vm, Toy) {
     let home = Home::new();
     let toy = Toy::new(&home, "toy", 2);
-    let vm = Vm::start_in(home, &["--demo", "--device", &toy.option()]);
+    let vm = Vm::start_in(home, &["--demo", "--no-sandbox", "--device", &toy.option()]);
     vm.wait_text("Press 1 to 6");
     (vm, toy)
 }
@@ -67,7 +67,7 @@ fn dos_with_toy() -> Option<(Vm, Toy)> {
     }
     files.unmount().expect("the image is complete");
     let toy = Toy::new(&home, "toy", 2);
-    let vm = Vm::start_in(home, &["--floppy", &floppy, "--device", &toy.option()]);
+    let vm = Vm::start_in(home, &["--floppy", &floppy, "--no-sandbox", "--device", &toy.option()]);
     vm.wait_prompt();
     Some((vm, toy))
 }

@@ -7,7 +7,7 @@ use vmsim_tests::{Home, PATIENCE, Pixels, Toy, Vm, guest, poll};
 fn demo_with_toys(version: u32, other: u32) -> (Vm, Toy, Toy) {
     let home = Home::new();
     let (toy, new) = (Toy::new(&home, "toy", version), Toy::new(&home, "new", other));
-    let vm = Vm::start_in(home, &["--demo", "--device", &toy.option()]);
+    let vm = Vm::start_in(home, &["--demo", "--no-sandbox", "--device", &toy.option()]);
     vm.wait_text("Press 1 to 6");
     (vm, toy, new)
 }

@@ -108,6 +108,8 @@ struct Managed {
     watchdog: Option<Duration>,
     /// Each run of it waits for a debugger.
     debug: bool,
+    /// It goes into a sandbox.
+    sandbox: bool,
 }
 
 /// Why the VM ended.
@@ -203,9 +205,11 @@ impl Supervisor {
         server::watch_signals(supervisor.sender.clone())?;
         let cables = supervisor.memory.serial();
         supervisor.serial = Some(SerialPorts::open(&supervisor.config.serial, cables, &supervisor.sender)?);
-        for (slot, DevicePlan { name, executable, watchdog, debug }) in devices.into_iter().enumerate() {
+        for (slot, DevicePlan { name, executable, watchdog, debug, sandbox }) in
+            devices.into_iter().enumerate()
+        {
             let managed = Managed::new(Role::Device(name), executable);
-            supervisor.processes[slot] = Some(Managed { watchdog, debug, ..managed });
+            supervisor.processes[slot] = Some(Managed { watchdog, debug, sandbox, ..managed });
             supervisor.spawn(slot)?;
         }
         supervisor.processes[VMM_SLOT] = Some(Managed::new(Role::Vmm, Executable::Own));
@@ -536,6 +540,7 @@ impl Managed {
             watch: None,
             watchdog: None,
             debug: false,
+            sandbox: false,
         }
     }
 }

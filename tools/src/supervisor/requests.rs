@@ -68,6 +68,9 @@ impl Supervisor {
         }
         let config = self.config.clone();
         let devices = self.devices.clone();
+        let sandbox = self.processes[index].as_ref().is_some_and(|managed| {
+            managed.sandbox && !managed.debug && managed.executable != Executable::ByHand
+        });
         if let Some(swap) = self.swap.as_mut().filter(|swap| swap.process() == index && swap.is(pid)) {
             let from = swap.from();
             let sent = ipc::setup::accept(server, |commands| Setup {
@@ -78,6 +81,7 @@ impl Supervisor {
                 commands,
                 from,
                 stands_by: true,
+                sandbox,
             });
             return match sent {
                 Ok(lifeline) => {
@@ -112,6 +116,7 @@ impl Supervisor {
             commands,
             from,
             stands_by: false,
+            sandbox,
         });
         match sent {
             Ok(lifeline) => {
