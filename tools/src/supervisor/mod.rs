@@ -99,6 +99,8 @@ struct Managed {
     handled_at_start: u64,
     /// How it ended last.
     last_end: String,
+    /// When that was, while it is not back.
+    died: Option<Instant>,
     /// Of the display, which has no slot on the board: times it was started again.
     restarts: u32,
     /// When its run began.
@@ -535,6 +537,7 @@ impl Managed {
             hung: None,
             handled_at_start: 0,
             last_end: String::new(),
+            died: None,
             restarts: 0,
             started: Instant::now(),
             watch: None,

@@ -44,6 +44,7 @@ impl Supervisor {
         managed.stopped = false;
         managed.pid = 0;
         managed.last_end.clone_from(&why);
+        managed.died = Some(Instant::now());
         if process == VMM_SLOT {
             bail!("The VMM ended: {why}");
         }
@@ -224,11 +225,8 @@ impl Supervisor {
 
     /// Answers those who wait for a device process that was started again.
     pub(super) fn follow_restarts(&mut self) {
-        for managed in self.processes.iter_mut().enumerate().filter_map(|(slot, managed)| {
-            managed.as_mut().filter(|_| self.memory.process_state(slot) == ProcessState::Ready)
-        }) {
-            // It has begun, unless it is one that is still to end.
-            managed.cold &= managed.end_wanted;
+        for slot in 0..MAX_DEVICES {
+            self.follow_return(slot);
         }
         let mut pending = std::mem::take(&mut self.pending_restarts);
         pending.retain(|PendingRestart { process, reply }| {
@@ -248,6 +246,18 @@ impl Supervisor {
             false
         });
         self.pending_restarts.append(&mut pending);
+    }
+
+    /// Takes note that a process serves again.
+    fn follow_return(&mut self, slot: usize) {
+        let ready = self.memory.process_state(slot) == ProcessState::Ready;
+        let Some(managed) = self.processes[slot].as_mut().filter(|_| ready) else { return };
+        // It has begun, unless it is one that is still to end.
+        managed.cold &= managed.end_wanted;
+        if let Some(died) = managed.died.take() {
+            let (name, millis) = (managed.role.to_string(), died.elapsed().as_secs_f64() * 1e3);
+            self.note(&format!("{name} serves again, {millis:.1} ms after its end was noticed"));
+        }
     }
 
     /// The slot of a device process.
