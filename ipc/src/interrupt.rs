@@ -251,6 +251,20 @@ mod tests {
     }
 
     #[test]
+    fn an_acknowledge_that_was_dropped_on_its_way_is_forgotten_for_its_process_only() {
+        let intr = InterruptRequest::default();
+        assert!(intr.publish(Some(0x08), 1, 2));
+        intr.take().unwrap();
+        intr.forget_acknowledge(3);
+        assert!(!intr.publish(Some(0x09), 1, 2));
+        intr.forget_acknowledge(1);
+        assert!(intr.publish(Some(0x09), 1, 2));
+        // One that was not taken stays.
+        intr.forget_acknowledge(1);
+        assert_eq!(intr.take().map(|taken| taken.vector), Some(9));
+    }
+
+    #[test]
     fn a_taken_request_stays_taken_until_the_controller_knows() {
         let intr = InterruptRequest::default();
         assert!(intr.publish(Some(0x08), 1, 2));

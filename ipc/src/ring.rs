@@ -228,6 +228,22 @@ mod tests {
         std::array::from_fn(|i| n * 10 + i as u64)
     }
 
+    #[test]
+    fn the_history_has_what_was_produced_last_consumed_or_not() {
+        let ring = Ring::<8>::default();
+        assert_eq!(ring.history(), []);
+        for n in 1..=11 {
+            ring.push(message(n)).unwrap();
+            ring.advance();
+        }
+        ring.push(message(12)).unwrap();
+        let history = ring.history();
+        assert_eq!(history.len(), 8);
+        assert_eq!((history[0], history[7]), ((5, message(5)), (12, message(12))));
+        ring.tail.0.store(u64::MAX, Ordering::Relaxed);
+        assert_eq!(ring.history().len(), 8);
+    }
+
     proptest! {
         #[test]
         fn behaves_like_a_bounded_queue(steps in prop::collection::vec(any::<bool>(), 0..400)) {
