@@ -123,7 +123,10 @@ impl<B: Bus> Vcpu<B> {
         if let Some(grant) = self.tlb.grant(page) {
             return grant;
         }
-        let grant = self.bus.page(page);
+        let mut grant = self.bus.page(page);
+        if let Some(overlay) = &mut self.overlay {
+            grant = overlay.first(page, grant);
+        }
         self.tlb.remember_grant(page, grant);
         grant
     }

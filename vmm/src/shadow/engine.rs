@@ -15,6 +15,7 @@ use crate::cpu::registers::eflags;
 use crate::cpu::state::{Activity, InterruptShadow};
 use crate::cpu::{CodeLocation, Vcpu};
 use crate::interp::{Exit, Interp};
+use crate::lockstep::{HostCode, Witness};
 use std::collections::{BTreeSet, HashMap};
 use std::ffi::c_void;
 use std::mem::offset_of;
@@ -22,6 +23,8 @@ use std::pin::Pin;
 
 /// What shadow code polls where a machine has nobody who could want attention.
 static NO_ATTENTION: u8 = 0;
+/// What shadow code polls that is to stop at every poll.
+static ALL_ATTENTION: u8 = u8::MAX;
 
 /// Most exec maps of one kind before all are forgotten: real-mode programs use many code segments.
 const MOST_MAPS: usize = 256;
@@ -72,6 +75,10 @@ pub struct Shadow<B: Bus> {
     generation: Option<u64>,
     counts: bool,
     breakpoints: bool,
+    /// Each run of shadow code ends at its first poll: it is watched.
+    alone: bool,
+    /// Who compares it with the interpreter.
+    witness: Option<Box<Witness>>,
     statistics: Statistics,
 }
 
@@ -117,8 +124,32 @@ impl<B: Bus> Shadow<B> {
             generation: None,
             counts: false,
             breakpoints: false,
+            alone: false,
+            witness: None,
             statistics: Statistics::default(),
         })
+    }
+
+    /// An engine that is compared with the interpreter all the time, see [`crate::lockstep`].
+    ///
+    /// # Errors
+    /// As [`Shadow::new`].
+    pub fn in_lockstep() -> Result<Self, CacheError> {
+        let mut shadow = Self::new()?;
+        let witness = Witness::new().map_err(|error| CacheError { what: "comparison with the interpreter", error })?;
+        shadow.witness = Some(Box::new(witness));
+        shadow.alone = true;
+        Ok(shadow)
+    }
+
+    /// In lockstep: a report on the first difference.
+    pub fn difference(&self) -> Option<&str> {
+        self.witness.as_ref()?.difference()
+    }
+
+    /// In lockstep: how many instructions of shadow code were compared.
+    pub fn compared(&self) -> u64 {
+        self.witness.as_ref().map_or(0, |witness| witness.instructions())
     }
 
     fn install_miss(cache: &mut CodeCache, bridge: &Bridge) -> u64 {
@@ -194,6 +225,9 @@ impl<B: Bus> Shadow<B> {
                     true
                 }
             };
+            if self.alone && self.difference().is_some() {
+                break Exit::Difference;
+            }
             if interpret {
                 let exit = self.interp.run(cpu, 1);
                 self.follow_writes(cpu);
@@ -331,7 +365,38 @@ impl<B: Bus> Shadow<B> {
             },
         };
         let Some(code) = self.find_code(cpu, mode, map) else { return true };
-        self.enter(cpu, mode, map, code)
+        if self.alone { self.enter_watched(cpu, mode, map, code) } else { self.enter(cpu, mode, map, code) }
+    }
+
+    /// [`Shadow::enter`] under the eyes of the witness.
+    #[cold]
+    fn enter_watched(&mut self, cpu: &mut Vcpu<B>, mode: Mode, map: usize, code: u64) -> bool {
+        let Some(mut witness) = self.witness.take() else { return true };
+        witness.before(cpu);
+        let interpret = self.enter(cpu, mode, map, code);
+        let instructions = witness.after(cpu, mode, interpret, || self.host_code(code));
+        self.context.budget = self.context.budget.saturating_sub_unsigned(instructions);
+        self.witness = Some(witness);
+        interpret
+    }
+
+    /// The shadow code of the page that the code at `code` belongs to.
+    fn host_code(&self, code: u64) -> HostCode {
+        let has = |unit: &&ShadowUnit| (unit.code..unit.code + u64::from(unit.len)).contains(&code);
+        let mut all = HostCode::new();
+        let Some(page) = self.pages.iter().find(|page| page.units.iter().any(|unit| has(&unit))) else { return all };
+        for unit in &page.units {
+            let mut places = unit.map.clone();
+            places.sort_by_key(|(_, place)| *place);
+            let ends = places.iter().skip(1).map(|(_, place)| *place).chain([unit.len]);
+            for ((offset, place), end) in places.iter().zip(ends) {
+                let address = unit.code + u64::from(*place);
+                if let Some(code) = self.cache.code(address, (end - place) as usize) {
+                    all.insert(*offset, (address, code.to_vec()));
+                }
+            }
+        }
+        all
     }
 
     #[cold]
@@ -464,6 +529,16 @@ impl<B: Bus> Shadow<B> {
         found
     }
 
+    /// Makes the shadow code of the instruction at an offset of its page wrong: the first byte `from` becomes `to`.
+    #[cfg(test)]
+    pub(crate) fn falsify(&mut self, offset: u16, from: u8, to: u8) {
+        let units = self.pages.iter().flat_map(|page| &page.units);
+        let place = units.flat_map(|unit| unit.map.iter().map(|(at, place)| (*at, unit.code + u64::from(*place))));
+        let (_, start) = place.into_iter().find(|(at, _)| *at == offset).expect("there is shadow code of it");
+        let at = (start..).find(|at| self.cache.code(*at, 1) == Some(&[from])).expect("it has such a byte");
+        self.cache.poke(at, to);
+    }
+
     /// Runs shadow code. True when the next instruction is to be interpreted.
     #[inline]
     fn enter(&mut self, cpu: &mut Vcpu<B>, mode: Mode, map: usize, code: u64) -> bool {
@@ -475,6 +550,9 @@ impl<B: Bus> Shadow<B> {
         context.exec[usize::from(INTR)] = if interrupts { self.miss_map.address() } else { exec };
         context.wanted = if interrupts { u8::MAX } else { !INTR };
         context.attention = cpu.bus.attention_byte().unwrap_or(&raw const NO_ATTENTION);
+        if self.alone {
+            context.attention = &raw const ALL_ATTENTION;
+        }
         context.slots = slots.wrapping_add(SLOT_SHIFT as u64);
         context.flags = to_host_flags(cpu.lazy.to_bits());
         context.direction = mode::direction(cpu.state.eflags);

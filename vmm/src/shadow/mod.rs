@@ -16,9 +16,9 @@ mod bridge;
 mod cache;
 mod classify;
 mod engine;
-mod mode;
+pub(crate) mod mode;
 mod pages;
-mod scanner;
+pub(crate) mod scanner;
 mod space;
 mod translate;
 

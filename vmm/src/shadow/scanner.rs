@@ -118,7 +118,8 @@ pub fn target(instruction: &Instruction) -> u32 {
     instruction.near_branch_target() as u32
 }
 
-fn decode(bytes: &[u8; PAGE], mode: Mode, page_eip: u32, offset: usize) -> Option<(Instruction, Kind)> {
+/// The instruction at an offset of a page. `None`: it runs past the end of a 16-bit segment.
+pub fn decode(bytes: &[u8; PAGE], mode: Mode, page_eip: u32, offset: usize) -> Option<(Instruction, Kind)> {
     let eip = page_eip.wrapping_add(offset as u32);
     if !mode.code32() && eip > mode.eip_mask() {
         return None;
