@@ -78,6 +78,8 @@ pub enum Command {
     Log(LogArgs),
     /// Show all registers of the guest's CPU and the instruction that comes next
     Regs(VmArg),
+    /// Show what the engine has done: code made, ways out of it, interpreted instructions
+    Stats(VmArg),
     /// Disassemble guest code
     Disasm {
         /// Where to start: linear (7c00), SEGMENT:OFFSET (f000:fff0) or phys:ADDRESS, in

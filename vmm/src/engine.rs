@@ -137,6 +137,17 @@ impl<B: Bus> Engine<B> {
         }
     }
 
+    /// What it has done, in lines for people.
+    pub fn report(&self) -> String {
+        match self {
+            Self::Interp(interp) => interp.statistics().to_string(),
+            #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+            Self::Shadow(shadow) => {
+                format!("{}Interpreter\n{}", shadow.report(), shadow.interpreter().statistics())
+            }
+        }
+    }
+
     /// Instructions that were interpreted. What shadow code executes is not counted, unless it is compared.
     pub fn interpreted(&self) -> u64 {
         match self {

@@ -5,10 +5,10 @@ use crate::bus::MachineBus;
 use crate::cpu::bus::Bus;
 use crate::cpu::registers::eflags;
 use crate::cpu::{Activity, CpuModel, Seg};
-use crate::engine::Engine;
 use crate::debug::guest::{Guest, Reason, Resume};
 use crate::debug::session::{After, Session, Stream};
 use crate::debug::{self, Desk};
+use crate::engine::Engine;
 use crate::interp::Exit;
 use gdbstub::common::Signal;
 use ipc::board::{KILLED, ResetRequest, RunState, VMM_SLOT, VcpuState, attention};
@@ -247,6 +247,7 @@ impl Monitor {
 
     fn inspect(&mut self, what: &Inspect) -> Inspected {
         match what {
+            Inspect::Statistics => Inspected::Text(self.guest.engine.report()),
             Inspect::Listen { at, wait } => {
                 let reply = self.desk.listen(at);
                 self.waits_for_debugger |= *wait && matches!(reply, Inspected::Listening(_));

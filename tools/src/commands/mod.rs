@@ -42,6 +42,7 @@ pub fn dispatch(cli: Cli) -> Result<ExitCode> {
         Command::Display { display, vm } => open_display(display, vm.name.as_deref())?,
         Command::Serial(args) => return serial::serial(&args),
         Command::Log(args) => log::log(&args)?,
+        Command::Stats(vm) => inspect::stats(vm.name.as_deref())?,
         Command::Regs(vm) => inspect::regs(vm.name.as_deref())?,
         Command::Disasm { at, count, vm } => inspect::disasm(vm.name.as_deref(), at, count)?,
         Command::Trace(args) => trace::trace(&args)?,

@@ -178,8 +178,7 @@ impl DirectMap {
         let side = &mut self.sides[usize::from(new.user)];
         let index = (new.page >> PAGE_SHIFT) as usize;
         if side.slots.get(index) == 0 {
-            let used =
-                Used { page: new.page, global: new.global, large: new.large, physical: new.physical };
+            let used = Used { page: new.page, global: new.global, large: new.large, physical: new.physical };
             side.used.push(used);
         }
         self.has_large |= new.large;

@@ -68,7 +68,13 @@ impl Default for CodeMap {
 impl CodeMap {
     /// An empty map.
     pub fn new() -> Self {
-        CodeMap { pages: vec![0; PAGES], bits: Vec::new(), free: Vec::new(), written: Vec::new(), pinned: vec![0; PAGES / 64] }
+        CodeMap {
+            pages: vec![0; PAGES],
+            bits: Vec::new(),
+            free: Vec::new(),
+            written: Vec::new(),
+            pinned: vec![0; PAGES / 64],
+        }
     }
 
     fn slot(&self, address: u64) -> Option<usize> {

@@ -57,6 +57,23 @@ pub struct Statistics {
     pub blocks_kept: u64,
 }
 
+impl std::fmt::Display for Statistics {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        for (what, count) in [
+            ("instructions executed", self.instructions),
+            ("blocks executed", self.blocks),
+            ("instructions executed outside blocks", self.single_steps),
+            ("blocks decoded", self.blocks_decoded),
+            ("blocks dropped, written over", self.blocks_dropped),
+            ("blocks kept", self.blocks_kept),
+            ("exceptions", self.faults),
+        ] {
+            writeln!(f, "{count:>16}  {what}")?;
+        }
+        Ok(())
+    }
+}
+
 /// The interpreter. It holds nothing architectural: it can be dropped and made anew at any time.
 pub struct Interp<B: Bus> {
     cache: BlockCache<B>,
@@ -127,6 +144,19 @@ impl<B: Bus> Interp<B> {
     /// Drops what was written over, by the processor and by devices.
     pub(crate) fn drop_written(&mut self, cpu: &mut Vcpu<B>) {
         self.take_foreign_writes(cpu);
+    }
+
+    /// Decodes the instruction that starts `bytes`, to be executed on its own with EIP behind it. `None`: it goes on behind them.
+    pub(crate) fn decode_one(&self, bytes: &[u8], wide: bool) -> Option<Box<Op<B>>> {
+        let bytes = bytes.get(..MAX_LENGTH.min(bytes.len()))?;
+        let Outcome::Op(mut op, _) = decode(bytes, wide) else { return None };
+        op.comes_last();
+        Some(Box::new(op))
+    }
+
+    /// Delivers a fault that an instruction raised which [`Interp::decode_one`] decoded.
+    pub(crate) fn deliver_fault(&mut self, cpu: &mut Vcpu<B>, fault: Fault) {
+        self.deliver(cpu, fault);
     }
 
     /// Marks what is kept of a page.

@@ -154,7 +154,7 @@ impl Reference {
                     nearest = Some((distance, found));
                 }
             }
-            if instructions == MOST {
+            if instructions == MOST || stopped.is_some() {
                 break;
             }
             let faults = self.interp.statistics().faults;
@@ -174,9 +174,6 @@ impl Reference {
             };
             self.path.push(at);
             instructions += 1;
-            if stopped.is_some() {
-                break;
-            }
         }
         let found = nearest.map(|(_, found)| found);
         Verdict::Differs(Box::new(found.unwrap_or_else(|| Differs { stopped, ..self.differs(instructions, run, false) })))

@@ -123,6 +123,8 @@ pub struct Asm {
     base: u64,
     labels: Vec<Option<u32>>,
     fixups: Vec<(u32, Label)>,
+    /// Places that hold a label's address.
+    addresses: Vec<(u32, Label)>,
 }
 
 /// A displacement of a branch that does not fit: the code cache is larger than 2 GiB, which it never is.
@@ -133,7 +135,13 @@ fn displacement(from: u64, to: u64) -> i32 {
 impl Asm {
     /// Nothing yet, to be placed at `base`.
     pub fn new(base: u64) -> Self {
-        Self { code: Vec::with_capacity(4096), base, labels: Vec::new(), fixups: Vec::new() }
+        Self {
+            code: Vec::with_capacity(4096),
+            base,
+            labels: Vec::new(),
+            fixups: Vec::new(),
+            addresses: Vec::new(),
+        }
     }
 
     /// Starts anew, at another place.
@@ -141,6 +149,7 @@ impl Asm {
         self.code.clear();
         self.labels.clear();
         self.fixups.clear();
+        self.addresses.clear();
         self.base = base;
     }
 
@@ -171,6 +180,11 @@ impl Asm {
             let Some(target) = self.place(label) else { unreachable!("every label that is used is bound") };
             let displacement = target.wrapping_sub(at + 4);
             self.code[at as usize..at as usize + 4].copy_from_slice(&displacement.to_le_bytes());
+        }
+        for (at, label) in std::mem::take(&mut self.addresses) {
+            let Some(target) = self.place(label) else { unreachable!("every label that is used is bound") };
+            let address = (self.base + u64::from(target)) as u32;
+            self.code[at as usize..at as usize + 4].copy_from_slice(&address.to_le_bytes());
         }
     }
 
@@ -241,7 +255,8 @@ impl Asm {
         let reg = (reg & 7) << 3;
         let Some(base) = mem.base else {
             // SIB without a base: an absolute address, sign-extended.
-            let (index, scale) = mem.index.map_or((4, 0), |(index, scale)| (index.0 & 7, scale.trailing_zeros() as u8));
+            let (index, scale) =
+                mem.index.map_or((4, 0), |(index, scale)| (index.0 & 7, scale.trailing_zeros() as u8));
             self.code.extend_from_slice(&[reg | 4, scale << 6 | index << 3 | 5]);
             return self.imm32(mem.disp);
         };
@@ -376,7 +391,13 @@ impl Asm {
         // VEX.LZ.F2.0F38.W0 F7
         let r = u8::from(to.0 < 8) << 7;
         let b = u8::from(from.0 < 8) << 5;
-        self.bytes(&[0xc4, r | 0x40 | b | 0x02, (!count.0 & 15) << 3 | 0x03, 0xf7, 0xc0 | (to.0 & 7) << 3 | from.0 & 7]);
+        self.bytes(&[
+            0xc4,
+            r | 0x40 | b | 0x02,
+            (!count.0 & 15) << 3 | 0x03,
+            0xf7,
+            0xc0 | (to.0 & 7) << 3 | from.0 & 7,
+        ]);
     }
 
     /// `rorx to, from, count` of 32 bits: no flag changes.
@@ -397,6 +418,34 @@ impl Asm {
     pub fn sar(&mut self, reg: Reg, count: u8) {
         self.op_rr(W::D, &[0xc1], 7, reg.0);
         self.code.push(count);
+    }
+
+    /// `mov to, address of label`.
+    pub fn mov_label(&mut self, to: Reg, label: Label) {
+        self.mov_imm(to, 0);
+        self.addresses.push((self.code.len() as u32 - 4, label));
+    }
+
+    /// `mov to, address`, 64 bits wide, to be set with [`Asm::set_address`]; returns its place.
+    pub fn mov_address(&mut self, to: Reg) -> u32 {
+        self.bytes(&[0x48 | to.0 >> 3, 0xb8 | to.0 & 7]);
+        self.bytes(&[0; 8]);
+        self.code.len() as u32 - 8
+    }
+
+    /// Fills in what [`Asm::mov_address`] left open.
+    pub fn set_address(&mut self, place: u32, address: u64) {
+        self.code[place as usize..place as usize + 8].copy_from_slice(&address.to_le_bytes());
+    }
+
+    /// `not reg` of 32 bits: no flag changes.
+    pub fn not(&mut self, reg: Reg) {
+        self.op_rr(W::D, &[0xf7], 2, reg.0);
+    }
+
+    /// `fldcw [mem]`.
+    pub fn fldcw(&mut self, mem: Mem) {
+        self.op_rm(W::D, &[0xd9], 5, mem);
     }
 
     /// `lahf`.
@@ -461,7 +510,8 @@ impl Asm {
         let from = self.code.len();
         body(self);
         let length = self.code.len() - from;
-        self.code[from - 1] = u8::try_from(length).unwrap_or_else(|_| unreachable!("short bodies only")) & 0x7f;
+        self.code[from - 1] =
+            u8::try_from(length).unwrap_or_else(|_| unreachable!("short bodies only")) & 0x7f;
     }
 
     /// Pushes a register onto the host's stack.

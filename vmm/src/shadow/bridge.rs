@@ -1,12 +1,13 @@
 //! The bridge between host and guest: what swaps registers, flags and floating-point state.
 //!
-//! Three naked functions, position independent. They are copied to the head of the code cache ([`Bridge::install`]), so that
+//! Naked functions, position independent. They are copied to the head of the code cache ([`Bridge::install`]), so that
 //! every way out of shadow code is a direct jump; the originals are never executed.
 //!
 //! | function | job |
 //! |---|---|
 //! | `bridge_to_vm` | called by [`Bridge::task_switch`]: saves the host's registers, loads the guest's, enters shadow code |
 //! | `bridge_to_host` | jumped to by shadow code: saves the guest's registers, returns to the monitor |
+//! | `bridge_interpret` | called by shadow code for a terminal instruction: has it interpreted in place, and goes on if nothing else changed |
 //! | `bridge_fill` | called by shadow code whose access met an empty slot: asks the monitor to fill it, or leaves |
 //!
 //! While the guest runs: EAX to EDI in their host namesakes but ESP in R12 (RSP is the host's stack), arithmetic flags in
@@ -14,8 +15,10 @@
 #![expect(unsafe_code, reason = "naked functions, and entering code that was generated")]
 
 use super::cache::CodeCache;
-use crate::cpu::CpuState;
+use super::classify::Terminal;
+use super::mode::Mode;
 use crate::cpu::registers::gpr;
+use crate::cpu::{CpuState, Fault};
 use std::arch::naked_asm;
 use std::ffi::c_void;
 use std::mem::offset_of;
@@ -34,6 +37,12 @@ pub enum Leave {
     Interpret = 1,
     /// The block at EIP needs the floating-point unit loaded; goes on at the host address in `target`.
     LoadFpu = 2,
+    /// As `Interpret`, and the instruction may use the floating-point unit.
+    InterpretFloat = 4,
+    /// A terminal instruction was interpreted in place; the processor is where it left it.
+    Done = 5,
+    /// The same, and it raised the fault in `fault`.
+    Fault = 6,
     /// Attention is wanted, or the budget is used up, at EIP.
     Attention = 3,
 }
@@ -62,10 +71,16 @@ pub struct Context {
     pub vcpu: *mut c_void,
     /// Fills the slot of a linear address: processor, address, [`super::translate::Access`] bits.
     pub fill: unsafe extern "sysv64" fn(*mut c_void, u32, u32) -> u32,
+    /// Interprets an instruction: context, [`crate::interp::op::Op`]. Zero: shadow code goes on.
+    pub interpret: unsafe extern "sysv64" fn(*mut Context, *const c_void) -> u32,
     /// Where the copy of `bridge_to_host` is.
     to_host: u64,
     /// See [`Leave`].
     pub leave: u32,
+    /// The access that `fill` was asked for.
+    access: u32,
+    /// Which kind of terminal instruction shadow code was left for: a [`super::classify::Terminal`] and one, or zero.
+    pub terminal: u32,
     /// Arithmetic flags: OF in bit 0, the other five as LAHF has them in bits 8 to 15.
     pub flags: u32,
     /// See [`Leave`].
@@ -78,6 +93,22 @@ pub struct Context {
     pub direction: i64,
     /// The guest's floating-point state is in the host's registers.
     pub fpu_loaded: u8,
+    /// The fault of [`Leave::Fault`].
+    pub fault: Option<Fault>,
+    /// The mode that shadow code was entered in.
+    pub mode: Option<Mode>,
+    /// The map generation then.
+    pub generation: u64,
+    /// Each run ends at its first poll: it is compared with the interpreter.
+    pub in_lockstep: bool,
+    /// The exec map of that mode, and the one that is empty.
+    pub maps: [u64; 2],
+    /// Instructions interpreted in place, by [`super::classify::Terminal`].
+    pub in_place: [u64; Terminal::COUNT],
+    /// MXCSR of the guest while `interpret` runs.
+    guest_mxcsr: u32,
+    /// A control word on its way into the unit.
+    pub control_word: u16,
     /// MXCSR of the host.
     host_mxcsr: u32,
     /// Where the guest's floating-point state is when it is not loaded.
@@ -88,7 +119,10 @@ pub struct Context {
 
 impl Context {
     /// A context that nothing is in yet.
-    pub fn new(fill: unsafe extern "sysv64" fn(*mut c_void, u32, u32) -> u32) -> Box<Self> {
+    pub fn new(
+        fill: unsafe extern "sysv64" fn(*mut c_void, u32, u32) -> u32,
+        interpret: unsafe extern "sysv64" fn(*mut Self, *const c_void) -> u32,
+    ) -> Box<Self> {
         Box::new(Self {
             exec: [0; 256],
             attention: std::ptr::null(),
@@ -97,14 +131,25 @@ impl Context {
             host_rsp: 0,
             vcpu: std::ptr::null_mut(),
             fill,
+            interpret,
             to_host: 0,
             leave: 0,
+            access: 0,
+            terminal: 0,
             flags: 0,
             target: 0,
             budget: 0,
             wanted: 0,
             direction: 1,
             fpu_loaded: 0,
+            fault: None,
+            mode: None,
+            generation: 0,
+            in_lockstep: false,
+            maps: [0; 2],
+            in_place: [0; Terminal::COUNT],
+            guest_mxcsr: 0,
+            control_word: 0,
             host_mxcsr: MXCSR_OF_RUST,
             fpu: Fxsave([0; FXSAVE_BYTES]),
             xmm: [0; 8],
@@ -242,6 +287,7 @@ unsafe extern "sysv64" fn bridge_fill() {
         "mov rdi, [r13 + {vcpu}]",
         "mov esi, r8d",
         "mov edx, r9d",
+        "mov [r13 + {access}], r9d",
         "call [r13 + {fill}]",
         "cmp byte ptr [r13 + {fpu_loaded}], 0",
         "je 2f",
@@ -267,6 +313,11 @@ unsafe extern "sysv64" fn bridge_fill() {
         "pop rax",
         "ret",
         "3:",
+        "mov dword ptr [r13 + {leave}], {interpret}",
+        "test dword ptr [r13 + {access}], {float}",
+        "jz 4f",
+        "mov dword ptr [r13 + {leave}], {interpret_float}",
+        "4:",
         "popfq",
         "pop r11",
         "pop r10",
@@ -276,7 +327,6 @@ unsafe extern "sysv64" fn bridge_fill() {
         "pop rdx",
         "pop rcx",
         "pop rax",
-        "mov dword ptr [r13 + {leave}], {interpret}",
         "jmp [r13 + {to_host}]",
         ".globl vmsim_bridge_fill_end",
         "vmsim_bridge_fill_end:",
@@ -286,11 +336,110 @@ unsafe extern "sysv64" fn bridge_fill() {
         fill = const offset_of!(Context, fill),
         leave = const offset_of!(Context, leave),
         to_host = const offset_of!(Context, to_host),
+        access = const offset_of!(Context, access),
+        float = const super::translate::access::FLOAT,
         interpret = const Leave::Interpret as u32,
+        interpret_float = const Leave::InterpretFloat as u32,
+    )
+}
+
+#[unsafe(naked)]
+unsafe extern "sysv64" fn bridge_interpret() {
+    naked_asm!(
+        "mov [r14 + {eax}], eax",
+        "lahf",
+        "seto al",
+        "mov [r13 + {flags}], ax",
+        "mov [r14 + {ecx}], ecx",
+        "mov [r14 + {edx}], edx",
+        "mov [r14 + {ebx}], ebx",
+        "mov [r14 + {esp}], r12d",
+        "mov [r14 + {ebp}], ebp",
+        "mov [r14 + {esi}], esi",
+        "mov [r14 + {edi}], edi",
+        "cmp byte ptr [r13 + {fpu_loaded}], 0",
+        "je 2f",
+        "movaps [r13 + {xmm}], xmm0",
+        "movaps [r13 + {xmm} + 16], xmm1",
+        "movaps [r13 + {xmm} + 32], xmm2",
+        "movaps [r13 + {xmm} + 48], xmm3",
+        "movaps [r13 + {xmm} + 64], xmm4",
+        "movaps [r13 + {xmm} + 80], xmm5",
+        "movaps [r13 + {xmm} + 96], xmm6",
+        "movaps [r13 + {xmm} + 112], xmm7",
+        "stmxcsr [r13 + {guest_mxcsr}]",
+        "ldmxcsr [r13 + {host_mxcsr}]",
+        "2:",
+        "sub rsp, 8",
+        "mov rdi, r13",
+        "mov rsi, r9",
+        "call [r13 + {interpret}]",
+        "add rsp, 8",
+        "cmp byte ptr [r13 + {fpu_loaded}], 0",
+        "je 2f",
+        "ldmxcsr [r13 + {guest_mxcsr}]",
+        "movaps xmm0, [r13 + {xmm}]",
+        "movaps xmm1, [r13 + {xmm} + 16]",
+        "movaps xmm2, [r13 + {xmm} + 32]",
+        "movaps xmm3, [r13 + {xmm} + 48]",
+        "movaps xmm4, [r13 + {xmm} + 64]",
+        "movaps xmm5, [r13 + {xmm} + 80]",
+        "movaps xmm6, [r13 + {xmm} + 96]",
+        "movaps xmm7, [r13 + {xmm} + 112]",
+        "2:",
+        "test eax, eax",
+        "jnz 3f",
+        "mov ecx, [r14 + {ecx}]",
+        "mov edx, [r14 + {edx}]",
+        "mov ebx, [r14 + {ebx}]",
+        "mov r12d, [r14 + {esp}]",
+        "mov ebp, [r14 + {ebp}]",
+        "mov esi, [r14 + {esi}]",
+        "mov edi, [r14 + {edi}]",
+        "mov eax, [r13 + {flags}]",
+        "add al, 127",
+        "sahf",
+        "mov eax, [r14 + {eax}]",
+        "ret",
+        // Leaves as bridge_to_host does, but what is in the registers now is not the guest's.
+        "3:",
+        "mov rsp, [r13 + {host_rsp}]",
+        "cmp byte ptr [r13 + {fpu_loaded}], 0",
+        "je 2f",
+        "fxsave64 [r13 + {fpu}]",
+        "ldmxcsr [r13 + {host_mxcsr}]",
+        "2:",
+        "add rsp, 8",
+        "pop r15",
+        "pop r14",
+        "pop r13",
+        "pop r12",
+        "pop rbp",
+        "pop rbx",
+        "ret",
+        ".globl vmsim_bridge_interpret_end",
+        "vmsim_bridge_interpret_end:",
+        interpret = const offset_of!(Context, interpret),
+        guest_mxcsr = const offset_of!(Context, guest_mxcsr),
+        host_rsp = const offset_of!(Context, host_rsp),
+        host_mxcsr = const offset_of!(Context, host_mxcsr),
+        fpu_loaded = const offset_of!(Context, fpu_loaded),
+        xmm = const offset_of!(Context, xmm),
+        fpu = const offset_of!(Context, fpu),
+        flags = const offset_of!(Context, flags),
+        eax = const gpr_at(gpr::EAX),
+        ecx = const gpr_at(gpr::ECX),
+        edx = const gpr_at(gpr::EDX),
+        ebx = const gpr_at(gpr::EBX),
+        esp = const gpr_at(gpr::ESP),
+        ebp = const gpr_at(gpr::EBP),
+        esi = const gpr_at(gpr::ESI),
+        edi = const gpr_at(gpr::EDI),
     )
 }
 
 unsafe extern "C" {
+    static vmsim_bridge_interpret_end: u8;
     static vmsim_bridge_to_vm_end: u8;
     static vmsim_bridge_to_host_end: u8;
     static vmsim_bridge_fill_end: u8;
@@ -302,6 +451,8 @@ pub struct Bridge {
     to_vm: u64,
     /// `bridge_to_host`: to be jumped to with [`Context::leave`] set.
     pub to_host: u64,
+    /// `bridge_interpret`: to be called with EIP behind the instruction, and the address of its `Op` in R9.
+    pub interpret: u64,
     /// `bridge_fill`: to be called with the linear address in R8D and the access in R9D.
     pub fill: u64,
 }
@@ -316,11 +467,18 @@ impl Bridge {
             cache.append(code).unwrap_or_else(|| unreachable!("an empty cache has room"))
         };
         // SAFETY: only their addresses are used.
-        let (to_vm_end, to_host_end, fill_end) =
-            unsafe { (&vmsim_bridge_to_vm_end, &vmsim_bridge_to_host_end, &vmsim_bridge_fill_end) };
+        let (to_vm_end, to_host_end, fill_end, interpret_end) = unsafe {
+            (
+                &vmsim_bridge_to_vm_end,
+                &vmsim_bridge_to_host_end,
+                &vmsim_bridge_fill_end,
+                &vmsim_bridge_interpret_end,
+            )
+        };
         Self {
             to_vm: copy(bridge_to_vm as *const u8, to_vm_end),
             to_host: copy(bridge_to_host as *const u8, to_host_end),
+            interpret: copy(bridge_interpret as *const u8, interpret_end),
             fill: copy(bridge_fill as *const u8, fill_end),
         }
     }

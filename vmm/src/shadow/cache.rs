@@ -16,7 +16,9 @@ const MAP_32BIT: u32 = libc::MAP_32BIT as u32;
 
 /// What can go wrong when the engine is made.
 #[derive(Debug, thiserror::Error)]
-#[error("The shadow engine could not get memory for its {what}: {error}. Use --engine interp, or raise the limit (ulimit -v).")]
+#[error(
+    "The shadow engine could not get memory for its {what}: {error}. Use --engine interp, or raise the limit (ulimit -v)."
+)]
 pub struct CacheError {
     /// For what.
     pub what: &'static str,
@@ -47,7 +49,8 @@ impl CodeCache {
         rustix::fs::ftruncate(&file, CODE_BYTES as u64).map_err(fail)?;
         let map = |protection, flags| {
             // SAFETY: a new mapping at an address of the kernel's choice touches nothing that exists.
-            let at = unsafe { rustix::mm::mmap(std::ptr::null_mut(), CODE_BYTES, protection, flags, &file, 0) }?;
+            let at =
+                unsafe { rustix::mm::mmap(std::ptr::null_mut(), CODE_BYTES, protection, flags, &file, 0) }?;
             NonNull::new(at.cast::<u8>()).ok_or(rustix::io::Errno::NOMEM)
         };
         let low = MapFlags::SHARED | MapFlags::from_bits_retain(MAP_32BIT);
@@ -81,7 +84,9 @@ impl CodeCache {
             return None;
         }
         // SAFETY: `used..end` lies within the writable mapping (just checked), which nobody else has.
-        unsafe { std::ptr::copy_nonoverlapping(code.as_ptr(), self.writable.as_ptr().add(self.used), code.len()) };
+        unsafe {
+            std::ptr::copy_nonoverlapping(code.as_ptr(), self.writable.as_ptr().add(self.used), code.len())
+        };
         self.used = end;
         Some(at)
     }
@@ -175,7 +180,10 @@ impl Tables {
         };
         // SAFETY: the table lies within the mapping, and shadow code, which also reads it, is not running.
         let entries = unsafe {
-            std::slice::from_raw_parts_mut(self.start.as_ptr().add(table as usize * TABLE_ENTRIES), TABLE_ENTRIES)
+            std::slice::from_raw_parts_mut(
+                self.start.as_ptr().add(table as usize * TABLE_ENTRIES),
+                TABLE_ENTRIES,
+            )
         };
         entries.fill(miss);
         Some(Table(table))

@@ -26,8 +26,11 @@ pub enum Terminal {
 }
 
 impl Terminal {
+    /// How many there are.
+    pub const COUNT: usize = 8;
+
     /// All of them, in the order of their numbers.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; Self::COUNT] = [
         Self::System,
         Self::Segment,
         Self::Port,
@@ -37,6 +40,20 @@ impl Terminal {
         Self::Boundary,
         Self::Rare,
     ];
+
+    /// What it is called in reports.
+    pub const fn describe(self) -> &'static str {
+        match self {
+            Self::System => "system instructions",
+            Self::Segment => "loads of segment registers",
+            Self::Port => "port accesses",
+            Self::Flags => "PUSHF, POPF, CLI, STI",
+            Self::Repeated => "repeated string instructions",
+            Self::Float => "floating-point instructions that only the interpreter does exactly",
+            Self::Boundary => "invalid instructions, and those across a page boundary",
+            Self::Rare => "instructions that the translator does not know",
+        }
+    }
 }
 
 /// See the module's description.
@@ -88,6 +105,33 @@ pub enum Kind {
     Terminal(Terminal),
 }
 
+impl Kind {
+    /// Whether the instruction behind a terminal one is likely to come next.
+    pub fn goes_on(self, instruction: &Instruction) -> bool {
+        use Mnemonic::*;
+        let changes_flow = matches!(
+            instruction.mnemonic(),
+            Iret | Iretd
+                | Int
+                | Int1
+                | Int3
+                | Into
+                | Retf
+                | Jmp
+                | Call
+                | Ret
+                | Hlt
+                | Sysenter
+                | Sysexit
+                | Ud2
+        );
+        !changes_flow
+            && !instruction.is_jcc_short_or_near()
+            && !matches!(instruction.mnemonic(), Loop | Loope | Loopne | Jcxz | Jecxz)
+            && !matches!(self, Self::Terminal(Terminal::Float | Terminal::Boundary))
+    }
+}
+
 fn uses_high_byte(instruction: &Instruction) -> bool {
     (0..instruction.op_count()).any(|n| {
         instruction.op_kind(n) == OpKind::Register
@@ -104,8 +148,9 @@ fn uses_stack_pointer(instruction: &Instruction) -> bool {
 }
 
 fn has_segment_register(instruction: &Instruction) -> bool {
-    (0..instruction.op_count())
-        .any(|n| instruction.op_kind(n) == OpKind::Register && instruction.op_register(n).is_segment_register())
+    (0..instruction.op_count()).any(|n| {
+        instruction.op_kind(n) == OpKind::Register && instruction.op_register(n).is_segment_register()
+    })
 }
 
 /// Whether an operand is memory that ModRM or an absolute offset addresses.
@@ -120,7 +165,12 @@ pub fn classify(instruction: &Instruction, mode: Mode) -> Kind {
     let register = |n| instruction.op_kind(n) == OpKind::Register;
     match instruction.mnemonic() {
         Mov => {
-            let special = |n| register(n) && (instruction.op_register(n).is_cr() || instruction.op_register(n).is_dr() || instruction.op_register(n).is_tr());
+            let special = |n| {
+                register(n)
+                    && (instruction.op_register(n).is_cr()
+                        || instruction.op_register(n).is_dr()
+                        || instruction.op_register(n).is_tr())
+            };
             if special(0) || special(1) {
                 Kind::Terminal(Terminal::System)
             } else if has_segment_register(instruction) {
@@ -130,19 +180,37 @@ pub fn classify(instruction: &Instruction, mode: Mode) -> Kind {
                 plain(instruction)
             }
         }
-        Add | Or | Adc | Sbb | And | Sub | Xor | Cmp | Test | Inc | Dec | Not | Neg | Shl | Sal | Shr | Sar | Rol | Ror | Rcl
-        | Rcr | Shld | Shrd | Mul | Imul | Movzx | Movsx | Xchg | Xadd | Cmpxchg | Cmpxchg8b | Bsf | Bsr | Cbw | Cwde | Cwd
-        | Cdq | Lahf | Sahf | Cmc | Clc | Stc => plain(instruction),
+        Add | Or | Adc | Sbb | And | Sub | Xor | Cmp | Test | Inc | Dec | Not | Neg | Shl | Sal | Shr
+        | Sar | Rol | Ror | Rcl | Rcr | Shld | Shrd | Mul | Imul | Movzx | Movsx | Xchg | Xadd | Cmpxchg
+        | Cmpxchg8b | Bsf | Bsr | Cbw | Cwde | Cwd | Cdq | Lahf | Sahf | Cmc | Clc | Stc => {
+            plain(instruction)
+        }
         Bt | Btc | Btr | Bts => {
             // With a register for the bit's number the operand in memory is anywhere.
             if has_memory(instruction) && register(1) { rare } else { plain(instruction) }
         }
-        Bswap => if instruction.op_register(0).is_gpr32() { plain(instruction) } else { rare },
+        Bswap => {
+            if instruction.op_register(0).is_gpr32() {
+                plain(instruction)
+            } else {
+                rare
+            }
+        }
         Nop => Kind::Nothing,
         Lea => Kind::Lea,
-        Div | Idiv => if uses_stack_pointer(instruction) { rare } else { Kind::Divide },
+        Div | Idiv => {
+            if uses_stack_pointer(instruction) {
+                rare
+            } else {
+                Kind::Divide
+            }
+        }
         Push => {
-            if has_segment_register(instruction) { rare } else { Kind::Push }
+            if has_segment_register(instruction) {
+                rare
+            } else {
+                Kind::Push
+            }
         }
         Pop => {
             if has_segment_register(instruction) {
@@ -158,8 +226,8 @@ pub fn classify(instruction: &Instruction, mode: Mode) -> Kind {
         Leave => Kind::Leave,
         Cld | Std => Kind::Direction,
         Xlatb => Kind::Xlat,
-        Movsb | Movsw | Movsd | Stosb | Stosw | Stosd | Lodsb | Lodsw | Lodsd | Scasb | Scasw | Scasd | Cmpsb | Cmpsw
-        | Cmpsd
+        Movsb | Movsw | Movsd | Stosb | Stosw | Stosd | Lodsb | Lodsw | Lodsd | Scasb | Scasw | Scasd
+        | Cmpsb | Cmpsw | Cmpsd
             if instruction.is_string_instruction() =>
         {
             if instruction.has_rep_prefix() || instruction.has_repne_prefix() {
@@ -196,7 +264,14 @@ pub fn classify(instruction: &Instruction, mode: Mode) -> Kind {
             near(instruction, mode, Kind::Jcc(condition))
         }
         _ if is_set(instruction) || is_move_if(instruction) => plain(instruction),
-        _ if is_float(instruction) => Kind::Terminal(Terminal::Float),
+        Prefetchnta | Prefetcht0 | Prefetcht1 | Prefetcht2 if mode.sse() => Kind::Nothing,
+        _ if is_float(instruction) => {
+            if float_is_plain(instruction, mode) {
+                Kind::Float
+            } else {
+                Kind::Terminal(Terminal::Float)
+            }
+        }
         Aaa | Aas | Aad | Aam | Daa | Das | Enter | Bound | Arpl | Salc => rare,
         _ => Kind::Terminal(Terminal::System),
     }
@@ -215,6 +290,36 @@ fn is_float(instruction: &Instruction) -> bool {
         use iced_x86::CpuidFeature::*;
         matches!(feature, FPU | FPU287 | FPU387 | MMX | SSE | SSE2 | FXSR)
     })
+}
+
+/// Whether the host's instruction does exactly what the guest's processor would.
+fn float_is_plain(instruction: &Instruction, mode: Mode) -> bool {
+    use Mnemonic::*;
+    let known = instruction.cpuid_features().iter().all(|feature| {
+        use iced_x86::CpuidFeature::*;
+        match feature {
+            FPU | FPU287 | FPU387 | MMX | CMOV => true,
+            SSE => mode.sse(),
+            SSE2 => mode.sse2(),
+            _ => false,
+        }
+    });
+    let other = matches!(
+        instruction.mnemonic(),
+        // The whole state, or parts of it, where the unit's own idea of the last instruction would show.
+        Fnstenv | Fstenv | Fldenv | Fnsave | Fsave | Frstor | Fxsave | Fxrstor
+        // Approximations differ between processors.
+        | Fsin | Fcos | Fsincos | Fptan | Fpatan | F2xm1 | Fyl2x | Fyl2xp1 | Fprem | Fprem1
+        // May unmask exceptions.
+        | Ldmxcsr
+        // A byte-wise store with a mask.
+        | Maskmovq | Maskmovdqu
+        // Of the 8087 and 287, without any effect.
+        | Fneni | Feni | Fndisi | Fdisi | Fnsetpm | Fsetpm
+    );
+    // (The size is that of a form with memory, also where the operand is a register.)
+    let fits = !has_memory(instruction) || matches!(instruction.memory_size().size(), 1..=16);
+    known && !other && fits
 }
 
 /// A near branch is as wide as the mode's EIP, or it is rare.

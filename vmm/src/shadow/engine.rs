@@ -4,16 +4,20 @@
 use super::asm::{Asm, R8, R13, W, at};
 use super::bridge::{Bridge, Context, Leave, SLOT_SHIFT};
 use super::cache::{CacheError, CodeCache, Table, Tables};
+use super::classify::Terminal;
+use super::fpu;
 use super::mode::{self, Mode};
 use super::pages::{PageId, Pages, ShadowPage, ShadowUnit};
 use super::scanner::{self, PAGE};
 use super::space::ExecMap;
+use super::statistics::{Sites, Statistics};
 use super::translate::{Places, Target, Translator, access};
 use crate::cpu::bus::{Bus, PAGE_SIZE};
 use crate::cpu::direct::{DirectMap, Flush};
-use crate::cpu::registers::eflags;
+use crate::cpu::registers::{cr0, eflags, gpr};
 use crate::cpu::state::{Activity, InterruptShadow};
-use crate::cpu::{CodeLocation, Vcpu};
+use crate::cpu::{CodeLocation, Seg, Vcpu};
+use crate::interp::op::Op;
 use crate::interp::{Exit, Interp};
 use crate::lockstep::{HostCode, Witness};
 use std::collections::{BTreeSet, HashMap};
@@ -31,33 +35,6 @@ const MOST_MAPS: usize = 256;
 /// The attention bit of an interrupt, which counts only while EFLAGS.IF is set.
 const INTR: u8 = ipc::board::attention::INTR as u8;
 
-/// What the engine has done.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Statistics {
-    /// Units made.
-    pub units: u64,
-    /// Instructions in them.
-    pub instructions: u64,
-    /// Bytes of shadow code made.
-    pub code_bytes: u64,
-    /// Units dropped because their code was written.
-    pub units_dropped: u64,
-    /// Times everything was dropped because the cache was full.
-    pub cache_flushes: u64,
-    /// Shadow pages there are.
-    pub pages: u64,
-    /// Times shadow code was entered.
-    pub entries: u64,
-    /// Times it was left for want of shadow code or because of attention.
-    pub misses: u64,
-    /// Times it was left to have an instruction interpreted.
-    pub interpreted: u64,
-    /// Instructions interpreted in states in which no shadow code runs.
-    pub declined: u64,
-    /// Times a slot of the direct map was filled.
-    pub fills: u64,
-}
-
 /// The shadow engine. Like the interpreter it holds nothing architectural.
 pub struct Shadow<B: Bus> {
     interp: Interp<B>,
@@ -71,15 +48,14 @@ pub struct Shadow<B: Bus> {
     maps: Vec<ExecMap>,
     map_of: HashMap<Mode, usize>,
     current: Option<(Mode, usize)>,
-    pages: Pages,
+    pages: Pages<B>,
     generation: Option<u64>,
     counts: bool,
     breakpoints: bool,
-    /// Each run of shadow code ends at its first poll: it is watched.
-    alone: bool,
     /// Who compares it with the interpreter.
     witness: Option<Box<Witness>>,
     statistics: Statistics,
+    sites: Sites,
 }
 
 /// Called by shadow code whose access met an empty slot: R8D and R9D.
@@ -87,6 +63,79 @@ unsafe extern "sysv64" fn fill<B: Bus>(cpu: *mut c_void, linear: u32, bits: u32)
     // SAFETY: `Context::vcpu` is set from the `&mut Vcpu<B>` of `enter`, which is not used while shadow code runs.
     let cpu = unsafe { &mut *cpu.cast::<Vcpu<B>>() };
     u32::from(cpu.make_direct(linear, bits & access::SIZE, bits & access::WRITE != 0))
+}
+
+/// Called by shadow code that came to a terminal instruction: it is interpreted in place. Shadow code goes on (zero) when nothing
+/// changed but what it could not tell from any other instruction.
+unsafe extern "sysv64" fn interpret<B: Bus>(context: *mut Context, op: *const c_void) -> u32 {
+    // SAFETY: R13, which is the context that `task_switch` got; nobody uses it while shadow code runs.
+    let context = unsafe { &mut *context };
+    // SAFETY: as in `fill`.
+    let cpu = unsafe { &mut *context.vcpu.cast::<Vcpu<B>>() };
+    // SAFETY: shadow code has the addresses of its own unit's operations, which live as long as the unit is entered.
+    let op = unsafe { &*op.cast::<Op<B>>() };
+    if context.in_lockstep && !stays_covered(context.terminal) {
+        cpu.state.eip = cpu.state.eip.wrapping_sub(u32::from(op.len));
+        context.leave = Leave::InterpretFloat as u32;
+        return 1;
+    }
+    if let Some(count) = context.in_place.get_mut((context.terminal as usize).wrapping_sub(1)) {
+        *count += 1;
+    }
+    context.terminal = 0;
+    take_flags(context, cpu);
+    let next = cpu.state.eip;
+    let esp = cpu.state.gpr[gpr::ESP];
+    if let Err(fault) = (op.handler)(cpu, op) {
+        if !fault.in_new_task() {
+            cpu.state.eip = next.wrapping_sub(u32::from(op.len));
+            cpu.state.gpr[gpr::ESP] = esp;
+        }
+        context.fault = Some(fault);
+        context.leave = Leave::Fault as u32;
+        return 1;
+    }
+    let goes_on = cpu.state.eip == next
+        && !cpu.code.has_written()
+        && cpu.hooks.hit().is_none()
+        && cpu.state.activity == Activity::Running
+        && cpu.state.pending_debug == 0
+        && cpu.state.interrupt_shadow == InterruptShadow::None
+        && cpu.state.eflags & (eflags::TF | eflags::RF) == 0
+        && !cpu.wants_attention()
+        && cpu.bus.map_generation() == context.generation
+        && !cpu.direct().is_some_and(|map| map.has_flushes())
+        && !cpu.breakpoints_enabled()
+        && (context.fpu_loaded == 0 || cpu.state.cr0 & (cr0::EM | cr0::TS) == 0)
+        && Mode::of(cpu).ok() == context.mode;
+    if !goes_on {
+        context.leave = Leave::Done as u32;
+        return 1;
+    }
+    give_flags(context, cpu);
+    0
+}
+
+/// Whether a terminal instruction does nothing that the copies of lockstep could not take back.
+fn stays_covered(terminal: u32) -> bool {
+    let kinds = [Terminal::Segment, Terminal::Flags, Terminal::Float, Terminal::Rare];
+    kinds.into_iter().any(|kind| kind as u32 + 1 == terminal)
+}
+
+/// What shadow code does with arithmetic flags, DF and IF is the processor's from now on.
+fn take_flags<B: Bus>(context: &Context, cpu: &mut Vcpu<B>) {
+    cpu.lazy.set_bits(from_host_flags(context.flags));
+    let df = if context.direction < 0 { eflags::DF } else { 0 };
+    cpu.state.eflags = cpu.state.eflags & !eflags::DF | df;
+}
+
+/// The reverse of [`take_flags`].
+fn give_flags<B: Bus>(context: &mut Context, cpu: &Vcpu<B>) {
+    let interrupts = cpu.state.eflags & eflags::IF != 0;
+    context.flags = to_host_flags(cpu.lazy.to_bits());
+    context.direction = mode::direction(cpu.state.eflags);
+    context.exec[usize::from(INTR)] = context.maps[usize::from(interrupts)];
+    context.wanted = if interrupts { u8::MAX } else { !INTR };
 }
 
 impl<B: Bus> Shadow<B> {
@@ -103,7 +152,8 @@ impl<B: Bus> Shadow<B> {
         let no_room = || CacheError { what: "entry tables", error: rustix::io::Errno::NOMEM };
         let miss_table = tables.take(miss as u32).ok_or_else(no_room)?;
         let miss_map = ExecMap::whole(tables.address(miss_table))?;
-        let mut context = Context::new(fill::<B>);
+        let mut context = Context::new(fill::<B>, interpret::<B>);
+        context.maps[1] = miss_map.address();
         context.exec.fill(miss_map.address());
         let places = Places { bridge, miss };
         let mut interp = Interp::new();
@@ -124,9 +174,9 @@ impl<B: Bus> Shadow<B> {
             generation: None,
             counts: false,
             breakpoints: false,
-            alone: false,
             witness: None,
             statistics: Statistics::default(),
+            sites: Sites::default(),
         })
     }
 
@@ -138,7 +188,7 @@ impl<B: Bus> Shadow<B> {
         let mut shadow = Self::new()?;
         let witness = Witness::new().map_err(|error| CacheError { what: "comparison with the interpreter", error })?;
         shadow.witness = Some(Box::new(witness));
-        shadow.alone = true;
+        shadow.context.in_lockstep = true;
         Ok(shadow)
     }
 
@@ -168,7 +218,12 @@ impl<B: Bus> Shadow<B> {
 
     /// What has been done so far.
     pub fn statistics(&self) -> Statistics {
-        Statistics { pages: self.pages.count() as u64, ..self.statistics }
+        Statistics {
+            pages: self.pages.count() as u64,
+            code_used: self.cache.used() as u64,
+            in_place: self.context.in_place,
+            ..self.statistics
+        }
     }
 
     /// The interpreter that does what is not plain.
@@ -208,6 +263,7 @@ impl<B: Bus> Shadow<B> {
         let mut left = budget.max(1);
         let exit = loop {
             if self.must_interpret(cpu) {
+                self.unload_fpu(cpu);
                 let exit = self.interp.run(cpu, 1);
                 self.statistics.declined += 1;
                 self.follow_writes(cpu);
@@ -221,11 +277,12 @@ impl<B: Bus> Shadow<B> {
             let interpret = match Mode::of(cpu) {
                 Ok(mode) => self.run_shadow(cpu, mode),
                 Err(_) => {
+                    self.unload_fpu(cpu);
                     self.statistics.declined += 1;
                     true
                 }
             };
-            if self.alone && self.difference().is_some() {
+            if self.context.in_lockstep && self.difference().is_some() {
                 break Exit::Difference;
             }
             if interpret {
@@ -245,6 +302,7 @@ impl<B: Bus> Shadow<B> {
                 break Exit::Budget;
             }
         };
+        self.unload_fpu(cpu);
         cpu.sync_flags();
         exit
     }
@@ -361,19 +419,27 @@ impl<B: Bus> Shadow<B> {
             Some((known, map)) if known == mode => map,
             _ => match self.map_for(mode) {
                 Ok(map) => map,
-                Err(_) => return true,
+                Err(_) => {
+                    self.unload_fpu(cpu);
+                    return true;
+                }
             },
         };
-        let Some(code) = self.find_code(cpu, mode, map) else { return true };
-        if self.alone { self.enter_watched(cpu, mode, map, code) } else { self.enter(cpu, mode, map, code) }
+        let Some(code) = self.find_code(cpu, mode, map) else {
+            self.unload_fpu(cpu);
+            return true;
+        };
+        if self.context.in_lockstep { self.enter_watched(cpu, mode, map, code) } else { self.enter(cpu, mode, map, code) }
     }
 
     /// [`Shadow::enter`] under the eyes of the witness.
     #[cold]
     fn enter_watched(&mut self, cpu: &mut Vcpu<B>, mode: Mode, map: usize, code: u64) -> bool {
         let Some(mut witness) = self.witness.take() else { return true };
+        self.unload_fpu(cpu);
         witness.before(cpu);
         let interpret = self.enter(cpu, mode, map, code);
+        self.unload_fpu(cpu);
         let instructions = witness.after(cpu, mode, interpret, || self.host_code(code));
         self.context.budget = self.context.budget.saturating_sub_unsigned(instructions);
         self.witness = Some(witness);
@@ -382,7 +448,7 @@ impl<B: Bus> Shadow<B> {
 
     /// The shadow code of the page that the code at `code` belongs to.
     fn host_code(&self, code: u64) -> HostCode {
-        let has = |unit: &&ShadowUnit| (unit.code..unit.code + u64::from(unit.len)).contains(&code);
+        let has = |unit: &&ShadowUnit<B>| (unit.code..unit.code + u64::from(unit.len)).contains(&code);
         let mut all = HostCode::new();
         let Some(page) = self.pages.iter().find(|page| page.units.iter().any(|unit| has(&unit))) else { return all };
         for unit in &page.units {
@@ -499,17 +565,24 @@ impl<B: Bus> Shadow<B> {
         let page_eip = cpu.state.eip.wrapping_sub(offset as u32);
         let table = self.pages.get(id).table;
         let (tables, miss) = (&self.tables, self.places.miss as u32);
-        let unit =
-            scanner::scan(&bytes, mode, page_eip, offset as u16, |at| tables.get(table, usize::from(at)) != miss);
+        let unit = scanner::scan(&bytes, mode, page_eip, offset as u16, |at| {
+            tables.get(table, usize::from(at)) != miss
+        });
         let target = Target { mode, page_eip, table: self.tables.address(table), counts: self.counts };
         let base = self.cache.next();
         let made = self.translator.translate(&unit, target, base);
+        let mut ops = Vec::with_capacity(made.ops.len());
+        for &(at, place) in &made.ops {
+            let op = self.interp.decode_one(&bytes[usize::from(at)..], mode.code32())?;
+            self.translator.set_address(place, std::ptr::from_ref::<Op<B>>(&op) as u64);
+            ops.push(op);
+        }
         let len = self.translator.code().len();
         let Some(code) = self.cache.append(self.translator.code()) else {
             self.drop_everything(cpu);
             return None;
         };
-        let ranges = ShadowUnit::ranges_of(&unit);
+        let ranges = ShadowUnit::<B>::ranges_of(&unit);
         for &(start, end) in &ranges {
             cpu.mark_code(physical + u64::from(start), u32::from(end - start));
         }
@@ -525,7 +598,14 @@ impl<B: Bus> Shadow<B> {
         self.statistics.instructions += unit.instructions.len() as u64;
         self.statistics.code_bytes += len as u64;
         let entries = made.entries.iter().map(|(entry, _)| *entry).collect();
-        self.pages.get_mut(id).units.push(ShadowUnit { ranges, entries, map: made.map, code, len: len as u32 });
+        self.pages.get_mut(id).units.push(ShadowUnit {
+            ops,
+            ranges,
+            entries,
+            map: made.map,
+            code,
+            len: len as u32,
+        });
         found
     }
 
@@ -542,29 +622,38 @@ impl<B: Bus> Shadow<B> {
     /// Runs shadow code. True when the next instruction is to be interpreted.
     #[inline]
     fn enter(&mut self, cpu: &mut Vcpu<B>, mode: Mode, map: usize, code: u64) -> bool {
-        let interrupts = cpu.state.eflags & eflags::IF != 0;
         let exec = self.maps[map].address();
         let slots = cpu.direct().map_or(0, |direct| direct.address(mode.user()));
+        if self.context.fpu_loaded != 0 && cpu.state.cr0 & (cr0::EM | cr0::TS) != 0 {
+            self.unload_fpu(cpu);
+        }
         let context = &mut *self.context;
         context.exec[0] = exec;
-        context.exec[usize::from(INTR)] = if interrupts { self.miss_map.address() } else { exec };
-        context.wanted = if interrupts { u8::MAX } else { !INTR };
+        context.maps[0] = exec;
+        context.mode = Some(mode);
+        context.generation = cpu.bus.map_generation();
+        give_flags(context, cpu);
         context.attention = cpu.bus.attention_byte().unwrap_or(&raw const NO_ATTENTION);
-        if self.alone {
+        if context.in_lockstep {
             context.attention = &raw const ALL_ATTENTION;
         }
         context.slots = slots.wrapping_add(SLOT_SHIFT as u64);
-        context.flags = to_host_flags(cpu.lazy.to_bits());
-        context.direction = mode::direction(cpu.state.eflags);
         context.state = &raw mut cpu.state;
         context.vcpu = std::ptr::from_mut(cpu).cast();
         self.statistics.entries += 1;
         // SAFETY: `code` comes from an entry table of this mode, or is where such code was left; the pointers are those of
         // `cpu`, which is not used before this returns.
         unsafe { self.places.bridge.task_switch(context, code) };
-        cpu.lazy.set_bits(from_host_flags(context.flags));
-        let df = if context.direction < 0 { eflags::DF } else { 0 };
-        cpu.state.eflags = cpu.state.eflags & !eflags::DF | df;
+        if context.leave == Leave::Done as u32 {
+            return false;
+        }
+        if context.leave == Leave::Fault as u32 {
+            if let Some(fault) = context.fault.take() {
+                self.interp.deliver_fault(cpu, fault);
+            }
+            return false;
+        }
+        take_flags(context, cpu);
         match context.leave {
             leave if leave == Leave::Miss as u32 => {
                 cpu.state.eip = mode.eip(context.target as u32);
@@ -572,10 +661,53 @@ impl<B: Bus> Shadow<B> {
                 false
             }
             leave if leave == Leave::Attention as u32 => false,
-            _ => {
-                self.statistics.interpreted += 1;
+            leave if leave == Leave::LoadFpu as u32 => {
+                let resume = context.target;
+                if self.load_fpu(cpu) {
+                    return self.enter(cpu, mode, map, resume);
+                }
                 true
             }
+            leave => {
+                match std::mem::take(&mut context.terminal) {
+                    0 => self.statistics.not_plain += 1,
+                    kind => self.count_terminal(cpu, kind as usize - 1),
+                }
+                if leave == Leave::InterpretFloat as u32 {
+                    self.unload_fpu(cpu);
+                }
+                true
+            }
+        }
+    }
+
+    fn count_terminal(&mut self, cpu: &Vcpu<B>, kind: usize) {
+        if let Some(count) = self.statistics.terminal.get_mut(kind) {
+            *count += 1;
+        }
+        self.sites.note(cpu.state.segment(Seg::Cs).base().wrapping_add(cpu.state.eip));
+    }
+
+    /// What has been done, in lines for people.
+    pub fn report(&self) -> String {
+        self.statistics().to_string() + &self.sites.to_string()
+    }
+
+    /// Makes the guest's floating-point state that of shadow code. False when its instructions are to be interpreted.
+    fn load_fpu(&mut self, cpu: &Vcpu<B>) -> bool {
+        if !mode::fpu_is_plain(cpu) {
+            return false;
+        }
+        fpu::to_image(&cpu.state.fpu, &mut self.context.fpu);
+        self.context.fpu_loaded = 1;
+        true
+    }
+
+    /// Takes the floating-point state back, for whoever looks at it.
+    pub(crate) fn unload_fpu(&mut self, cpu: &mut Vcpu<B>) {
+        if self.context.fpu_loaded != 0 {
+            self.context.fpu_loaded = 0;
+            fpu::from_image(&self.context.fpu, &mut cpu.state.fpu);
         }
     }
 }

@@ -16,11 +16,14 @@ mod bridge;
 mod cache;
 mod classify;
 mod engine;
+mod fpu;
 pub(crate) mod mode;
 mod pages;
 pub(crate) mod scanner;
 mod space;
+mod statistics;
 mod translate;
 
 pub use cache::CacheError;
-pub use engine::{Shadow, Statistics};
+pub use engine::Shadow;
+pub use statistics::Statistics;

@@ -4,7 +4,8 @@
 //! shadow pages are kept.
 
 use crate::cpu::bus::Bus;
-use crate::cpu::registers::{cr0, eflags};
+use crate::cpu::model::feature;
+use crate::cpu::registers::{cr0, cr4, eflags};
 use crate::cpu::{Mode as Rights, Seg, Vcpu};
 
 /// See the module's description.
@@ -27,6 +28,11 @@ const FLAT_DS: u8 = 1 << 3;
 const FLAT_ES: u8 = 1 << 4;
 /// The same of SS.
 const FLAT_SS: u8 = 1 << 5;
+
+/// SSE instructions with XMM registers are there: the model has them and the system knows of them.
+const SSE: u8 = 1 << 6;
+/// The same of SSE2.
+const SSE2: u8 = 1 << 7;
 
 /// Why no shadow code runs in the present state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,7 +57,9 @@ impl Mode {
     pub fn of<B: Bus>(cpu: &Vcpu<B>) -> Result<Self, NotNow> {
         let cs = cpu.state.segment(Seg::Cs);
         let code32 = cs.big();
-        let plain = if code32 { cs.base() == 0 && cs.limit() == u32::MAX } else {
+        let plain = if code32 {
+            cs.base() == 0 && cs.limit() == u32::MAX
+        } else {
             cs.limit() >= LIMIT_16 && cs.base().checked_add(LIMIT_16).is_some()
         };
         if !plain || !code32 && cpu.state.eip > LIMIT_16 {
@@ -62,15 +70,20 @@ impl Mode {
         }
         let flat = |seg| {
             let segment = cpu.state.segment(seg);
-            segment.base() == 0 && segment.read_end() > u64::from(u32::MAX) && segment.write_end() > u64::from(u32::MAX)
+            segment.base() == 0
+                && segment.read_end() > u64::from(u32::MAX)
+                && segment.write_end() > u64::from(u32::MAX)
         };
+        let knows_xmm = cpu.state.cr4 & cr4::OSFXSR != 0;
         let bit = |on: bool, bit: u8| if on { bit } else { 0 };
         let bits = bit(code32, CODE32)
             | bit(cpu.stack_is_32bit(), STACK32)
             | bit(cpu.cpl() == 3, USER)
             | bit(flat(Seg::Ds), FLAT_DS)
             | bit(flat(Seg::Es), FLAT_ES)
-            | bit(flat(Seg::Ss), FLAT_SS);
+            | bit(flat(Seg::Ss), FLAT_SS)
+            | bit(knows_xmm && cpu.state.model.has(feature::SSE), SSE)
+            | bit(knows_xmm && cpu.state.model.has(feature::SSE2), SSE2);
         Ok(Self { bits, cs_base: cs.base() })
     }
 
@@ -97,6 +110,16 @@ impl Mode {
             Seg::Ss => self.bits & FLAT_SS != 0,
             Seg::Cs | Seg::Fs | Seg::Gs => false,
         }
+    }
+
+    /// SSE instructions are there.
+    pub const fn sse(self) -> bool {
+        self.bits & SSE != 0
+    }
+
+    /// SSE2 instructions are there.
+    pub const fn sse2(self) -> bool {
+        self.bits & SSE2 != 0
     }
 
     /// Linear address of an EIP.

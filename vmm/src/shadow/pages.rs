@@ -7,11 +7,14 @@
 use super::cache::{Table, Tables};
 use super::mode::Mode;
 use super::scanner::Unit;
-use crate::cpu::bus::PAGE_SIZE;
+use crate::cpu::bus::{Bus, PAGE_SIZE};
+use crate::interp::op::Op;
 use std::collections::HashMap;
 
 /// Instructions that were made into code together.
-pub struct ShadowUnit {
+pub struct ShadowUnit<B: Bus> {
+    /// Its terminal instructions, where its code finds them.
+    pub ops: Vec<Box<Op<B>>>,
     /// Ranges of the page's bytes that it was made of: start and end.
     pub ranges: Vec<(u16, u16)>,
     /// Offsets of its instructions that can be entered.
@@ -24,7 +27,7 @@ pub struct ShadowUnit {
     pub len: u32,
 }
 
-impl ShadowUnit {
+impl<B: Bus> ShadowUnit<B> {
     /// The bytes that `unit` consists of, as few ranges as possible.
     pub fn ranges_of(unit: &Unit) -> Vec<(u16, u16)> {
         let mut ranges: Vec<(u16, u16)> = Vec::new();
@@ -44,7 +47,7 @@ impl ShadowUnit {
 }
 
 /// See the module's description.
-pub struct ShadowPage {
+pub struct ShadowPage<B: Bus> {
     /// Physical address.
     pub physical: u64,
     /// Linear address.
@@ -56,38 +59,43 @@ pub struct ShadowPage {
     /// Its entry table.
     pub table: Table,
     /// Its units.
-    pub units: Vec<ShadowUnit>,
+    pub units: Vec<ShadowUnit<B>>,
 }
 
 /// Where a shadow page is in [`Pages`].
 pub type PageId = usize;
 
 /// All shadow pages.
-#[derive(Default)]
-pub struct Pages {
-    pages: Vec<ShadowPage>,
+pub struct Pages<B: Bus> {
+    pages: Vec<ShadowPage<B>>,
     index: HashMap<(u64, u32, Mode), PageId>,
     by_physical: HashMap<u64, Vec<PageId>>,
 }
 
-impl Pages {
+impl<B: Bus> Default for Pages<B> {
+    fn default() -> Self {
+        Self { pages: Vec::new(), index: HashMap::new(), by_physical: HashMap::new() }
+    }
+}
+
+impl<B: Bus> Pages<B> {
     /// The shadow page of a physical page at a linear page in a mode.
     pub fn find(&self, physical: u64, linear: u32, mode: Mode) -> Option<PageId> {
         self.index.get(&(physical, linear, mode)).copied()
     }
 
     /// A shadow page.
-    pub fn get(&self, id: PageId) -> &ShadowPage {
+    pub fn get(&self, id: PageId) -> &ShadowPage<B> {
         &self.pages[id]
     }
 
     /// A shadow page, to be changed.
-    pub fn get_mut(&mut self, id: PageId) -> &mut ShadowPage {
+    pub fn get_mut(&mut self, id: PageId) -> &mut ShadowPage<B> {
         &mut self.pages[id]
     }
 
     /// Adds one.
-    pub fn insert(&mut self, page: ShadowPage) -> PageId {
+    pub fn insert(&mut self, page: ShadowPage<B>) -> PageId {
         let id = self.pages.len();
         self.index.insert((page.physical, page.linear, page.mode), id);
         self.by_physical.entry(page.physical).or_default().push(id);
@@ -101,7 +109,7 @@ impl Pages {
     }
 
     /// Every one of them.
-    pub fn iter(&self) -> impl Iterator<Item = &ShadowPage> {
+    pub fn iter(&self) -> impl Iterator<Item = &ShadowPage<B>> {
         self.pages.iter()
     }
 
@@ -118,7 +126,14 @@ impl Pages {
     }
 
     /// Drops the units that have a byte from `start` up to `end` of a physical page. Returns how many.
-    pub fn drop_units(&mut self, tables: &mut Tables, miss: u32, physical: u64, start: u64, end: u64) -> usize {
+    pub fn drop_units(
+        &mut self,
+        tables: &mut Tables,
+        miss: u32,
+        physical: u64,
+        start: u64,
+        end: u64,
+    ) -> usize {
         let Some(ids) = self.by_physical.get(&physical) else { return 0 };
         let mut dropped = 0;
         for id in ids {

@@ -40,6 +40,8 @@ pub struct Scanned {
     pub instruction: Instruction,
     /// What is done with it.
     pub kind: Kind,
+    /// FOP, of an x87 instruction that is not a control instruction.
+    pub fop: Option<u16>,
     /// Something may jump here.
     pub leader: bool,
     /// Arithmetic flags that are read before they are written again, seen from before it.
@@ -71,7 +73,13 @@ pub fn on_page(mode: Mode, page_eip: u32, target: u32) -> Option<u16> {
 
 /// Scans from `entry`. `page_eip` is the EIP of the page's first byte (modulo 2^32: it may lie before the segment's start).
 /// `scanned` tells the offsets that have shadow code already. An empty unit: not even the first can be taken.
-pub fn scan(bytes: &[u8; PAGE], mode: Mode, page_eip: u32, entry: u16, scanned: impl Fn(u16) -> bool) -> Unit {
+pub fn scan(
+    bytes: &[u8; PAGE],
+    mode: Mode,
+    page_eip: u32,
+    entry: u16,
+    scanned: impl Fn(u16) -> bool,
+) -> Unit {
     let mut unit = Unit::default();
     let mut work = vec![entry];
     while let Some(start) = work.pop() {
@@ -87,7 +95,8 @@ pub fn scan(bytes: &[u8; PAGE], mode: Mode, page_eip: u32, entry: u16, scanned: 
             }
             let Some((instruction, kind)) = decode(bytes, mode, page_eip, offset) else { break };
             let next = offset + instruction.len();
-            let item = Scanned { instruction, kind, leader, live_in: ALL_FLAGS, live_out: ALL_FLAGS };
+            let fop = fop(&instruction, &bytes[offset..]);
+            let item = Scanned { instruction, kind, fop, leader, live_in: ALL_FLAGS, live_out: ALL_FLAGS };
             unit.instructions.insert(offset as u16, item);
             leader = false;
             match kind {
@@ -103,6 +112,8 @@ pub fn scan(bytes: &[u8; PAGE], mode: Mode, page_eip: u32, entry: u16, scanned: 
                 }
                 Kind::Return | Kind::JumpIndirect => break,
                 Kind::CallIndirect => leader = true,
+                // Interpreted in place; what comes next is entered anew when that changed more than it.
+                Kind::Terminal(_) if kind.goes_on(&instruction) => leader = true,
                 Kind::Terminal(_) => break,
                 _ => {}
             }
@@ -139,6 +150,28 @@ pub fn decode(bytes: &[u8; PAGE], mode: Mode, page_eip: u32, offset: usize) -> O
     Some((instruction, classify(&instruction, mode)))
 }
 
+/// What FOP becomes, if the instruction changes it: the last three bits of the opcode's first byte and its second.
+fn fop(instruction: &Instruction, bytes: &[u8]) -> Option<u16> {
+    use iced_x86::Mnemonic::*;
+    let control = matches!(
+        instruction.mnemonic(),
+        Fninit | Fnclex | Fldcw | Fnstcw | Fnstsw | Fnstenv | Fldenv | Fnsave | Frstor | Wait
+    );
+    if !is_x87(instruction) || control {
+        return None;
+    }
+    let is_prefix =
+        |byte: &&u8| matches!(**byte, 0x26 | 0x2e | 0x36 | 0x3e | 0x64..=0x67 | 0xf0 | 0xf2 | 0xf3);
+    let mut rest = bytes.iter().skip_while(is_prefix);
+    let (opcode, second) = (*rest.next()?, *rest.next()?);
+    Some(u16::from(opcode & 7) << 8 | u16::from(second))
+}
+
+fn is_x87(instruction: &Instruction) -> bool {
+    use iced_x86::CpuidFeature::*;
+    instruction.cpuid_features().iter().any(|feature| matches!(feature, FPU | FPU287 | FPU387))
+}
+
 /// An instruction of which only the bytes on this page are known, `left` of them at most.
 fn opaque(left: usize) -> Instruction {
     let mut instruction = Instruction::default();
@@ -165,7 +198,11 @@ fn flag_use(item: &Scanned) -> (u32, u32) {
             if counted { written } else { 0 }
         }
         // Repeated zero times they change nothing.
-        Scasb | Scasw | Scasd | Cmpsb | Cmpsw | Cmpsd if instruction.has_rep_prefix() || instruction.has_repne_prefix() => 0,
+        Scasb | Scasw | Scasd | Cmpsb | Cmpsw | Cmpsd
+            if instruction.has_rep_prefix() || instruction.has_repne_prefix() =>
+        {
+            0
+        }
         _ => written,
     };
     (read, killed & ALL_FLAGS)
@@ -189,7 +226,8 @@ fn find_live_flags(unit: &mut Unit, mode: Mode, page_eip: u32) {
             let live_out = match item.kind {
                 Kind::Jump | Kind::Call => there(),
                 Kind::Jcc(_) | Kind::Loop => there() | after(),
-                Kind::Return | Kind::JumpIndirect | Kind::CallIndirect | Kind::Terminal(_) => ALL_FLAGS,
+                Kind::Return | Kind::JumpIndirect | Kind::CallIndirect => ALL_FLAGS,
+                Kind::Terminal(_) => ALL_FLAGS,
                 _ => after(),
             };
             let (read, killed) = flag_use(item);

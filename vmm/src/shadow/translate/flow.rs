@@ -211,7 +211,11 @@ impl Emit<'_> {
         } else {
             let size = if self.mode.code32() { 4 } else { 2 };
             self.reach(eip, &Operand::of(instruction), size, Access::Read, true, false);
-            if self.mode.code32() { self.asm.load(W::D, R11, REACHED) } else { self.asm.movzx_load(R11, REACHED, W::H) }
+            if self.mode.code32() {
+                self.asm.load(W::D, R11, REACHED)
+            } else {
+                self.asm.movzx_load(R11, REACHED, W::H)
+            }
         }
     }
 
@@ -230,9 +234,14 @@ impl Emit<'_> {
 
     pub(super) fn ret(&mut self, eip: u32, item: &Scanned) {
         let size = if self.mode.code32() { 4 } else { 2 };
-        let extra = if item.instruction.op_count() == 1 { i32::from(item.instruction.immediate16()) } else { 0 };
+        let extra =
+            if item.instruction.op_count() == 1 { i32::from(item.instruction.immediate16()) } else { 0 };
         self.reach_stack(eip, 0, size, Access::Read, true);
-        if width(size) == W::D { self.asm.load(W::D, R11, REACHED) } else { self.asm.movzx_load(R11, REACHED, W::H) }
+        if width(size) == W::D {
+            self.asm.load(W::D, R11, REACHED)
+        } else {
+            self.asm.movzx_load(R11, REACHED, W::H)
+        }
         self.move_stack(size as i32 + extra);
         self.asm.mov(W::D, R8, R11);
         self.jump_to_eip_in_r8();

@@ -16,8 +16,8 @@ pub mod access {
     pub const SIZE: u32 = 0xff;
     /// The slot for writes is wanted.
     pub const WRITE: u32 = 1 << 8;
-    /// It is to be interpreted whatever the slot says.
-    pub const NEVER: u32 = 1 << 9;
+    /// The instruction uses the floating-point unit.
+    pub const FLOAT: u32 = 1 << 9;
 }
 
 /// Bits of an address that differ between pages.
@@ -85,6 +85,10 @@ pub(super) enum Stub {
     Crossing { label: Label, back: Label, fill: Label, size: i32 },
     /// Leave to the interpreter.
     Interpret { label: Label, eip: u32, saved: bool },
+    /// The same for an instruction that uses the floating-point unit.
+    InterpretFloat { label: Label, eip: u32, saved: bool },
+    /// Have the floating-point unit loaded, and go on at `back`.
+    LoadFpu { label: Label, back: Label, eip: u32 },
     /// A jump that is taken rarely, or that leaves the unit.
     Jump { label: Label, from: u32, to: u32, live: bool },
 }
@@ -93,9 +97,13 @@ impl Emit<'_> {
     /// Offset of an operand into `to`; no flag changes.
     pub(super) fn offset(&mut self, operand: &Operand, to: Reg) {
         match operand.mem() {
-            None => self.asm.mov_imm(to, if operand.short { operand.disp as u32 & 0xffff } else { operand.disp as u32 }),
+            None => self
+                .asm
+                .mov_imm(to, if operand.short { operand.disp as u32 & 0xffff } else { operand.disp as u32 }),
             Some(mem) => {
-                if let (Some(base), None, 0, false) = (operand.base, operand.index, operand.disp, operand.short) {
+                if let (Some(base), None, 0, false) =
+                    (operand.base, operand.index, operand.disp, operand.short)
+                {
                     self.asm.mov(W::D, to, base);
                     return;
                 }
@@ -111,7 +119,15 @@ impl Emit<'_> {
     ///
     /// `keep_flags`: somebody reads the arithmetic flags as they are before this access. R10 is lost then, R11 never.
     /// `aligned`: only addresses that are a multiple of the size are plain.
-    pub(super) fn reach(&mut self, eip: u32, operand: &Operand, size: u32, access: Access, keep_flags: bool, aligned: bool) {
+    pub(super) fn reach(
+        &mut self,
+        eip: u32,
+        operand: &Operand,
+        size: u32,
+        access: Access,
+        keep_flags: bool,
+        aligned: bool,
+    ) {
         let (fill, retry) = (self.asm.label(), self.asm.label());
         self.asm.bind(retry);
         if keep_flags {
@@ -125,7 +141,7 @@ impl Emit<'_> {
             let never = self.asm.label();
             self.asm.test_imm(R8, size - 1);
             self.asm.jcc(NE, never);
-            self.stubs.push(Stub::Interpret { label: never, eip, saved: keep_flags });
+            self.stubs.push(Stub::InterpretFloat { label: never, eip, saved: keep_flags });
         } else if size > 1 {
             let back = self.asm.label();
             let crossing = self.asm.label();
@@ -146,7 +162,9 @@ impl Emit<'_> {
         if keep_flags {
             self.restore_flags();
         }
-        let bits = size | if access == Access::Write { access::WRITE } else { 0 };
+        let bits = size
+            | if access == Access::Write { access::WRITE } else { 0 }
+            | if self.fpu_is_loaded { access::FLOAT } else { 0 };
         self.stubs.push(Stub::Fill { label: fill, retry, eip, access: bits, saved: keep_flags });
     }
 
@@ -159,7 +177,11 @@ impl Emit<'_> {
         self.asm.jcc(A, outside);
         self.asm.load(W::D, R9, segment_field(seg, Segment::BASE_AT));
         self.asm.lea(W::D, R8, asm::indexed(R8, R9, 1, 0));
-        self.stubs.push(Stub::Interpret { label: outside, eip, saved });
+        self.stubs.push(if self.fpu_is_loaded {
+            Stub::InterpretFloat { label: outside, eip, saved }
+        } else {
+            Stub::Interpret { label: outside, eip, saved }
+        });
     }
 
     /// ZF: `size` bytes at R8 lie within one page. R9 is lost.
@@ -196,11 +218,14 @@ impl Emit<'_> {
                     self.asm.jmp(fill);
                 }
                 Stub::Interpret { label, eip, saved } => {
+                    self.interpret_stub(label, eip, saved, Leave::Interpret)
+                }
+                Stub::InterpretFloat { label, eip, saved } => {
+                    self.interpret_stub(label, eip, saved, Leave::InterpretFloat);
+                }
+                Stub::LoadFpu { label, back, eip } => {
                     self.asm.bind(label);
-                    if saved {
-                        self.restore_flags();
-                    }
-                    self.leave(eip, Leave::Interpret);
+                    self.fpu_stub(eip, back);
                 }
                 Stub::Jump { label, from, to, live } => {
                     self.asm.bind(label);
@@ -208,5 +233,13 @@ impl Emit<'_> {
                 }
             }
         }
+    }
+
+    fn interpret_stub(&mut self, label: Label, eip: u32, saved: bool, why: Leave) {
+        self.asm.bind(label);
+        if saved {
+            self.restore_flags();
+        }
+        self.leave(eip, why);
     }
 }

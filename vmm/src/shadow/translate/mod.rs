@@ -8,6 +8,7 @@
 //! faults, crosses a page, meets a device or kept code) leaves to the interpreter *before* the instruction, which does
 //! all of it.
 
+mod float;
 mod flow;
 mod memory;
 mod plain;
@@ -18,7 +19,7 @@ pub use memory::access;
 
 use super::asm::{self, Asm, Label, Reg};
 use super::bridge::{Bridge, Context, Leave};
-use super::classify::Kind;
+use super::classify::{Kind, Terminal};
 use super::mode::Mode;
 use super::scanner::{Scanned, Unit};
 use crate::cpu::CpuState;
@@ -55,6 +56,8 @@ pub struct Target {
 pub struct Translated {
     /// Offsets in the page of instructions that can be entered, and where their code is from the start.
     pub entries: Vec<(u16, u32)>,
+    /// Terminal instructions: offset in the page, and where in the code the address of the instruction's `Op` belongs.
+    pub ops: Vec<(u16, u32)>,
     /// For listings: offset of each instruction, and where its code starts.
     pub map: Vec<(u16, u32)>,
 }
@@ -75,6 +78,13 @@ struct Emit<'a> {
     mode: Mode,
     labels: BTreeMap<u16, Label>,
     stubs: Vec<Stub>,
+    ops: Vec<(u16, u32)>,
+    /// The floating-point unit is known to be loaded here.
+    fpu_is_loaded: bool,
+    /// The selector of CS has been noted since the last label.
+    fpu_cs_noted: bool,
+    /// The segment whose selector was noted last since the last label.
+    fpu_operand_noted: Option<Seg>,
 }
 
 const fn context(offset: usize) -> asm::Mem {
@@ -133,18 +143,27 @@ impl Translator {
             mode: target.mode,
             labels,
             stubs: Vec::new(),
+            ops: Vec::new(),
+            fpu_is_loaded: false,
+            fpu_cs_noted: false,
+            fpu_operand_noted: None,
         };
         let map = emit.unit(unit);
         emit.stubs();
-        let labels = emit.labels;
+        let (labels, ops) = (emit.labels, emit.ops);
         self.asm.finish();
         let place = |(offset, label): (&u16, &Label)| self.asm.place(*label).map(|place| (*offset, place));
-        Translated { entries: labels.iter().filter_map(place).collect(), map }
+        Translated { entries: labels.iter().filter_map(place).collect(), ops, map }
     }
 
     /// The code of the last unit.
     pub fn code(&self) -> &[u8] {
         &self.asm.code
+    }
+
+    /// Puts an address where [`Translated::ops`] says.
+    pub fn set_address(&mut self, place: u32, address: u64) {
+        self.asm.set_address(place, address);
     }
 }
 
@@ -159,6 +178,9 @@ impl Emit<'_> {
             }
             if let Some(&label) = self.labels.get(&offset) {
                 self.asm.bind(label);
+                self.fpu_is_loaded = false;
+                self.fpu_cs_noted = false;
+                self.fpu_operand_noted = None;
             }
             map.push((offset, self.asm.code.len() as u32));
             let continues = self.instruction(offset, item, unit);
@@ -179,10 +201,13 @@ impl Emit<'_> {
         let eip = self.eip(offset);
         match item.kind {
             Kind::Plain => self.plain(eip, item),
-            Kind::Float | Kind::Terminal(_) => {
-                self.leave(eip, Leave::Interpret);
+            Kind::Terminal(why @ (Terminal::Float | Terminal::Boundary)) => {
+                self.asm.store_imm(asm::W::D, context(offset_of!(Context, terminal)), why as i32 + 1);
+                self.leave(eip, Leave::InterpretFloat);
                 return false;
             }
+            Kind::Terminal(why) => return self.interpret(offset, item, why),
+            Kind::Float => self.float(eip, item),
             Kind::Nothing => {}
             Kind::Lea => self.lea(item),
             Kind::Divide => self.divide(eip, item),
@@ -219,6 +244,22 @@ impl Emit<'_> {
             }
         }
         true
+    }
+
+    /// Has a terminal instruction interpreted in place. True when control can go on behind it.
+    fn interpret(&mut self, offset: u16, item: &Scanned, why: Terminal) -> bool {
+        let next = self.eip(offset).wrapping_add(item.len() as u32);
+        self.asm.store_imm(asm::W::D, state(offset_of!(CpuState, eip)), next as i32);
+        self.asm.store_imm(asm::W::D, context(offset_of!(Context, terminal)), why as i32 + 1);
+        self.ops.push((offset, self.asm.mov_address(asm::R9)));
+        self.asm.call_to(self.places.bridge.interpret);
+        let goes_on = item.kind.goes_on(&item.instruction);
+        if !goes_on {
+            // A far jump to what follows it has changed nothing else.
+            let eip = self.eip(offset);
+            self.jump_external(eip, next);
+        }
+        goes_on
     }
 
     /// Leaves shadow code with the guest before the instruction at `eip`.

@@ -59,9 +59,8 @@ impl Emit<'_> {
         self.encoder.set_buffer(code_buffer(code));
     }
 
-    pub(super) fn plain(&mut self, eip: u32, item: &Scanned) {
-        let mut instruction = item.instruction;
-        instruction.set_code(widened(instruction.code()));
+    /// Gives registers the names that they have on the host. True: AH, CH, DH or BH is among them.
+    pub(super) fn rename(&self, instruction: &mut Instruction) -> bool {
         let mut high = false;
         for n in 0..instruction.op_count() {
             if instruction.op_kind(n) == OpKind::Register {
@@ -70,13 +69,14 @@ impl Emit<'_> {
                 instruction.set_op_register(n, renamed(register));
             }
         }
-        if !has_memory(&instruction) {
-            return self.encode(&instruction);
-        }
-        let operand = Operand::of(&item.instruction);
-        let size = item.instruction.memory_size().size() as u32;
-        let access = access_of(&item.instruction);
-        self.reach(eip, &operand, size, access, item.live_in != 0, false);
+        high
+    }
+
+    /// Emits a guest instruction whose operand in memory has been reached.
+    pub(super) fn encode_at_operand(&mut self, instruction: &Instruction) {
+        let mut instruction = *instruction;
+        instruction.set_code(widened(instruction.code()));
+        let high = self.rename(&mut instruction);
         instruction.set_segment_prefix(Register::None);
         instruction.set_memory_displ_size(0);
         instruction.set_memory_displacement64(0);
@@ -93,6 +93,20 @@ impl Emit<'_> {
         } else {
             instruction.set_memory_base(Register::R9);
             instruction.set_memory_index(Register::R8);
+            self.encode(&instruction);
+        }
+    }
+
+    pub(super) fn plain(&mut self, eip: u32, item: &Scanned) {
+        if has_memory(&item.instruction) {
+            let operand = Operand::of(&item.instruction);
+            let size = item.instruction.memory_size().size() as u32;
+            self.reach(eip, &operand, size, access_of(&item.instruction), item.live_in != 0, false);
+            self.encode_at_operand(&item.instruction);
+        } else {
+            let mut instruction = item.instruction;
+            instruction.set_code(widened(instruction.code()));
+            self.rename(&mut instruction);
             self.encode(&instruction);
         }
     }

@@ -12,8 +12,7 @@ use iced_x86::OpKind;
 pub(super) const REACHED: Mem = asm::indexed(R9, R8, 1, 0);
 
 /// Registers in the order in which PUSHA leaves them, from the lowest address up.
-const ALL: [usize; 8] =
-    [gpr::EDI, gpr::ESI, gpr::EBP, gpr::ESP, gpr::EBX, gpr::EDX, gpr::ECX, gpr::EAX];
+const ALL: [usize; 8] = [gpr::EDI, gpr::ESI, gpr::EBP, gpr::ESP, gpr::EBX, gpr::EDX, gpr::ECX, gpr::EAX];
 
 /// 2 or 4 bytes as a width.
 pub(super) const fn width(size: u32) -> W {
