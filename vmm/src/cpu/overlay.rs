@@ -139,6 +139,11 @@ impl Overlay {
         self.find(physical).map_or(grant, |page| page.covered(&page.first))
     }
 
+    /// Where the machine has a page.
+    fn machine(&self, physical: u64) -> Option<NonNull<u8>> {
+        self.pages.iter().take(self.used).find(|page| page.physical == physical)?.grant.read
+    }
+
     /// How the second processor reaches a page; `None`: the page is not there yet.
     pub fn second(&mut self, physical: u64) -> Option<PageGrant> {
         let page = self.find(physical)?;
@@ -247,11 +252,20 @@ impl<B: Bus> Vcpu<B> {
         std::mem::swap(&mut self.overlay, &mut cover.overlay);
     }
 
-    /// The end of [`Vcpu::cover`]: memory and TLB are what they were before.
-    pub fn uncover(&mut self, cover: &mut Cover) {
+    /// The end of [`Vcpu::cover`]: memory and TLB are what they were before. Only what was found out for translated code is kept, as
+    /// if it had been found out without a cover. Returns a linear page of which something else was known, which should
+    /// have been forgotten.
+    pub fn uncover(&mut self, cover: &mut Cover) -> Option<u32> {
         std::mem::swap(&mut self.tlb, &mut cover.tlb);
         std::mem::swap(&mut self.overlay, &mut cover.overlay);
+        let mut stale = None;
+        if let (Some(direct), Some(fresh), Some(overlay)) =
+            (self.tlb.direct(), cover.tlb.direct(), &cover.overlay)
+        {
+            stale = direct.adopt(fresh, |physical| overlay.machine(physical));
+        }
         cover.tlb.flush_map();
+        stale
     }
 }
 

@@ -7,6 +7,9 @@
 //! was. So the shadow engine needs no special code for being compared, and nothing that devices write meanwhile can be
 //! mistaken for a difference.
 //!
+//! Translations that shadow code has are not used meanwhile: each run starts with an empty TLB, and what it finds out is compared
+//! with what shadow code would have gone on using.
+//!
 //! Instructions that shadow code leaves to the interpreter are not compared: they are the interpreter's in both.
 //! Two things may differ: arithmetic flags that an instruction leaves undefined or that nobody reads (`flags`), and the
 //! accessed and dirty bits of an access that shadow code declines in the end.
@@ -99,8 +102,15 @@ impl Witness {
     ) -> u64 {
         let run = Run { mode, declined, start: mode.linear(self.before.eip), code_page: self.code_page };
         cpu.sync_flags();
-        cpu.uncover(&mut self.cover);
+        let stale = cpu.uncover(&mut self.cover);
         self.runs += 1;
+        if let Some(page) = stale {
+            self.difference = Some(format!(
+                "The shadow engine has an outdated slot for the linear page {page:08x}, which the run at EIP {:08x} uses (CR3 {:08x}, {mode})",
+                self.before.eip, self.before.cr3
+            ));
+            return 0;
+        }
         let a20 = cpu.bus.a20_enabled();
         let mut overlay = self.cover.take();
         let mut verdict;

@@ -151,3 +151,18 @@ fn code_that_changes_itself_passes() {
         assert_eq!(cpu.state.gpr[gpr::EAX], 9);
     }
 }
+
+#[test]
+fn an_outdated_translation_is_reported() {
+    // mov eax, [0x5000]
+    let (mut cpu, mut shadow) = guest(&[0xa1, 0x00, 0x50, 0, 0]);
+    cpu.enable_paging();
+    passes(&mut cpu, &mut shadow);
+    // With INVLPG all is well.
+    cpu.set_pte(0x5000, 0x6000 | 7);
+    passes(&mut cpu, &mut shadow);
+    // Without it that is the guest's fault, but to lockstep it looks as if the engine had forgotten to flush.
+    cpu.bus.poke32(u64::from(crate::cpu::testing::at::TABLE) + 5 * 4, 0x7000 | 7);
+    assert_eq!(run(&mut cpu, &mut shadow), Exit::Difference);
+    assert!(shadow.difference().unwrap_or_default().contains("linear page 00005000"));
+}
