@@ -116,9 +116,10 @@ unsafe extern "sysv64" fn interpret<B: Bus>(context: *mut Context, op: *const c_
     0
 }
 
-/// Whether a terminal instruction does nothing that the copies of lockstep could not take back.
+/// Whether a terminal instruction does nothing that the copies of lockstep could not take back, and stores no flags, of which some
+/// may be undefined.
 fn stays_covered(terminal: u32) -> bool {
-    let kinds = [Terminal::Segment, Terminal::Flags, Terminal::Float, Terminal::Rare];
+    let kinds = [Terminal::Segment, Terminal::Float, Terminal::Rare];
     kinds.into_iter().any(|kind| kind as u32 + 1 == terminal)
 }
 
