@@ -110,6 +110,8 @@ pub struct Vcpu<B: Bus> {
     tlb: Tlb,
     a20_mask: u64,
     map_generation: Option<u64>,
+    /// Where walks have set accessed and dirty bits, for whoever asked.
+    pub(crate) updated_entries: Option<Vec<u64>>,
     /// The copies it works on, while it is covered.
     overlay: Option<Box<overlay::Overlay>>,
 }
@@ -132,6 +134,7 @@ impl<B: Bus> Vcpu<B> {
             tlb: Tlb::new(),
             a20_mask: !0,
             map_generation: None,
+            updated_entries: None,
             overlay: None,
         };
         vcpu.state_replaced();

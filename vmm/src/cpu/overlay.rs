@@ -17,8 +17,8 @@ use std::ptr::NonNull;
 const WORD_BYTES: usize = size_of::<u64>();
 const WORDS: usize = PAGE_SIZE as usize / WORD_BYTES;
 
-/// Accessed and dirty in both page-table entries of a word.
-const ACCESSED_DIRTY: u64 = 0x60_0000_0060;
+/// Accessed and dirty in a page-table entry.
+const ACCESSED_DIRTY: u64 = 0x60;
 
 /// The bytes of a page; also written through the pointer that is granted.
 struct Bytes(Box<[Cell<u64>; WORDS]>);
@@ -172,17 +172,20 @@ impl Overlay {
         Some(bytes)
     }
 
-    /// Where both disagree, up to `most` places. `more_used`: that the covered processor has set more accessed and dirty bits is
-    /// no disagreement.
-    pub fn disagreements(&self, more_used: bool, most: usize) -> Vec<Disagreement> {
+    /// Where both disagree, up to `most` places. Accessed and dirty bits of the page-table entries at `walked` do not count: a
+    /// processor may look further than it then goes.
+    pub fn disagreements(&self, walked: &[u64], most: usize) -> Vec<Disagreement> {
         let pages = self.pages.iter().take(self.used).filter(|page| page.is_copied());
         let words = pages.flat_map(|page| {
             let versions = page.before.words().zip(page.first.words().zip(page.second().words()));
             versions.enumerate().filter_map(|(n, (before, (first, second)))| {
-                let differing = first ^ second;
-                let only_used = more_used && differing & !ACCESSED_DIRTY == 0 && first & differing == differing;
+                if first == second {
+                    return None;
+                }
                 let physical = page.physical + (n * WORD_BYTES) as u64;
-                (differing != 0 && !only_used).then_some(Disagreement { physical, before, first, second })
+                let entry = |at: u64, shift: u32| if walked.contains(&at) { ACCESSED_DIRTY << shift } else { 0 };
+                let ignored = entry(physical, 0) | entry(physical + 4, u32::BITS);
+                ((first ^ second) & !ignored != 0).then_some(Disagreement { physical, before, first, second })
             })
         });
         words.take(most).collect()
@@ -289,7 +292,7 @@ mod tests {
         assert_eq!(cpu.read_u32(Seg::Ds, 0x5000), Ok(0x0009_0001));
         let overlay = cover.take();
         assert_eq!(
-            overlay.disagreements(false, 9),
+            overlay.disagreements(&[], 9),
             [Disagreement { physical: 0x5000, before: 1, first: 0x0102, second: 1 }]
         );
         overlay.commit(&mut cpu.bus);
@@ -303,11 +306,13 @@ mod tests {
         let mut cover = Cover::new().unwrap();
         cpu.set_pte(0x5000, 0x6000 | 7);
         cpu.cover(&mut cover);
+        cpu.updated_entries = Some(Vec::new());
         cpu.write_u8(Seg::Ds, 0x5000, 1).unwrap();
         cpu.uncover(&mut cover);
+        let walked = cpu.updated_entries.take().unwrap_or_default();
         assert_eq!(cpu.pte(0x5000), 0x6000 | 7);
         let overlay = cover.take();
-        assert_eq!(overlay.disagreements(true, 9).len(), 1, "all but the bits of the page table");
+        assert_eq!(overlay.disagreements(&walked, 9).len(), 1, "all but the bits of the page table");
         overlay.commit(&mut cpu.bus);
         assert_eq!(cpu.pte(0x5000), 0x6000 | 0x67);
     }

@@ -301,6 +301,9 @@ impl<B: Bus> Vcpu<B> {
         if old == new {
             return;
         }
+        if let Some(updated) = &mut self.updated_entries {
+            updated.push(physical & self.a20_mask);
+        }
         let (page, offset) = self.split(physical);
         let translation = Translation { physical: page, grant: self.grant(page) };
         if !translation.store(offset, new) {

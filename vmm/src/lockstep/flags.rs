@@ -2,24 +2,22 @@
 
 use super::Run;
 use crate::cpu::bus::PAGE_SIZE;
-use crate::cpu::overlay::Overlay;
 use crate::cpu::registers::eflags;
-use crate::shadow::scanner::{self, decode};
+use crate::shadow::scanner::{self, CodeBytes, decode};
 use iced_x86::{Mnemonic, RflagsBits};
 
 const PAGE: u32 = PAGE_SIZE as u32;
 
 /// Flags that the instructions at `path` leave undefined, and those that nobody reads at `eip`, where shadow code was left: it
 /// may have left anything in them. Bits of EFLAGS.
-pub(super) fn that_may_differ(overlay: &mut Overlay, path: &[u32], eip: u32, run: &Run) -> u32 {
+pub(super) fn that_may_differ(bytes: &CodeBytes, path: &[u32], eip: u32, run: &Run) -> u32 {
     let mode = run.mode;
-    let Some(bytes) = overlay.before(run.code_page) else { return 0 };
     let page = run.start & !(PAGE - 1);
     let page_eip = page.wrapping_sub(mode.cs_base);
     let offset = |linear: u32| (linear & !(PAGE - 1) == page).then_some((linear % PAGE) as usize);
     let mut undefined = 0;
     for at in path.iter().filter_map(|linear| offset(*linear)) {
-        let Some((instruction, _)) = decode(&bytes, mode, page_eip, at) else { continue };
+        let Some((instruction, _)) = decode(bytes, mode, page_eip, at) else { continue };
         let defined = instruction.rflags_written() | instruction.rflags_cleared() | instruction.rflags_set();
         if !may_do_nothing(instruction.mnemonic()) {
             undefined &= !defined;
@@ -27,7 +25,7 @@ pub(super) fn that_may_differ(overlay: &mut Overlay, path: &[u32], eip: u32, run
         undefined |= instruction.rflags_undefined();
     }
     let dead = offset(mode.linear(eip)).map_or(0, |at| {
-        let unit = scanner::scan(&bytes, mode, page_eip, at as u16, |_| false);
+        let unit = scanner::scan(bytes, mode, page_eip, at as u16, |_| false);
         unit.instructions.get(&(at as u16)).map_or(0, |item| !item.live_in)
     });
     to_eflags(undefined | dead)

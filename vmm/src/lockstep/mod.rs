@@ -11,8 +11,9 @@
 //! with what shadow code would have gone on using.
 //!
 //! Instructions that shadow code leaves to the interpreter are not compared: they are the interpreter's in both.
-//! Two things may differ: arithmetic flags that an instruction leaves undefined or that nobody reads (`flags`), and the
-//! accessed and dirty bits of an access that shadow code declines in the end.
+//! Two things may differ: arithmetic flags that an instruction leaves undefined or that nobody reads (`flags`), and
+//! accessed and dirty bits: shadow code looks at pages that it then leaves to the interpreter, and does not look at pages
+//! of code that it knows.
 
 mod flags;
 mod reference;
@@ -50,6 +51,8 @@ pub(crate) struct Witness {
     reference: Reference,
     before: CpuState,
     code_page: u64,
+    /// Page-table entries in which shadow code's accesses have set bits.
+    walked: Vec<u64>,
     runs: u64,
     instructions: u64,
     difference: Option<String>,
@@ -66,6 +69,7 @@ impl Witness {
             reference: Reference::new(),
             before: CpuState::at_reset(CpuModel::default()),
             code_page: 0,
+            walked: Vec::new(),
             runs: 0,
             instructions: 0,
             difference: None,
@@ -87,6 +91,7 @@ impl Witness {
         cpu.sync_flags();
         self.before.clone_from(&cpu.state);
         cpu.cover(&mut self.cover);
+        cpu.updated_entries = Some(std::mem::take(&mut self.walked));
         // Shadow code may know where it is without looking, the reference does not: both mark the page as accessed.
         self.code_page = cpu.translate_code(cpu.state.eip).map_or(0, |code| code.physical & !(PAGE_SIZE - 1));
     }
@@ -103,6 +108,7 @@ impl Witness {
         let run = Run { mode, declined, start: mode.linear(self.before.eip), code_page: self.code_page };
         cpu.sync_flags();
         let stale = cpu.uncover(&mut self.cover);
+        self.walked = cpu.updated_entries.take().unwrap_or_default();
         self.runs += 1;
         if let Some(page) = stale {
             self.difference = Some(format!(
@@ -116,7 +122,8 @@ impl Witness {
         let mut verdict;
         let mut more = 0;
         loop {
-            (overlay, verdict) = self.reference.judge(&self.before, &cpu.state, &run, overlay, a20);
+            (overlay, verdict) =
+                self.reference.judge(&self.before, &cpu.state, &run, overlay, a20, &self.walked);
             match verdict {
                 Verdict::Needs(page) if more < MORE_PAGES => {
                     more += 1;
@@ -144,7 +151,8 @@ impl Witness {
                     path: self.reference.path(),
                     host: &host(),
                 };
-                self.difference = Some(report.text(&mut overlay));
+                let bytes = self.reference.code(&run, &mut overlay);
+                self.difference = Some(report.text(bytes.as_ref()));
                 cpu.state.clone_from(&self.before);
                 cpu.state_replaced();
                 0
@@ -155,6 +163,7 @@ impl Witness {
             }
         };
         self.cover.put(overlay);
+        self.walked.clear();
         instructions
     }
 }

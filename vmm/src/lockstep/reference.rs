@@ -3,18 +3,19 @@
 use super::Run;
 use super::flags;
 use super::report::register_differences;
-use crate::cpu::bus::{Bus, PageGrant};
+use crate::cpu::bus::{Bus, PAGE_SIZE, PageGrant};
 use crate::cpu::overlay::{Disagreement, Overlay};
 use crate::cpu::registers::eflags;
 use crate::cpu::state::Activity;
 use crate::cpu::{CpuState, Seg, Vcpu};
 use crate::interp::Interp;
+use crate::shadow::scanner::CodeBytes;
 use ipc::time::VirtualTime;
 use ipc::width::Width;
 
-/// Most instructions that the reference runs in search of the state that shadow code left: more than one run of it can have,
-/// which stays on a page and never jumps back.
-const MOST: u64 = 4096;
+/// Most instructions (and iterations) that the reference runs in search of the state that shadow code left: more than one run of it
+/// can have, which stays on a page and never jumps back.
+const MOST: u64 = 16384;
 /// Most places in memory that are remembered of a difference.
 const MOST_PLACES: usize = 64;
 
@@ -110,7 +111,9 @@ pub(super) struct Reference {
 
 impl Reference {
     pub(super) fn new() -> Self {
-        Self { cpu: Vcpu::new(Copies::default()), interp: Interp::new(), path: Vec::new() }
+        let mut cpu = Vcpu::new(Copies::default());
+        cpu.updated_entries = Some(Vec::new());
+        Self { cpu, interp: Interp::new(), path: Vec::new() }
     }
 
     /// Linear addresses of the instructions that were executed.
@@ -126,6 +129,7 @@ impl Reference {
         run: &Run,
         overlay: Box<Overlay>,
         a20: bool,
+        walked: &[u64],
     ) -> (Box<Overlay>, Verdict) {
         let bus = &mut self.cpu.bus;
         *bus = Copies { overlay, a20, generation: bus.generation + 1, needs: None, device: None };
@@ -133,6 +137,10 @@ impl Reference {
         self.cpu.state.clone_from(before);
         self.cpu.state_replaced();
         self.path.clear();
+        if let Some(updated) = &mut self.cpu.updated_entries {
+            updated.clear();
+            updated.extend_from_slice(walked);
+        }
         let verdict = self.search(shadow, run);
         (std::mem::take(&mut self.cpu.bus.overlay), verdict)
     }
@@ -145,10 +153,10 @@ impl Reference {
         let mut instructions = 0;
         loop {
             if self.cpu.state.eip == shadow.eip {
-                if self.same_registers(shadow, run) && self.cpu.bus.overlay.disagreements(run.declined, 1).is_empty() {
+                if self.same_registers(shadow, run) && self.disagreements(1).is_empty() {
                     return Verdict::Same(instructions);
                 }
-                let found = self.differs(instructions, run, true);
+                let found = self.differs(instructions, true);
                 let distance = register_differences(&found.state, shadow).len() + found.memory.len();
                 if instructions > 0 && nearest.as_ref().is_none_or(|(least, _)| distance < *least) {
                     nearest = Some((distance, found));
@@ -176,14 +184,25 @@ impl Reference {
             instructions += 1;
         }
         let found = nearest.map(|(_, found)| found);
-        Verdict::Differs(Box::new(found.unwrap_or_else(|| Differs { stopped, ..self.differs(instructions, run, false) })))
+        Verdict::Differs(Box::new(found.unwrap_or_else(|| Differs { stopped, ..self.differs(instructions, false) })))
     }
 
-    fn differs(&self, instructions: u64, run: &Run, same_place: bool) -> Differs {
+    fn disagreements(&self, most: usize) -> Vec<Disagreement> {
+        self.cpu.bus.overlay.disagreements(self.cpu.updated_entries.as_deref().unwrap_or_default(), most)
+    }
+
+    /// The code of a run; after [`Reference::judge`].
+    pub(super) fn code(&self, run: &Run, overlay: &mut Overlay) -> Option<CodeBytes> {
+        let next = (run.start | (PAGE_SIZE as u32 - 1)).wrapping_add(1);
+        let next = self.cpu.known_code_page(next).and_then(|(_, physical)| overlay.before(physical));
+        Some(CodeBytes::of(&overlay.before(run.code_page)?, next.as_ref()))
+    }
+
+    fn differs(&self, instructions: u64, same_place: bool) -> Differs {
         Differs {
             instructions,
             state: self.cpu.state.clone(),
-            memory: self.cpu.bus.overlay.disagreements(run.declined, MOST_PLACES),
+            memory: self.disagreements(MOST_PLACES),
             same_place,
             stopped: None,
         }
@@ -198,8 +217,15 @@ impl Reference {
         let same = *state == *shadow;
         state.eflags = own;
         let differing = own ^ shadow.eflags;
-        same && (differing == 0
-            || differing & !eflags::ARITHMETIC == 0
-                && differing & !flags::that_may_differ(&mut self.cpu.bus.overlay, &self.path, shadow.eip, run) == 0)
+        if !same || differing & !eflags::ARITHMETIC != 0 {
+            return false;
+        }
+        if differing == 0 {
+            return true;
+        }
+        let mut overlay = std::mem::take(&mut self.cpu.bus.overlay);
+        let code = self.code(run, &mut overlay);
+        self.cpu.bus.overlay = overlay;
+        code.is_some_and(|code| differing & !flags::that_may_differ(&code, &self.path, shadow.eip, run) == 0)
     }
 }

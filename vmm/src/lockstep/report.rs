@@ -3,9 +3,8 @@
 use super::Run;
 use super::reference::Differs;
 use crate::cpu::bus::PAGE_SIZE;
-use crate::cpu::overlay::Overlay;
 use crate::cpu::{CpuState, Seg};
-use crate::shadow::scanner::decode;
+use crate::shadow::scanner::{CodeBytes, decode};
 use iced_x86::{Decoder, DecoderOptions, Formatter, Instruction, NasmFormatter};
 use ipc::time::VirtualTime;
 use std::collections::BTreeMap;
@@ -84,14 +83,14 @@ pub(super) fn register_differences(a: &CpuState, b: &CpuState) -> Vec<String> {
 
 impl Report<'_> {
     /// The whole report.
-    pub(super) fn text(&self, overlay: &mut Overlay) -> String {
+    pub(super) fn text(&self, bytes: Option<&CodeBytes>) -> String {
         let mut out = String::new();
         // Writing to a string cannot fail.
-        _ = self.write(&mut out, overlay);
+        _ = self.write(&mut out, bytes);
         out
     }
 
-    fn write(&self, out: &mut String, overlay: &mut Overlay) -> std::fmt::Result {
+    fn write(&self, out: &mut String, bytes: Option<&CodeBytes>) -> std::fmt::Result {
         let differs = self.differs;
         let cs = self.before.segment(Seg::Cs).selector;
         writeln!(out, "The shadow engine and the interpreter differ")?;
@@ -128,26 +127,26 @@ impl Report<'_> {
                 writeln!(out, "{:016x} {:016x} {:016x} {:016x}", at.physical, at.before, at.second, at.first)?;
             }
         }
-        self.code(out, overlay)
+        self.code(out, bytes)
     }
 
     /// The instructions that the interpreter executed, each beside its shadow code.
-    fn code(&self, out: &mut String, overlay: &mut Overlay) -> std::fmt::Result {
-        let Some(bytes) = overlay.before(self.run.code_page) else { return Ok(()) };
+    fn code(&self, out: &mut String, bytes: Option<&CodeBytes>) -> std::fmt::Result {
+        let Some(bytes) = bytes else { return Ok(()) };
         let page = self.run.start & !(PAGE - 1);
         let page_eip = page.wrapping_sub(self.run.mode.cs_base);
         writeln!(out, "\nguest code, and its shadow code:")?;
-        let executed = self.path.iter().take(usize::try_from(differs_shown(self.differs)).unwrap_or(MOST_GUEST));
+        let executed = self.path.iter().take(shown(self.differs));
         for linear in executed {
             if linear & !(PAGE - 1) != page {
                 writeln!(out, "{linear:08x}  (on another page)")?;
                 continue;
             }
             let offset = linear % PAGE;
-            let guest = match decode(&bytes, self.run.mode, page_eip, offset as usize) {
+            let guest = match decode(bytes, self.run.mode, page_eip, offset as usize) {
                 Some((instruction, _)) => {
-                    let end = (offset as usize + instruction.len()).min(bytes.len());
-                    let hex = hex(bytes.get(offset as usize..end).unwrap_or_default());
+                    let rest = bytes.from(offset as usize);
+                    let hex = hex(rest.get(..instruction.len()).unwrap_or(rest));
                     format!("{linear:08x}  {hex:<20}  {}", text(&instruction))
                 }
                 None => format!("{linear:08x}  (bad)"),
@@ -162,9 +161,9 @@ impl Report<'_> {
     }
 }
 
-/// How many instructions are shown: those up to the difference, and one more, at which the reference may have stopped.
-fn differs_shown(differs: &Differs) -> u64 {
-    differs.instructions.min(MOST_GUEST as u64)
+/// How many instructions are shown.
+fn shown(differs: &Differs) -> usize {
+    usize::try_from(differs.instructions).map_or(MOST_GUEST, |all| all.min(MOST_GUEST))
 }
 
 fn host_lines(address: u64, code: &[u8]) -> Vec<String> {

@@ -116,6 +116,15 @@ pub enum Alu {
     Cmp = 7,
 }
 
+/// String operations, by the opcode of their byte form.
+#[derive(Clone, Copy, Debug)]
+pub enum Rep {
+    /// MOVSB.
+    Movs = 0xa4,
+    /// STOSB.
+    Stos = 0xaa,
+}
+
 /// Code being emitted, to be placed at a known address below 2 GiB.
 pub struct Asm {
     /// The bytes so far.
@@ -446,6 +455,14 @@ impl Asm {
     /// `fldcw [mem]`.
     pub fn fldcw(&mut self, mem: Mem) {
         self.op_rm(W::D, &[0xd9], 5, mem);
+    }
+
+    /// `rep movs` or `rep stos` of elements of `size` bytes.
+    pub fn rep(&mut self, what: Rep, size: u32) {
+        if size == 2 {
+            self.code.push(0x66);
+        }
+        self.bytes(&[0xf3, what as u8 | u8::from(size != 1)]);
     }
 
     /// `lahf`.

@@ -7,6 +7,7 @@ use crate::cpu::registers::Seg;
 use crate::cpu::{CpuState, Segment};
 use crate::shadow::asm::{self, A, Alu, E, Label, NE, R8, R9, R15, Reg, W};
 use crate::shadow::bridge::{Leave, SLOT_SHIFT};
+use crate::shadow::classify::Terminal;
 use iced_x86::{Instruction, Register};
 use std::mem::offset_of;
 
@@ -85,8 +86,12 @@ pub(super) enum Stub {
     Crossing { label: Label, back: Label, fill: Label, size: i32 },
     /// Leave to the interpreter.
     Interpret { label: Label, eip: u32, saved: bool },
+    /// Leave for another reason.
+    Leave { label: Label, eip: u32, saved: bool, why: Leave },
     /// The same for an instruction that uses the floating-point unit.
     InterpretFloat { label: Label, eip: u32, saved: bool },
+    /// Have the instruction at the offset, which ends at `next`, interpreted in place, and go on at `back`.
+    InPlace { label: Label, back: Label, offset: u16, next: u32, saved: bool },
     /// Have the floating-point unit loaded, and go on at `back`.
     LoadFpu { label: Label, back: Label, eip: u32 },
     /// A jump that is taken rarely, or that leaves the unit.
@@ -154,18 +159,36 @@ impl Emit<'_> {
             self.asm.bind(back);
             self.stubs.push(Stub::Crossing { label: crossing, back, fill, size: size as i32 });
         }
+        self.slot(access, fill);
+        if keep_flags {
+            self.restore_flags();
+        }
+        self.fill_stub(fill, retry, eip, size, access, keep_flags);
+    }
+
+    /// The slot of the page of R8 into R9; to `fill` when it is empty.
+    pub(super) fn slot(&mut self, access: Access, fill: Label) {
         let array = if access == Access::Write { ARRAY_BYTES as i32 } else { 0 };
         self.asm.shrx(R9, R8, R15);
         self.asm.load(W::Q, R9, asm::indexed(R15, R9, 8, array - SLOT_SHIFT));
         self.asm.test(W::Q, R9, R9);
         self.asm.jcc(E, fill);
-        if keep_flags {
-            self.restore_flags();
-        }
-        let bits = size
+    }
+
+    /// What is done about an empty slot.
+    pub(super) fn fill_stub(
+        &mut self,
+        label: Label,
+        retry: Label,
+        eip: u32,
+        size: u32,
+        access: Access,
+        saved: bool,
+    ) {
+        let access = size
             | if access == Access::Write { access::WRITE } else { 0 }
             | if self.fpu_is_loaded { access::FLOAT } else { 0 };
-        self.stubs.push(Stub::Fill { label: fill, retry, eip, access: bits, saved: keep_flags });
+        self.stubs.push(Stub::Fill { label, retry, eip, access, saved });
     }
 
     /// Checks the offset in R8 against the segment's end and adds its base.
@@ -220,8 +243,17 @@ impl Emit<'_> {
                 Stub::Interpret { label, eip, saved } => {
                     self.interpret_stub(label, eip, saved, Leave::Interpret)
                 }
+                Stub::Leave { label, eip, saved, why } => self.interpret_stub(label, eip, saved, why),
                 Stub::InterpretFloat { label, eip, saved } => {
                     self.interpret_stub(label, eip, saved, Leave::InterpretFloat);
+                }
+                Stub::InPlace { label, back, offset, next, saved } => {
+                    self.asm.bind(label);
+                    if saved {
+                        self.restore_flags();
+                    }
+                    self.call_interpreter(offset, next, Terminal::Repeated);
+                    self.asm.jmp(back);
                 }
                 Stub::LoadFpu { label, back, eip } => {
                     self.asm.bind(label);

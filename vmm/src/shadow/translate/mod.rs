@@ -48,6 +48,8 @@ pub struct Target {
     pub page_eip: u32,
     /// Address of the page's entry table.
     pub table: u64,
+    /// What the exec map says of the next linear page if it is the one whose bytes the unit has at its end.
+    pub next_page: Option<u64>,
     /// Count down [`Context::budget`] at every poll.
     pub counts: bool,
 }
@@ -79,6 +81,8 @@ struct Emit<'a> {
     labels: BTreeMap<u16, Label>,
     stubs: Vec<Stub>,
     ops: Vec<(u16, u32)>,
+    /// The instruction before was STI: interrupts are taken after this one.
+    polls_next: bool,
     /// The floating-point unit is known to be loaded here.
     fpu_is_loaded: bool,
     /// The selector of CS has been noted since the last label.
@@ -144,6 +148,7 @@ impl Translator {
             labels,
             stubs: Vec::new(),
             ops: Vec::new(),
+            polls_next: false,
             fpu_is_loaded: false,
             fpu_cs_noted: false,
             fpu_operand_noted: None,
@@ -183,7 +188,12 @@ impl Emit<'_> {
                 self.fpu_operand_noted = None;
             }
             map.push((offset, self.asm.code.len() as u32));
+            let polls = std::mem::take(&mut self.polls_next);
             let continues = self.instruction(offset, item, unit);
+            if polls && continues {
+                let next = self.eip(offset).wrapping_add(item.len() as u32);
+                self.poll(next, item.live_out != 0);
+            }
             falls_to = continues.then(|| offset + item.len() as u16);
         }
         if let Some(expected) = falls_to {
@@ -199,6 +209,9 @@ impl Emit<'_> {
     /// Emits one instruction. True when control can go on behind it.
     fn instruction(&mut self, offset: u16, item: &Scanned, unit: &Unit) -> bool {
         let eip = self.eip(offset);
+        if item.crosses {
+            self.check_next_page(eip, item);
+        }
         match item.kind {
             Kind::Plain => self.plain(eip, item),
             Kind::Terminal(why @ (Terminal::Float | Terminal::Boundary)) => {
@@ -218,6 +231,9 @@ impl Emit<'_> {
             Kind::Leave => self.leave_frame(eip, item),
             Kind::ReadSegment => self.read_segment(item),
             Kind::String => self.string(eip, item),
+            Kind::Repeat => self.repeat(offset, eip, item),
+            Kind::PushSegment => self.push_segment(eip, item),
+            Kind::InterruptFlag => return self.interrupt_flag(offset, item, unit),
             Kind::Direction => self.direction(item),
             Kind::Xlat => self.xlat(eip, item),
             Kind::Jcc(condition) => self.jump_if(eip, condition, item, unit),
@@ -249,10 +265,7 @@ impl Emit<'_> {
     /// Has a terminal instruction interpreted in place. True when control can go on behind it.
     fn interpret(&mut self, offset: u16, item: &Scanned, why: Terminal) -> bool {
         let next = self.eip(offset).wrapping_add(item.len() as u32);
-        self.asm.store_imm(asm::W::D, state(offset_of!(CpuState, eip)), next as i32);
-        self.asm.store_imm(asm::W::D, context(offset_of!(Context, terminal)), why as i32 + 1);
-        self.ops.push((offset, self.asm.mov_address(asm::R9)));
-        self.asm.call_to(self.places.bridge.interpret);
+        self.call_interpreter(offset, next, why);
         let goes_on = item.kind.goes_on(&item.instruction);
         if !goes_on {
             // A far jump to what follows it has changed nothing else.
@@ -260,6 +273,34 @@ impl Emit<'_> {
             self.jump_external(eip, next);
         }
         goes_on
+    }
+
+    /// Before an instruction that goes on on the next page: leaves, unless that is still the same.
+    fn check_next_page(&mut self, eip: u32, item: &Scanned) {
+        let keep = item.live_in != 0;
+        let linear = self.mode.linear(eip);
+        let other = self.asm.label();
+        if keep {
+            self.save_flags();
+        }
+        let entry = ((linear >> PAGE_SHIFT) + 1) * size_of::<u64>() as u32;
+        self.asm.load(asm::W::Q, asm::R8, context(offset_of!(Context, maps)));
+        self.asm.load(asm::W::Q, asm::R8, asm::at(asm::R8, entry as i32));
+        let place = self.asm.mov_address(asm::R9);
+        self.asm.set_address(place, self.target.next_page.unwrap_or_default());
+        self.asm.alu(asm::Alu::Cmp, asm::W::Q, asm::R8, asm::R9);
+        self.asm.jcc(asm::NE, other);
+        if keep {
+            self.restore_flags();
+        }
+        self.stubs.push(Stub::InterpretFloat { label: other, eip, saved: keep });
+    }
+
+    fn call_interpreter(&mut self, offset: u16, next: u32, why: Terminal) {
+        self.asm.store_imm(asm::W::D, state(offset_of!(CpuState, eip)), next as i32);
+        self.asm.store_imm(asm::W::D, context(offset_of!(Context, terminal)), why as i32 + 1);
+        self.ops.push((offset, self.asm.mov_address(asm::R9)));
+        self.asm.call_to(self.places.bridge.interpret);
     }
 
     /// Leaves shadow code with the guest before the instruction at `eip`.
@@ -289,5 +330,6 @@ impl Emit<'_> {
     }
 }
 
+const PAGE_SHIFT: u32 = 12;
 /// `xchg rax, r10`.
 const XCHG_RAX_R10: [u8; 2] = [0x49, 0x92];

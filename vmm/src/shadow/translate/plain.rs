@@ -59,8 +59,12 @@ impl Emit<'_> {
         self.encoder.set_buffer(code_buffer(code));
     }
 
-    /// Gives registers the names that they have on the host. True: AH, CH, DH or BH is among them.
+    /// Gives registers the names that they have on the host, and drops prefixes that say nothing to the guest. True: AH, CH, DH or
+    /// BH is among the registers.
     pub(super) fn rename(&self, instruction: &mut Instruction) -> bool {
+        // With BSF and BSR they are TZCNT and LZCNT to newer processors.
+        instruction.set_has_rep_prefix(false);
+        instruction.set_has_repne_prefix(false);
         let mut high = false;
         for n in 0..instruction.op_count() {
             if instruction.op_kind(n) == OpKind::Register {
