@@ -133,6 +133,11 @@ impl Overlay {
         }
     }
 
+    /// Whether a page is there.
+    pub fn has(&self, physical: u64) -> bool {
+        self.pages.iter().take(self.used).any(|page| page.physical == physical)
+    }
+
     /// How the covered processor reaches a page.
     pub(super) fn first(&mut self, physical: u64, grant: PageGrant) -> PageGrant {
         self.add(physical, grant);

@@ -151,8 +151,7 @@ impl Witness {
                     path: self.reference.path(),
                     host: &host(),
                 };
-                let bytes = self.reference.code(&run, &mut overlay);
-                self.difference = Some(report.text(bytes.as_ref()));
+                self.difference = Some(report.text());
                 cpu.state.clone_from(&self.before);
                 cpu.state_replaced();
                 0

@@ -89,6 +89,10 @@ pub(super) struct Differs {
     pub(super) same_place: bool,
     /// Why the reference could not go on.
     pub(super) stopped: Option<&'static str>,
+    /// Arithmetic flags that may differ.
+    pub(super) free_flags: u32,
+    /// The bytes of the code.
+    pub(super) code: Option<CodeBytes>,
 }
 
 /// What [`Reference::judge`] finds.
@@ -156,6 +160,9 @@ impl Reference {
                 if self.same_registers(shadow, run) && self.disagreements(1).is_empty() {
                     return Verdict::Same(instructions);
                 }
+                if let Some(page) = self.cpu.bus.needs {
+                    return Verdict::Needs(page);
+                }
                 let found = self.differs(instructions, true);
                 let distance = register_differences(&found.state, shadow).len() + found.memory.len();
                 if instructions > 0 && nearest.as_ref().is_none_or(|(least, _)| distance < *least) {
@@ -184,17 +191,27 @@ impl Reference {
             instructions += 1;
         }
         let found = nearest.map(|(_, found)| found);
-        Verdict::Differs(Box::new(found.unwrap_or_else(|| Differs { stopped, ..self.differs(instructions, false) })))
+        let mut found = found.unwrap_or_else(|| Differs { stopped, ..self.differs(instructions, false) });
+        let path = self.path.get(..usize::try_from(found.instructions).unwrap_or(usize::MAX)).unwrap_or(&self.path).to_vec();
+        found.free_flags =
+            self.code(run).map_or(0, |code| flags::that_may_differ(&code, &path, shadow.eip, run));
+        found.code = self.code(run);
+        Verdict::Differs(Box::new(found))
     }
 
     fn disagreements(&self, most: usize) -> Vec<Disagreement> {
         self.cpu.bus.overlay.disagreements(self.cpu.updated_entries.as_deref().unwrap_or_default(), most)
     }
 
-    /// The code of a run; after [`Reference::judge`].
-    pub(super) fn code(&self, run: &Run, overlay: &mut Overlay) -> Option<CodeBytes> {
+    /// The code of a run, with what follows on the next page if that can be had.
+    pub(super) fn code(&mut self, run: &Run) -> Option<CodeBytes> {
         let next = (run.start | (PAGE_SIZE as u32 - 1)).wrapping_add(1);
-        let next = self.cpu.known_code_page(next).and_then(|(_, physical)| overlay.before(physical));
+        let next = self.cpu.debug_translate(next);
+        let overlay = &mut self.cpu.bus.overlay;
+        if let Some(page) = next.filter(|page| !overlay.has(*page)) {
+            self.cpu.bus.needs.get_or_insert(page);
+        }
+        let next = next.and_then(|page| overlay.before(page));
         Some(CodeBytes::of(&overlay.before(run.code_page)?, next.as_ref()))
     }
 
@@ -205,6 +222,8 @@ impl Reference {
             memory: self.disagreements(MOST_PLACES),
             same_place,
             stopped: None,
+            free_flags: 0,
+            code: None,
         }
     }
 
@@ -223,9 +242,7 @@ impl Reference {
         if differing == 0 {
             return true;
         }
-        let mut overlay = std::mem::take(&mut self.cpu.bus.overlay);
-        let code = self.code(run, &mut overlay);
-        self.cpu.bus.overlay = overlay;
+        let code = self.code(run);
         code.is_some_and(|code| differing & !flags::that_may_differ(&code, &self.path, shadow.eip, run) == 0)
     }
 }

@@ -4,7 +4,7 @@ use super::Run;
 use super::reference::Differs;
 use crate::cpu::bus::PAGE_SIZE;
 use crate::cpu::{CpuState, Seg};
-use crate::shadow::scanner::{CodeBytes, decode};
+use crate::shadow::scanner::decode;
 use iced_x86::{Decoder, DecoderOptions, Formatter, Instruction, NasmFormatter};
 use ipc::time::VirtualTime;
 use std::collections::BTreeMap;
@@ -83,14 +83,14 @@ pub(super) fn register_differences(a: &CpuState, b: &CpuState) -> Vec<String> {
 
 impl Report<'_> {
     /// The whole report.
-    pub(super) fn text(&self, bytes: Option<&CodeBytes>) -> String {
+    pub(super) fn text(&self) -> String {
         let mut out = String::new();
         // Writing to a string cannot fail.
-        _ = self.write(&mut out, bytes);
+        _ = self.write(&mut out);
         out
     }
 
-    fn write(&self, out: &mut String, bytes: Option<&CodeBytes>) -> std::fmt::Result {
+    fn write(&self, out: &mut String) -> std::fmt::Result {
         let differs = self.differs;
         let cs = self.before.segment(Seg::Cs).selector;
         writeln!(out, "The shadow engine and the interpreter differ")?;
@@ -121,23 +121,25 @@ impl Report<'_> {
                 writeln!(out, "{name:8} {before:>28} {reference:>28} {shadow:>28}{mark}")?;
             }
         }
+        writeln!(out, "(of EFLAGS, {:x} may differ)", differs.free_flags)?;
         if !differs.memory.is_empty() {
             writeln!(out, "\n{:16} {:>16} {:>16} {:>16}", "physical", "before", "interpreter", "shadow")?;
             for at in &differs.memory {
                 writeln!(out, "{:016x} {:016x} {:016x} {:016x}", at.physical, at.before, at.second, at.first)?;
             }
         }
-        self.code(out, bytes)
+        self.code(out)
     }
 
     /// The instructions that the interpreter executed, each beside its shadow code.
-    fn code(&self, out: &mut String, bytes: Option<&CodeBytes>) -> std::fmt::Result {
-        let Some(bytes) = bytes else { return Ok(()) };
+    fn code(&self, out: &mut String) -> std::fmt::Result {
+        let Some(bytes) = &self.differs.code else { return Ok(()) };
         let page = self.run.start & !(PAGE - 1);
         let page_eip = page.wrapping_sub(self.run.mode.cs_base);
         writeln!(out, "\nguest code, and its shadow code:")?;
-        let executed = self.path.iter().take(shown(self.differs));
-        for linear in executed {
+        let left = self.run.mode.linear(self.shadow.eip);
+        let declined = self.run.declined.then_some(&left);
+        for linear in self.path.iter().take(shown(self.differs)).chain(declined) {
             if linear & !(PAGE - 1) != page {
                 writeln!(out, "{linear:08x}  (on another page)")?;
                 continue;
