@@ -13,7 +13,7 @@
 //! Instructions that shadow code leaves to the interpreter are not compared: they are the interpreter's in both.
 //! Two things may differ: arithmetic flags that an instruction leaves undefined or that nobody reads (`flags`), and
 //! accessed and dirty bits: shadow code looks at pages that it then leaves to the interpreter, and does not look at pages
-//! of code that it knows.
+//! of code that it knows. And after STI shadow code does not say that interrupts wait, where the interpreter goes on at once.
 
 mod flags;
 mod reference;

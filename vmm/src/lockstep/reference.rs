@@ -6,7 +6,7 @@ use super::report::register_differences;
 use crate::cpu::bus::{Bus, PAGE_SIZE, PageGrant};
 use crate::cpu::overlay::{Disagreement, Overlay};
 use crate::cpu::registers::eflags;
-use crate::cpu::state::Activity;
+use crate::cpu::state::{Activity, InterruptShadow};
 use crate::cpu::{CpuState, Seg, Vcpu};
 use crate::interp::Interp;
 use crate::shadow::scanner::CodeBytes;
@@ -233,8 +233,13 @@ impl Reference {
             return false;
         }
         let own = std::mem::replace(&mut state.eflags, shadow.eflags);
+        let own_shadow = state.interrupt_shadow;
+        // What shadow code declines is interpreted before anybody looks for interrupts.
+        if run.declined && own_shadow == InterruptShadow::Sti {
+            state.interrupt_shadow = shadow.interrupt_shadow;
+        }
         let same = *state == *shadow;
-        state.eflags = own;
+        (state.eflags, state.interrupt_shadow) = (own, own_shadow);
         let differing = own ^ shadow.eflags;
         if !same || differing & !eflags::ARITHMETIC != 0 {
             return false;
