@@ -155,7 +155,8 @@ pub struct RunArgs {
     /// CPU model: pentium2, pentium3 (default) or max (adds SSE2)
     #[arg(long, value_name = "MODEL", value_parser = vmm::cpu::CpuModel::NAMES)]
     pub cpu: Option<String>,
-    /// What runs guest code: shadow (made into host code) or interp (the reference)
+    /// What runs guest code: shadow (made into host code), interp (the reference) or lockstep (both,
+    /// compared)
     #[arg(long, value_name = "ENGINE", value_parser = vmm::engine::EngineKind::NAMES)]
     pub engine: Option<String>,
     /// Guest RAM, such as 64M

@@ -101,6 +101,15 @@ impl CodeCache {
         self.used = self.head;
     }
 
+    /// Changes a byte of what was appended.
+    #[cfg(test)]
+    pub fn poke(&mut self, address: u64, byte: u8) {
+        let from = (address - self.executable.as_ptr() as u64) as usize;
+        assert!(from < self.used);
+        // SAFETY: within what was appended (just checked); nobody executes it meanwhile.
+        unsafe { self.writable.as_ptr().add(from).write(byte) };
+    }
+
     /// Code as it was appended, for listings.
     pub fn code(&self, address: u64, len: usize) -> Option<&[u8]> {
         let from = address.checked_sub(self.executable.as_ptr() as u64)? as usize;
