@@ -77,7 +77,7 @@ impl<B: Bus> Engine<B> {
     /// [`EngineError`].
     pub fn new(kind: EngineKind) -> Result<Self, EngineError> {
         match kind {
-            EngineKind::Interp => Ok(Self::Interp(Box::new(Interp::new()))),
+            EngineKind::Interp => Ok(Self::Interp(Box::default())),
             #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
             EngineKind::Shadow | EngineKind::Lockstep if !is_x86_feature_detected!("bmi2") => {
                 Err(EngineError::Host("a processor with BMI2 (Intel since 2013, AMD since 2015)"))

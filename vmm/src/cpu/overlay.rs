@@ -188,7 +188,8 @@ impl Overlay {
                     return None;
                 }
                 let physical = page.physical + (n * WORD_BYTES) as u64;
-                let entry = |at: u64, shift: u32| if walked.contains(&at) { ACCESSED_DIRTY << shift } else { 0 };
+                let entry =
+                    |at: u64, shift: u32| if walked.contains(&at) { ACCESSED_DIRTY << shift } else { 0 };
                 let ignored = entry(physical, 0) | entry(physical + 4, u32::BITS);
                 ((first ^ second) & !ignored != 0).then_some(Disagreement { physical, before, first, second })
             })

@@ -192,7 +192,11 @@ impl Reference {
         }
         let found = nearest.map(|(_, found)| found);
         let mut found = found.unwrap_or_else(|| Differs { stopped, ..self.differs(instructions, false) });
-        let path = self.path.get(..usize::try_from(found.instructions).unwrap_or(usize::MAX)).unwrap_or(&self.path).to_vec();
+        let path = self
+            .path
+            .get(..usize::try_from(found.instructions).unwrap_or(usize::MAX))
+            .unwrap_or(&self.path)
+            .to_vec();
         found.free_flags =
             self.code(run).map_or(0, |code| flags::that_may_differ(&code, &path, shadow.eip, run));
         found.code = self.code(run);
