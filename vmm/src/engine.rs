@@ -22,12 +22,25 @@ pub enum EngineKind {
 impl EngineKind {
     /// The names that `--engine` takes.
     pub const NAMES: [&'static str; 3] = ["shadow", "interp", "lockstep"];
+
+    /// What `--engine` calls it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Interp => "interp",
+            Self::Shadow => "shadow",
+            Self::Lockstep => "lockstep",
+        }
+    }
 }
 
 impl Default for EngineKind {
     /// The fastest that this host has.
     fn default() -> Self {
-        if cfg!(all(target_arch = "x86_64", target_os = "linux")) { Self::Shadow } else { Self::Interp }
+        #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+        if is_x86_feature_detected!("bmi2") {
+            return Self::Shadow;
+        }
+        Self::Interp
     }
 }
 

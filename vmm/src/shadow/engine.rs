@@ -32,6 +32,8 @@ static ALL_ATTENTION: u8 = u8::MAX;
 
 /// Most instructions across page boundaries that are remembered.
 const MOST_CROSSINGS: usize = 4096;
+/// The same for those of all linear pages, 8 MiB each.
+const MOST_WHOLE_MAPS: usize = 12;
 /// How many exec maps are found without a look-up: kernel and user with and without something.
 const RECENT: usize = 4;
 /// Most exec maps of one kind before all are forgotten: real-mode programs use many code segments.
@@ -504,7 +506,8 @@ impl<B: Bus> Shadow<B> {
         let map = match self.map_of.get(&mode) {
             Some(map) => *map,
             None => {
-                if self.maps.len() >= MOST_MAPS {
+                let whole = self.maps.iter().filter(|map| map.is_whole()).count();
+                if self.maps.len() >= MOST_MAPS || whole >= MOST_WHOLE_MAPS {
                     self.maps.clear();
                     self.map_of.clear();
                     self.recent = [None; RECENT];
