@@ -63,6 +63,8 @@ pub enum Command {
     Reset(VmArg),
     /// End a VM
     Stop(VmArg),
+    /// Show what each process of a running VM costs
+    Top(TopArgs),
     /// Start again, or replace, a device process of a running VM
     #[command(subcommand)]
     Device(DeviceCommand),
@@ -374,6 +376,20 @@ pub enum ImageCommand {
         /// File to make.
         path: PathBuf,
     },
+}
+
+/// Arguments of `vmsim top`.
+#[derive(Debug, Args)]
+pub struct TopArgs {
+    /// Seconds between two looks
+    #[arg(long, default_value_t = 1.0, value_name = "S")]
+    pub interval: f64,
+    /// Stop after so many tables [default: when interrupted]
+    #[arg(long, short = 'n')]
+    pub count: Option<u64>,
+    /// Which VM.
+    #[command(flatten)]
+    pub vm: VmArg,
 }
 
 /// `vmsim device`.
