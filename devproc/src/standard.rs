@@ -16,11 +16,11 @@ fn boxed_error<E: std::error::Error>(error: E) -> String {
 }
 
 fn build_chipset(context: &BuildContext<'_>) -> Result<Vec<Box<dyn Device>>, String> {
-    chipset::models(context.config, context.start_unix_seconds).map_err(boxed_error)
+    chipset::models(context.config, context.start_unix_seconds, context.outside).map_err(boxed_error)
 }
 
 fn build_gpu(context: &BuildContext<'_>) -> Result<Vec<Box<dyn Device>>, String> {
-    gpu::models(context.config).map_err(boxed_error)
+    gpu::models(context.config, context.outside).map_err(boxed_error)
 }
 
 fn build_keyboard(context: &BuildContext<'_>) -> Result<Vec<Box<dyn Device>>, String> {
@@ -28,7 +28,7 @@ fn build_keyboard(context: &BuildContext<'_>) -> Result<Vec<Box<dyn Device>>, St
 }
 
 fn build_storage(context: &BuildContext<'_>) -> Result<Vec<Box<dyn Device>>, String> {
-    storage::models(context.config).map_err(boxed_error)
+    storage::models(context.config, context.outside).map_err(boxed_error)
 }
 
 /// The builder of a standard device process: `chipset`, `gpu`, `keyboard` or `storage`.

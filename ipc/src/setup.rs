@@ -12,6 +12,7 @@ use crate::runtime_dir::{RuntimeDir, RuntimeDirError, VmDir};
 use crate::segment::SegmentNames;
 use ipc_channel::ipc::{IpcOneShotServer, IpcReceiver, IpcSender};
 use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
 use thiserror::Error;
 
 /// What the supervisor tells an attached process.
@@ -29,6 +30,17 @@ pub struct Setup {
     pub commands: IpcReceiver<Command>,
     /// Whether the process goes on from committed states (after a crash) or starts afresh.
     pub resume: bool,
+    /// Where a device process records what happens on its link, from the start.
+    pub recording: Option<Recording>,
+}
+
+/// A file that a device process records to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Recording {
+    /// The file, or a pipe.
+    pub path: PathBuf,
+    /// A predecessor of the process wrote the first part of it.
+    pub append: bool,
 }
 
 /// What the supervisor tells a process later.
@@ -42,6 +54,13 @@ pub enum Command {
         what: Inspect,
         /// Where the answer goes. It may come late, as a device may hold the VMM up.
         answer: IpcSender<Inspected>,
+    },
+    /// Record what happens on the link from now on, or, with `None`, no longer. For device processes only.
+    Record {
+        /// Where to.
+        to: Option<Recording>,
+        /// Where is told when that is so, or in one line why not.
+        answer: IpcSender<Result<(), String>>,
     },
 }
 

@@ -102,6 +102,9 @@ pub enum Command {
         #[command(flatten)]
         vm: VmArg,
     },
+    /// Record what a device process does
+    #[command(subcommand)]
+    Device(DeviceCommand),
     /// Print exceptions, interrupts and port accesses of the guest as they happen
     Trace(TraceArgs),
     /// Let a debugger connect to a running VM's guest, and print how
@@ -185,6 +188,9 @@ pub struct RunArgs {
     /// DEVICE=hand leaves it to you to start it ('vmsim-dev gpu --attach VM')
     #[arg(long, value_name = "DEVICE=PATH")]
     pub device: Vec<String>,
+    /// Record a device process from power-on: DEVICE=FILE, such as gpu=boot.rec; see 'vmsim replay'
+    #[arg(long, value_name = "DEVICE=FILE")]
+    pub record: Vec<String>,
     /// Let a debugger connect: --gdb (a Unix socket in the VM's directory), --gdb=tcp:PORT (of
     /// 127.0.0.1) or --gdb=unix:PATH
     #[arg(long, value_name = "WHERE", num_args = 0..=1, require_equals = true)]
@@ -300,6 +306,25 @@ pub struct TraceArgs {
     /// Which VM.
     #[command(flatten)]
     pub vm: VmArg,
+}
+
+/// `vmsim device`.
+#[derive(Debug, Subcommand)]
+pub enum DeviceCommand {
+    /// Record everything that happens on a device process's link, for 'vmsim replay' and 'vmsim trace'
+    Record {
+        /// Device process: chipset, gpu, keyboard, storage...
+        device: String,
+        /// File to make; it must not exist
+        #[arg(required_unless_present = "stop")]
+        file: Option<PathBuf>,
+        /// End the recording
+        #[arg(long, conflicts_with = "file")]
+        stop: bool,
+        /// Which VM.
+        #[command(flatten)]
+        vm: VmArg,
+    },
 }
 
 /// `vmsim image`.

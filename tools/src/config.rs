@@ -30,6 +30,8 @@ pub struct Plan {
     pub stdio: Option<u8>,
     /// Where a debugger can connect, and whether the guest waits for one.
     pub debugger: Option<(Listen, bool)>,
+    /// Device processes that are recorded from power-on, and where to.
+    pub recordings: Vec<(String, PathBuf)>,
     /// Files made for this run, removed when it ends.
     pub temporary: Option<tempfile::TempDir>,
 }
@@ -52,7 +54,12 @@ pub fn plan(args: &RunArgs) -> Result<Plan> {
     let mut devices: BTreeMap<String, Executable> =
         roles::STANDARD_DEVICES.iter().map(|name| (name.to_string(), Executable::Own)).collect();
     for (name, device) in &file.device {
-        devices.insert(name.clone(), executable(&device.exe)?);
+        let own = |name: &str| roles::STANDARD_DEVICES.contains(&name).then_some(Executable::Own);
+        let exe = match &device.exe {
+            Some(exe) => executable(exe)?,
+            None => own(name).with_context(|| format!("[device.{name}]: no exe, and no built-in one"))?,
+        };
+        devices.insert(name.clone(), exe);
     }
     for option in &args.device {
         let (name, path) = option.split_once('=').with_context(|| {
@@ -141,7 +148,35 @@ pub fn plan(args: &RunArgs) -> Result<Plan> {
         display => display,
     };
     let debugger = debugger(args)?;
-    Ok(Plan { config, display, stdio, devices: devices.into_iter().collect(), debugger, temporary })
+    let recordings = recordings(args, &file, &devices)?;
+    Ok(Plan { config, display, stdio, devices: devices.into_iter().collect(), debugger, recordings, temporary })
+}
+
+fn recordings(
+    args: &RunArgs,
+    file: &MachineFile,
+    devices: &BTreeMap<String, Executable>,
+) -> Result<Vec<(String, PathBuf)>> {
+    let from_file = |(name, device): (&String, &crate::machine_file::DeviceProcess)| {
+        Some((name.clone(), device.record.clone()?))
+    };
+    let mut recordings: BTreeMap<_, _> = file.device.iter().filter_map(from_file).collect();
+    for option in &args.record {
+        let (name, path) = option
+            .split_once('=')
+            .with_context(|| format!("--record {option}: write DEVICE=FILE, such as gpu=boot.rec"))?;
+        recordings.insert(name.into(), path.into());
+    }
+    for (name, path) in &mut recordings {
+        ensure!(
+            devices.contains_key(name),
+            "--record {name}: this machine has no device process '{name}'; it has {}",
+            devices.keys().cloned().collect::<Vec<_>>().join(", ")
+        );
+        *path = absolute(path)?;
+        ensure!(!path.exists(), "{} exists already: remove it or choose another name", path.display());
+    }
+    Ok(recordings.into_iter().collect())
 }
 
 fn debugger(args: &RunArgs) -> Result<Option<(Listen, bool)>> {

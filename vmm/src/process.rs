@@ -49,6 +49,8 @@ pub fn run(vm: &str) -> Result<(), ProcessError> {
                 Ok(Command::Inspect { what, answer }) => {
                     bell.ring(Event::Inspect(what, answer));
                 }
+                // For device processes.
+                Ok(Command::Record { .. }) => {}
                 Ok(Command::Shutdown) => break,
                 // The channel breaks when the supervisor is gone: then nothing must stay behind.
                 Err(_) => {

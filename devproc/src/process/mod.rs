@@ -12,14 +12,18 @@ mod effects;
 mod host;
 mod machine;
 mod picture;
+mod recording;
 mod serve;
 
 use crate::device::Device;
+use crate::outside::Outside;
 use ipc::machine::MachineConfig;
-use ipc::setup::{AttachError, Attachment};
+use ipc::setup::{AttachError, Attachment, Command};
 use thiserror::Error;
 
+pub use effects::{pack_channel, unpack_channel};
 pub use machine::{DeviceProcess, Place};
+pub use recording::Order;
 
 /// A place where a process may die as well as anywhere else. Tests let it die here; otherwise it
 /// is nothing.
@@ -66,6 +70,8 @@ pub struct BuildContext<'a> {
     pub config: &'a MachineConfig,
     /// Unix time (seconds) at virtual time zero.
     pub start_unix_seconds: u64,
+    /// Files and images: read through this, they are in recordings.
+    pub outside: &'a Outside,
 }
 
 /// Builds the models of a device process. The error is one line that says what to do.
@@ -88,15 +94,29 @@ fn serve_attached(attachment: Attachment, device: &str, build: Builder) -> Resul
     if let Err(error) = ipc::logging::to_file(&dir.log(device), device) {
         eprintln!("{device}: no log: {error}");
     }
-    let place = Place { slot: setup.slot as usize, config: &setup.config, resume: setup.resume };
+    let place = Place {
+        slot: setup.slot as usize,
+        config: &setup.config,
+        resume: setup.resume,
+        recording: setup.recording,
+    };
     let mut process = DeviceProcess::open(&names, device, &place, build)?;
     let stop = process.stop_flag();
+    let orders = process.orders();
     let commands = setup.commands;
     std::thread::spawn(move || {
-        if commands.recv().is_ok() {
-            // The main loop finishes what was posted, then ends.
-            stop.raise();
-            return;
+        loop {
+            match commands.recv() {
+                Ok(Command::Shutdown) => {
+                    // The main loop finishes what was posted, then ends.
+                    stop.raise();
+                    return;
+                }
+                Ok(Command::Record { to, answer }) => orders.give(Order::Record { to, answer }),
+                // For the VMM.
+                Ok(Command::Inspect { .. }) => {}
+                Err(_) => break,
+            }
         }
         // The channel broke: the supervisor is gone, and nothing must stay behind.
         dir.remove_abandoned(&names);

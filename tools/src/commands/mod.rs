@@ -1,5 +1,6 @@
 //! The commands of the program, one function or module each.
 
+mod device;
 mod image;
 mod input;
 pub mod inspect;
@@ -42,6 +43,7 @@ pub fn dispatch(cli: Cli) -> Result<ExitCode> {
         Command::Display { display, vm } => open_display(display, vm.name.as_deref())?,
         Command::Serial(args) => return serial::serial(&args),
         Command::Log(args) => log::log(&args)?,
+        Command::Device(command) => return device::device(&command),
         Command::Regs(vm) => inspect::regs(vm.name.as_deref())?,
         Command::Disasm { at, count, vm } => inspect::disasm(vm.name.as_deref(), at, count)?,
         Command::Trace(args) => trace::trace(&args)?,

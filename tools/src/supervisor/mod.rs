@@ -8,6 +8,7 @@ mod children;
 mod image_locks;
 mod inspection;
 mod memory;
+mod recording;
 mod requests;
 mod serial;
 mod server;
@@ -28,6 +29,7 @@ use ipc::input::HostEvent;
 use ipc::inspect::{Inspect, Inspected, Listen};
 use ipc::runtime_dir::{RuntimeDir, VmDir, VmLock};
 use ipc::setup::{Command, Lifeline};
+use std::path::PathBuf;
 use ipc::sync::Ordering;
 use memory::VmMemory;
 use serial::SerialPorts;
@@ -85,6 +87,8 @@ struct Managed {
     deaths: Vec<Instant>,
     attached_before: bool,
     stopped: bool,
+    /// Where its link is recorded; its successor goes on with that.
+    recording: Option<PathBuf>,
 }
 
 /// Why the VM ended.
@@ -127,7 +131,7 @@ const DISPLAY: usize = MAX_DEVICES + 1;
 impl Supervisor {
     /// Makes the VM's place and memory and starts its processes; the guest does not run yet.
     pub fn start(plan: Plan) -> Result<Self> {
-        let Plan { config, display, devices, debugger, temporary, stdio: _ } = plan;
+        let Plan { config, display, devices, debugger, recordings, temporary, stdio: _ } = plan;
         let dir = RuntimeDir::open()?.vm(&config.name)?;
         let (lock, stale) = dir.take()?;
         if stale {
@@ -174,7 +178,10 @@ impl Supervisor {
         let cables = supervisor.memory.serial();
         supervisor.serial = Some(SerialPorts::open(&supervisor.config.serial, cables, &supervisor.sender)?);
         for (slot, (name, executable)) in devices.into_iter().enumerate() {
-            supervisor.processes[slot] = Some(Managed::new(Role::Device(name), executable));
+            let recording = recordings.iter().find(|(device, _)| *device == name);
+            let recording = recording.map(|(_, path)| path.clone());
+            let managed = Managed::new(Role::Device(name), executable);
+            supervisor.processes[slot] = Some(Managed { recording, ..managed });
             supervisor.spawn(slot)?;
         }
         supervisor.processes[VMM_SLOT] = Some(Managed::new(Role::Vmm, Executable::Own));
@@ -294,6 +301,9 @@ impl Supervisor {
             }
             Ok(Event::Request(ipc::control::Request::Inspect(what), reply)) => {
                 inspection::forward(self.vmm_lifeline(), what, reply);
+            }
+            Ok(Event::Request(ipc::control::Request::Record { device, to }, reply)) => {
+                self.record(&device, to, reply);
             }
             Ok(Event::Request(request, reply)) => {
                 // As above.
@@ -537,6 +547,7 @@ impl Managed {
             deaths: Vec::new(),
             attached_before: false,
             stopped: false,
+            recording: None,
         }
     }
 }

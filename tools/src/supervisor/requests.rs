@@ -8,7 +8,7 @@ use ipc::clock::Freeze;
 use ipc::control::{ProcessStatus, Reply, Request, Role, VmStatus};
 use ipc::input::HostEvent;
 use ipc::message::PROTOCOL_VERSION;
-use ipc::setup::Setup;
+use ipc::setup::{Recording, Setup};
 use ipc::sync::Ordering;
 use std::time::Instant;
 
@@ -44,7 +44,7 @@ impl Supervisor {
             }
             Request::OpenDisplay { kind, environment } => self.open_display(&kind, environment),
             // Asked before the guest runs: nothing to see yet.
-            Request::Stop | Request::Inspect(_) => Reply::Refused("The VM has not started yet".into()),
+            Request::Stop | Request::Inspect(_) | Request::Record { .. } => Reply::Refused("The VM has not started yet".into()),
         }
     }
 
@@ -81,6 +81,7 @@ impl Supervisor {
             ));
         }
         let resume = managed.attached_before;
+        let recording = managed.recording.clone().map(|path| Recording { path, append: resume });
         let sent = ipc::setup::accept(server, |commands| Setup {
             version: PROTOCOL_VERSION,
             config,
@@ -88,6 +89,7 @@ impl Supervisor {
             devices,
             commands,
             resume,
+            recording,
         });
         match sent {
             Ok(lifeline) => {

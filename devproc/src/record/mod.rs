@@ -1,0 +1,14 @@
+//! Recordings of what happens on a device's link, and what can be done with them without a VM.
+//!
+//! A recording has everything that the models of one device process were called with and learnt, in the
+//! order in which they saw it, and what they did. So any build of them can be run against it, in
+//! one process: [`replay`]. Nothing here knows rings or shared memory; the device process (`process`)
+//! says what happens.
+
+pub mod deeds;
+pub mod format;
+mod hash;
+mod tape;
+
+pub use hash::hash_picture;
+pub use tape::Recorder;
