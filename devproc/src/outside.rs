@@ -361,12 +361,8 @@ impl BlockDevice for RecordedImage {
             }
             _ => None,
         });
-        let act = ImageAct::Write {
-            image: self.number,
-            offset,
-            data: ByteBuf::from(data),
-            done: outcome.is_ok(),
-        };
+        let act =
+            ImageAct::Write { image: self.number, offset, data: ByteBuf::from(data), done: outcome.is_ok() };
         if let Some(replay) = &mut self.outside.inner().replay {
             replay.learn(&act);
         }

@@ -105,6 +105,18 @@ pub enum Command {
     /// Record what a device process does
     #[command(subcommand)]
     Device(DeviceCommand),
+    /// Run a build's models against a recording of 'vmsim device record', without a VM, and say where
+    /// they differ; exit code 1 when they do
+    Replay {
+        /// The recording
+        file: PathBuf,
+        /// The build: an executable for the device process [default: the built-in models]
+        #[arg(long)]
+        exe: Option<PathBuf>,
+        /// End with so many differences
+        #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
+        limit: u64,
+    },
     /// Print exceptions, interrupts and port accesses of the guest as they happen
     Trace(TraceArgs),
     /// Let a debugger connect to a running VM's guest, and print how

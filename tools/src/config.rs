@@ -149,7 +149,15 @@ pub fn plan(args: &RunArgs) -> Result<Plan> {
     };
     let debugger = debugger(args)?;
     let recordings = recordings(args, &file, &devices)?;
-    Ok(Plan { config, display, stdio, devices: devices.into_iter().collect(), debugger, recordings, temporary })
+    Ok(Plan {
+        config,
+        display,
+        stdio,
+        devices: devices.into_iter().collect(),
+        debugger,
+        recordings,
+        temporary,
+    })
 }
 
 fn recordings(

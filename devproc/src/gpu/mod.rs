@@ -41,7 +41,8 @@ pub fn models(config: &MachineConfig, outside: &Outside) -> Result<Vec<Box<dyn D
 }
 
 fn read_rom(path: &Path, outside: &Outside) -> Result<Vec<u8>, BuildError> {
-    let rom = outside.read_file(path).map_err(|source| BuildError::ReadRom { path: path.to_owned(), source })?;
+    let rom =
+        outside.read_file(path).map_err(|source| BuildError::ReadRom { path: path.to_owned(), source })?;
     if (1..=vbe::spec::ROM_LEN).contains(&rom.len()) {
         Ok(rom)
     } else {
@@ -52,8 +53,8 @@ fn read_rom(path: &Path, outside: &Outside) -> Result<Vec<u8>, BuildError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::fs;
     use ipc::machine::SerialBackend;
+    use std::fs;
 
     fn config(video_rom: Option<PathBuf>) -> MachineConfig {
         MachineConfig {
@@ -78,7 +79,8 @@ mod tests {
         let too_long = dir.path().join("too-long.bin");
         fs::write(&too_long, vec![0; vbe::spec::ROM_LEN + 1]).unwrap();
         for path in [missing, too_long] {
-            let error = models(&config(Some(path.clone())), &Outside::live()).err().expect("the file cannot be used");
+            let error =
+                models(&config(Some(path.clone())), &Outside::live()).err().expect("the file cannot be used");
             assert!(error.to_string().contains(path.to_str().unwrap()), "{error}");
         }
     }

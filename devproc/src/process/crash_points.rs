@@ -388,8 +388,7 @@ impl Machine {
     /// Serves until nothing is left to do, with as many processes as that takes.
     fn settle(&mut self) {
         loop {
-            let place =
-                Place { slot: 0, config: &self.config, resume: self.started, recording: None };
+            let place = Place { slot: 0, config: &self.config, resume: self.started, recording: None };
             let (names, builder, process) = (&self.names, self.builder, self.process.take());
             let run = AssertUnwindSafe(|| {
                 let mut process =

@@ -219,7 +219,10 @@ impl DeviceProcess {
     fn ask_for_tape(&mut self, to: &Recording, answer: IpcSender<Result<(), String>>) {
         let opened = match &self.tape {
             Tape::Off => open(to),
-            _ => Err(format!("{} is being recorded already: end that first, with --stop", self.identity.device)),
+            _ => Err(format!(
+                "{} is being recorded already: end that first, with --stop",
+                self.identity.device
+            )),
         };
         match opened {
             Ok((file, append)) => {
@@ -476,8 +479,7 @@ pub fn model_info(model: &dyn Device) -> ModelInfo {
     let standard: &[Register] = if pci.is_some() { &PCI_HEADER } else { &[] };
     let own = model.registers();
     // A model may name a register of the header better.
-    let unnamed =
-        |r: &&Register| !own.iter().any(|o| o.region == Register::CONFIG && o.offset == r.offset);
+    let unnamed = |r: &&Register| !own.iter().any(|o| o.region == Register::CONFIG && o.offset == r.offset);
     let registers = standard.iter().filter(unnamed).chain(&own).map(RegisterInfo::of).collect();
     ModelInfo {
         name: model.name().into(),

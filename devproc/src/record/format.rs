@@ -29,7 +29,9 @@ pub enum FormatError {
     #[error("It is not a recording of 'vmsim device record'")]
     NotARecording,
     /// Another version.
-    #[error("It is of format version {found}, this build reads version {VERSION}: replay it with the build that recorded it")]
+    #[error(
+        "It is of format version {found}, this build reads version {VERSION}: replay it with the build that recorded it"
+    )]
     Version {
         /// The file's version.
         found: u32,

@@ -8,7 +8,13 @@
 pub mod deeds;
 pub mod format;
 mod hash;
+pub mod names;
+pub mod replay;
+mod run;
+pub mod show;
+mod stand_in;
 mod tape;
 
 pub use hash::hash_picture;
+pub use run::run;
 pub use tape::Recorder;

@@ -5,7 +5,9 @@
 //! the process, the recording ends with it.
 
 use super::deeds::{Doings, FIRST_PIN};
-use super::format::{Access, Answer, Call, Deed, Entry, Header, Learnt, Outcome, PictureHash, Start, encode, preamble};
+use super::format::{
+    Access, Answer, Call, Deed, Entry, Header, Learnt, Outcome, PictureHash, Start, encode, preamble,
+};
 use crate::device::{MirrorSlot, Region, RegionId, TimerId};
 use crate::host::{
     A20Source, DmaChannel, DmaDirection, DmaError, DmaOutcome, Host, IntxPin, IrqLines, ResetRequest,

@@ -9,9 +9,9 @@ pub mod ide;
 pub mod image;
 
 use crate::device::Device;
+use crate::outside::Outside;
 use fdc_82077aa::{Fdc, FloppyDrive, Medium};
 use ide::{Ide, IdeDrive};
-use crate::outside::Outside;
 use image::{BlockDevice, FloppyFormat, GeometryError, ImageError, disk_geometry};
 use ipc::machine::{DriveConfig, MachineConfig};
 use std::path::PathBuf;
@@ -71,7 +71,11 @@ fn open(
     image.map_err(|source| BuildError::Image { drive, source })
 }
 
-fn open_floppy(outside: &Outside, config: &DriveConfig, drive: &'static str) -> Result<FloppyDrive, BuildError> {
+fn open_floppy(
+    outside: &Outside,
+    config: &DriveConfig,
+    drive: &'static str,
+) -> Result<FloppyDrive, BuildError> {
     let image = open(outside, config, drive)?;
     let format = FloppyFormat::of_image(image.len(), config.geometry)
         .map_err(|source| BuildError::Geometry { drive, path: config.path.clone(), source })?;

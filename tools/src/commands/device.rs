@@ -4,7 +4,9 @@ use crate::cli::DeviceCommand;
 use crate::client;
 use anyhow::{Context, Result};
 use ipc::control::Request;
-use std::process::ExitCode;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{self, ExitCode};
 
 /// Runs a command about a device process.
 pub fn device(command: &DeviceCommand) -> Result<ExitCode> {
@@ -16,4 +18,12 @@ pub fn device(command: &DeviceCommand) -> Result<ExitCode> {
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Replays a recording with the models of this program, or becomes the program that does it.
+pub fn replay(file: &Path, exe: Option<&Path>, limit: u64) -> Result<ExitCode> {
+    let Some(exe) = exe else { return Ok(devproc::record::run(file, limit, devproc::standard::builder)) };
+    let mut command = process::Command::new(exe);
+    command.arg("replay").arg(file).args(["--limit", &limit.to_string()]);
+    Err(command.exec()).with_context(|| format!("Device executable {}", exe.display()))
 }

@@ -44,6 +44,7 @@ pub fn dispatch(cli: Cli) -> Result<ExitCode> {
         Command::Serial(args) => return serial::serial(&args),
         Command::Log(args) => log::log(&args)?,
         Command::Device(command) => return device::device(&command),
+        Command::Replay { file, exe, limit } => return device::replay(&file, exe.as_deref(), limit),
         Command::Regs(vm) => inspect::regs(vm.name.as_deref())?,
         Command::Disasm { at, count, vm } => inspect::disasm(vm.name.as_deref(), at, count)?,
         Command::Trace(args) => trace::trace(&args)?,

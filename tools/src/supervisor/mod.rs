@@ -29,11 +29,11 @@ use ipc::input::HostEvent;
 use ipc::inspect::{Inspect, Inspected, Listen};
 use ipc::runtime_dir::{RuntimeDir, VmDir, VmLock};
 use ipc::setup::{Command, Lifeline};
-use std::path::PathBuf;
 use ipc::sync::Ordering;
 use memory::VmMemory;
 use serial::SerialPorts;
 use std::collections::VecDeque;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 /// How long processes may take to attach when a VM starts.

@@ -44,7 +44,9 @@ impl Supervisor {
             }
             Request::OpenDisplay { kind, environment } => self.open_display(&kind, environment),
             // Asked before the guest runs: nothing to see yet.
-            Request::Stop | Request::Inspect(_) | Request::Record { .. } => Reply::Refused("The VM has not started yet".into()),
+            Request::Stop | Request::Inspect(_) | Request::Record { .. } => {
+                Reply::Refused("The VM has not started yet".into())
+            }
         }
     }
 
