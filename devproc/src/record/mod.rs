@@ -8,6 +8,7 @@
 pub mod deeds;
 pub mod format;
 mod hash;
+pub mod items;
 pub mod names;
 pub mod replay;
 mod run;

@@ -88,6 +88,13 @@ impl Names {
         let width = u64::from(access.width).clamp(1, WIDEST);
         for byte in 0..width {
             let at = access.offset.wrapping_add(byte);
+            let whole = |last: &Touched<'_>| {
+                u64::from(last.register.width) == width && last.register_shift == 0 && last.access_shift == 0
+            };
+            if touched.last().is_some_and(whole) {
+                // A register that is just what is accessed, whatever else begins within it.
+                break;
+            }
             let found = (0..WIDEST).find_map(|back| {
                 let start = at.checked_sub(back)?;
                 let by = |index| model.places.get(&(access.region, start, index)).copied();

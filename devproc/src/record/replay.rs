@@ -6,10 +6,11 @@
 
 use super::deeds::{Doings, kind};
 use super::format::{
-    Access, AccessKind, Answer, Call, Deed, Entry, FormatError, Header, Learnt, Outcome, PictureHash, Reader,
-    RegionInfo, Shown, Start, Status, What,
+    Access, AccessKind, Answer, Call, Deed, FormatError, Header, Learnt, Outcome, PictureHash, RegionInfo,
+    Shown, Start, Status, What,
 };
 use super::hash::hash_picture;
+use super::items::{Item, Items, Transaction};
 use super::names::{Names, width_mask};
 use super::show;
 use super::stand_in::{StandIn, Surroundings, World};
@@ -118,54 +119,30 @@ pub fn replay(
     mut tell: impl FnMut(&Difference) -> GoOn,
 ) -> Result<Report, ReplayError> {
     let began = Instant::now();
-    let (mut reader, header) = Reader::new(source)?;
+    let (mut items, header) = Items::new(source)?;
     let mut player = Player::new(header, build)?;
-    let mut entry = reader.next()?;
-    while let Some(this) = entry {
-        entry = match this {
-            Entry::Start(start) => {
-                player.start(*start)?;
-                reader.next()?
+    let mut more = true;
+    while more
+        && !player.over
+        && let Some(item) = items.next()?
+    {
+        match item {
+            Item::Start(start) => player.start(*start)?,
+            Item::Transaction(transaction) => player.transaction(*transaction)?,
+            Item::Bus(both) => player.bus(&both.0, &both.1)?,
+            Item::End(host_nanos) => {
+                let lasted = host_nanos.saturating_sub(player.host_start);
+                player.report.host = player.report.host.saturating_add(Duration::from_nanos(lasted));
             }
-            Entry::Call(call) => {
-                let mut learnt = Vec::new();
-                let mut outcome = None;
-                let next = loop {
-                    match reader.next()? {
-                        Some(Entry::Learnt(more)) => learnt.push(more),
-                        Some(Entry::Outcome(end)) => {
-                            outcome = Some(end);
-                            break reader.next()?;
-                        }
-                        other => break other,
-                    }
-                };
-                player.call(&call, learnt, outcome.as_ref())?;
-                next
-            }
-            Entry::Bus(access, answer) => {
-                player.bus(&access, &answer)?;
-                reader.next()?
-            }
-            Entry::End { host_nanos } => {
-                player.report.host += Duration::from_nanos(host_nanos.saturating_sub(player.host_start));
-                reader.next()?
-            }
-            Entry::Header(_) | Entry::Learnt(_) | Entry::Outcome(_) => {
-                return Err(ReplayError::Nonsense("an entry is where none can be".into()));
-            }
-        };
+        }
         for difference in player.differences.drain(..) {
             player.report.differences += 1;
-            if !tell(&difference) {
-                entry = None;
-                break;
-            }
+            more = more && tell(&difference);
         }
     }
     player.end_section();
     let mut report = player.report;
-    report.cut = reader.is_cut();
+    report.cut = items.is_cut();
     report.took = began.elapsed();
     Ok(report)
 }
@@ -197,6 +174,7 @@ struct Player {
     frames: Vec<Frame>,
     pictures: Vec<Option<PictureHash>>,
     started: bool,
+    over: bool,
     host_start: u64,
     guest_start: u64,
     now: u64,
@@ -220,6 +198,7 @@ impl Player {
             frames: Vec::new(),
             pictures: Vec::new(),
             started: false,
+            over: false,
             host_start: 0,
             guest_start: 0,
             now: 0,
@@ -230,13 +209,15 @@ impl Player {
     }
 
     fn end_section(&mut self) {
-        self.report.guest += Duration::from_nanos(self.now.saturating_sub(self.guest_start));
+        let lasted = Duration::from_nanos(self.now.saturating_sub(self.guest_start));
+        self.report.guest = self.report.guest.saturating_add(lasted);
         self.guest_start = self.now;
     }
 
     fn start(&mut self, start: Start) -> Result<(), ReplayError> {
         self.end_section();
         self.started = true;
+        self.report.died = false;
         (self.now, self.guest_start, self.host_start) = (start.now, start.now, start.host_nanos);
         self.outside = Outside::recorded(self.header.found.clone());
         let context = BuildContext {
@@ -355,13 +336,10 @@ impl Player {
         Ok(())
     }
 
-    fn call(
-        &mut self,
-        call: &Call,
-        learnt: Vec<Learnt>,
-        outcome: Option<&Outcome>,
-    ) -> Result<(), ReplayError> {
-        self.report.transactions += 1;
+    fn transaction(&mut self, transaction: Transaction) -> Result<(), ReplayError> {
+        let Transaction { number: count, call, learnt, outcome } = transaction;
+        let call = &call;
+        self.report.transactions = count;
         self.now = call.now;
         let number = usize::from(call.model);
         if !self.started || number >= self.models.len() {
@@ -392,8 +370,8 @@ impl Player {
                 let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
                 let found = format!("a panic: {}", text.unwrap_or_default());
                 self.differ(call, "outcome", "none".into(), found);
-                // What the model is in now means nothing.
-                self.started = false;
+                // What state the model is in now means nothing.
+                self.over = true;
                 return Ok(());
             }
         };
@@ -411,7 +389,7 @@ impl Player {
             return Ok(());
         };
         self.track_regions(number, &outcome.deeds);
-        self.compare(call, outcome, &answer, &deeds);
+        self.compare(call, &outcome, &answer, &deeds);
         self.compare_pictures(call, number, outcome.picture.as_ref(), drew);
         Ok(())
     }
