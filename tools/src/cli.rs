@@ -117,7 +117,8 @@ pub enum Command {
         #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
         limit: u64,
     },
-    /// Print exceptions, interrupts and port accesses of the guest as they happen
+    /// Print exceptions, interrupts and port accesses of the guest as they happen, or what is in a recording of
+    /// 'vmsim device record'
     Trace(TraceArgs),
     /// Let a debugger connect to a running VM's guest, and print how
     Gdb {
@@ -297,9 +298,70 @@ pub struct LogArgs {
     pub vm: VmArg,
 }
 
+/// `vmsim trace` of a recording.
+#[derive(Debug, Subcommand)]
+pub enum TraceCommand {
+    /// Print the transactions of a recording
+    Show {
+        /// The recording
+        file: PathBuf,
+        /// Start with this transaction
+        #[arg(long, default_value_t = 0)]
+        from: u64,
+        /// Stop after so many
+        #[arg(long, short = 'n')]
+        limit: Option<u64>,
+        /// Only registers or regions whose names contain this
+        #[arg(long, value_name = "NAME")]
+        only: Option<String>,
+        /// Also what the model learnt in each (DMA, disk reads...), and each thing it did on a line of its own
+        #[arg(long)]
+        details: bool,
+    },
+    /// Count what is in a recording
+    Stat {
+        /// The recording
+        file: PathBuf,
+    },
+    /// Print which registers and bits the guest touched, and which it read before any write
+    Coverage {
+        /// The recording
+        file: PathBuf,
+    },
+    /// Write a recording in another form, to standard output or a file
+    Export {
+        /// The recording
+        file: PathBuf,
+        /// The form
+        #[arg(long, value_enum, default_value_t = TraceForm::Text)]
+        form: TraceForm,
+        /// Only registers or regions whose names contain this
+        #[arg(long, value_name = "NAME")]
+        only: Option<String>,
+        /// File to make
+        #[arg(long, short, value_name = "FILE")]
+        output: Option<PathBuf>,
+    },
+}
+
+/// A form of a recording.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum TraceForm {
+    /// A line per transaction
+    Text,
+    /// A JSON object per line
+    Json,
+    /// Value change dump, for waveform viewers
+    Vcd,
+}
+
 /// Arguments of `vmsim trace`.
 #[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct TraceArgs {
+    /// A recording instead of a running VM.
+    #[command(subcommand)]
+    pub recording: Option<TraceCommand>,
     /// Exceptions, with error code and CR2 [default: everything]
     #[arg(long)]
     pub exceptions: bool,
@@ -333,6 +395,35 @@ pub enum DeviceCommand {
         /// End the recording
         #[arg(long, conflicts_with = "file")]
         stop: bool,
+        /// Which VM.
+        #[command(flatten)]
+        vm: VmArg,
+    },
+    /// Print which registers and bits of a running device process the guest touches
+    Coverage {
+        /// Device process: chipset, gpu, keyboard, storage...
+        device: String,
+        /// Watch for so long
+        #[arg(long, default_value_t = 5.0)]
+        seconds: f64,
+        /// Which VM.
+        #[command(flatten)]
+        vm: VmArg,
+    },
+    /// Run a second build beside a device process, with the same transactions, and print where it differs. The
+    /// guest notices nothing of it
+    Compare {
+        /// Device process: chipset, gpu, keyboard, storage...
+        device: String,
+        /// The second build
+        #[arg(long)]
+        exe: PathBuf,
+        /// End after so long [default: when interrupted, or when the VM ends]
+        #[arg(long)]
+        seconds: Option<f64>,
+        /// End with so many differences
+        #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..))]
+        limit: u64,
         /// Which VM.
         #[command(flatten)]
         vm: VmArg,

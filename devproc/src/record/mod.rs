@@ -5,7 +5,9 @@
 //! one process: [`replay`]. Nothing here knows rings or shared memory; the device process (`process`)
 //! says what happens.
 
+pub mod coverage;
 pub mod deeds;
+pub mod export;
 pub mod format;
 mod hash;
 pub mod items;
