@@ -23,7 +23,7 @@ use thiserror::Error;
 
 pub use effects::{pack_channel, unpack_channel};
 pub use machine::{DeviceProcess, Place};
-pub use recording::Order;
+pub use recording::{Order, model_info};
 
 /// A place where a process may die as well as anywhere else. Tests let it die here; otherwise it
 /// is nothing.

@@ -434,7 +434,10 @@ pub fn statistics(source: impl Read) -> Result<String, FormatError> {
     let (mut first, mut last, mut guest, mut transactions) = (0, 0, 0u64, 0u64);
     while let Some(item) = items.next()? {
         coverage.add(&item);
-        let mut count = |model: u8, what, n: u64| *counts.entry((model, what)).or_default() += n;
+        let mut count = |model: u8, what, n: u64| {
+            let count: &mut u64 = counts.entry((model, what)).or_default();
+            *count = count.saturating_add(n);
+        };
         match &item {
             Item::Start(start) => {
                 guest = guest.saturating_add(u64::saturating_sub(last, first));

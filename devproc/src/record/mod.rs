@@ -17,6 +17,8 @@ mod run;
 pub mod show;
 mod stand_in;
 mod tape;
+#[cfg(test)]
+mod tests;
 
 pub use hash::hash_picture;
 pub use run::run;

@@ -20,6 +20,7 @@ use crate::process::{BuildContext, Builder};
 use ipc::link::PAYLOAD_BYTES;
 use ipc::machine::{MachineConfig, SerialBackend};
 use ipc::time::VirtualTime;
+use std::any::Any;
 use std::io::Read;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
@@ -127,7 +128,13 @@ pub fn replay(
         && let Some(item) = items.next()?
     {
         match item {
-            Item::Start(start) => player.start(*start)?,
+            Item::Start(start) => match catch_unwind(AssertUnwindSafe(|| player.start(*start))) {
+                Ok(started) => started?,
+                Err(panic) => {
+                    let reason = format!("a panic: {}", panic_text(panic.as_ref()));
+                    return Err(ReplayError::Build { device: player.report.device, reason });
+                }
+            },
             Item::Transaction(transaction) => player.transaction(*transaction)?,
             Item::Bus(both) => player.bus(&both.0, &both.1)?,
             Item::End(host_nanos) => {
@@ -145,6 +152,12 @@ pub fn replay(
     report.cut = items.is_cut();
     report.took = began.elapsed();
     Ok(report)
+}
+
+/// What a panic said.
+fn panic_text(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("?")
 }
 
 /// The machine description for a replay: nothing of it may reach a file of the user.
@@ -250,9 +263,10 @@ impl Player {
                     ReplayError::State { model: self.models[number].name().into(), reason: error.to_string() }
                 })?;
                 for (offset, bytes) in &model.memory {
-                    let target = usize::try_from(*offset)
-                        .ok()
-                        .and_then(|start| self.worlds[number].memory.get_mut(start..start + bytes.len()));
+                    let start = usize::try_from(*offset).ok();
+                    let end = start.and_then(|start| start.checked_add(bytes.len()));
+                    let memory = &mut self.worlds[number].memory;
+                    let target = start.zip(end).and_then(|(start, end)| memory.get_mut(start..end));
                     target
                         .ok_or_else(|| {
                             ReplayError::Nonsense("a model has more device memory than this build's".into())
@@ -366,9 +380,7 @@ impl Player {
         let (answer, drew) = match catch_unwind(AssertUnwindSafe(run)) {
             Ok(done) => done?,
             Err(panic) => {
-                let text = panic.downcast_ref::<String>().cloned();
-                let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
-                let found = format!("a panic: {}", text.unwrap_or_default());
+                let found = format!("a panic: {}", panic_text(panic.as_ref()));
                 self.differ(call, "outcome", "none".into(), found);
                 // What state the model is in now means nothing.
                 self.over = true;
