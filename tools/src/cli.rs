@@ -102,6 +102,18 @@ pub enum Command {
         #[command(flatten)]
         vm: VmArg,
     },
+    /// Show where the guest's time goes: messages, waiting and queues, device process by device process
+    Top {
+        /// Seconds between two outputs
+        #[arg(long, default_value_t = 2.0, value_parser = seconds)]
+        interval: f64,
+        /// Stop after so many outputs
+        #[arg(short = 'n', long)]
+        count: Option<u32>,
+        /// Which VM.
+        #[command(flatten)]
+        vm: VmArg,
+    },
     /// Record what a device process does
     #[command(subcommand)]
     Device(DeviceCommand),
@@ -143,6 +155,13 @@ pub enum Command {
     /// Run as one of the processes of a VM (started by the supervisor)
     #[command(hide = true)]
     Role(RoleArgs),
+}
+
+/// A number of seconds from a hundredth to a day.
+fn seconds(text: &str) -> Result<f64, String> {
+    let range = 0.01..=86_400.0;
+    let number = text.parse().ok().filter(|seconds| range.contains(seconds));
+    number.ok_or_else(|| "give a number of seconds from 0.01 to 86400".into())
 }
 
 const RUN_HELP: &str = "\
@@ -403,8 +422,8 @@ pub enum DeviceCommand {
     Coverage {
         /// Device process: chipset, gpu, keyboard, storage...
         device: String,
-        /// Watch for so long
-        #[arg(long, default_value_t = 5.0)]
+        /// Watch for so many seconds
+        #[arg(long, default_value_t = 5.0, value_parser = seconds)]
         seconds: f64,
         /// Which VM.
         #[command(flatten)]
@@ -418,8 +437,8 @@ pub enum DeviceCommand {
         /// The second build
         #[arg(long)]
         exe: PathBuf,
-        /// End after so long [default: when interrupted, or when the VM ends]
-        #[arg(long)]
+        /// End after so many seconds [default: when interrupted, or when the VM ends]
+        #[arg(long, value_parser = seconds)]
         seconds: Option<f64>,
         /// End with so many differences
         #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..))]

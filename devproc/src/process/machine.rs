@@ -3,7 +3,7 @@
 use super::commit::Committer;
 use super::effects::Effect;
 use super::picture::Painter;
-use super::recording::{Orders, Tape};
+use super::recording::{Tape, TapeOrders};
 use super::{BuildContext, Builder, ProcessError};
 use crate::device::{Device, Reads, Region, RegionId, Space, TimerId, Writes};
 use crate::outside::Outside;
@@ -240,7 +240,7 @@ pub struct DeviceProcess {
     /// What happens on the link is recorded here.
     pub tape: Tape,
     /// What other threads want of the main loop.
-    pub(super) orders: Orders,
+    pub(super) tape_orders: TapeOrders,
     /// What a recording says of the process.
     pub(super) identity: Identity,
 }
@@ -368,7 +368,7 @@ impl DeviceProcess {
             .collect();
         shared.layout().set_models(&infos);
         let committer = Committer::new(models.len());
-        let orders = Orders::new(board_segment.clone(), slot);
+        let tape_orders = TapeOrders::new(board_segment.clone(), slot);
         let identity = Identity { device: device.into(), config: config.clone(), start_unix_seconds };
         let mut process = Self {
             models,
@@ -381,7 +381,7 @@ impl DeviceProcess {
             stop,
             outside,
             tape: Tape::Off,
-            orders,
+            tape_orders,
             identity,
         };
         process.start(resume);

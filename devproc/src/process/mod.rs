@@ -23,7 +23,7 @@ use thiserror::Error;
 
 pub use effects::{pack_channel, unpack_channel};
 pub use machine::{DeviceProcess, Place};
-pub use recording::{Order, model_info};
+pub use recording::{TapeOrder, model_info};
 
 /// A place where a process may die as well as anywhere else. Tests let it die here; otherwise it
 /// is nothing.
@@ -102,7 +102,7 @@ fn serve_attached(attachment: Attachment, device: &str, build: Builder) -> Resul
     };
     let mut process = DeviceProcess::open(&names, device, &place, build)?;
     let stop = process.stop_flag();
-    let orders = process.orders();
+    let tape_orders = process.tape_orders();
     let commands = setup.commands;
     std::thread::spawn(move || {
         loop {
@@ -112,7 +112,7 @@ fn serve_attached(attachment: Attachment, device: &str, build: Builder) -> Resul
                     stop.raise();
                     return;
                 }
-                Ok(Command::Record { to, answer }) => orders.give(Order::Record { to, answer }),
+                Ok(Command::Record { to, answer }) => tape_orders.give(TapeOrder::Record { to, answer }),
                 // For the VMM.
                 Ok(Command::Inspect { .. }) => {}
                 Err(_) => break,

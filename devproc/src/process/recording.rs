@@ -42,7 +42,7 @@ const ISA_LINES: u32 = 16;
 const PINS: u32 = 4;
 
 /// Something that another thread wants of the main loop.
-pub enum Order {
+pub enum TapeOrder {
     /// Record from now on, or no longer.
     Record {
         /// Where to.
@@ -54,21 +54,21 @@ pub enum Order {
 
 /// Hands orders to the main loop, and wakes it.
 #[derive(Clone)]
-pub struct Orders {
+pub struct TapeOrders {
     waiting: Arc<AtomicBool>,
-    list: Arc<Mutex<VecDeque<Order>>>,
+    list: Arc<Mutex<VecDeque<TapeOrder>>>,
     board: Arc<Segment>,
     slot: usize,
 }
 
-impl Orders {
+impl TapeOrders {
     /// For the process in `slot`.
     pub fn new(board: Arc<Segment>, slot: usize) -> Self {
         Self { waiting: Arc::default(), list: Arc::default(), board, slot }
     }
 
     /// Hands one over.
-    pub fn give(&self, order: Order) {
+    pub fn give(&self, order: TapeOrder) {
         self.list.lock().unwrap_or_else(PoisonError::into_inner).push_back(order);
         self.waiting.store(true, Ordering::Release);
         if let Ok(board) = self.board.view::<Board>() {
@@ -82,7 +82,7 @@ impl Orders {
         self.waiting.load(Ordering::Acquire)
     }
 
-    fn take(&self) -> VecDeque<Order> {
+    fn take(&self) -> VecDeque<TapeOrder> {
         self.waiting.store(false, Ordering::Release);
         std::mem::take(&mut *self.list.lock().unwrap_or_else(PoisonError::into_inner))
     }
@@ -141,24 +141,21 @@ fn open(to: &Recording) -> Result<(File, bool), String> {
     if *append {
         return Ok((open_again(path).map_err(failed)?, true));
     }
-    Ok((OpenOptions::new().write(true).create_new(true).open(path).map_err(failed)?, false))
+    Ok((OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(failed)?, false))
 }
 
 /// Opens a recording that a predecessor did not end, and removes the piece of an entry at its end.
 fn open_again(path: &Path) -> io::Result<File> {
     let file = OpenOptions::new().read(true).append(true).open(path)?;
-    let broken = |error: format::FormatError| io::Error::new(io::ErrorKind::InvalidData, error.to_string());
-    let (mut reader, _) = format::Reader::new(io::BufReader::new(&file)).map_err(broken)?;
-    while reader.next().map_err(broken)?.is_some() {}
-    let whole = reader.whole();
+    let whole = format::whole_len(&mut io::BufReader::new(&file), file.metadata()?.len())?;
     file.set_len(whole)?;
     Ok(file)
 }
 
 impl DeviceProcess {
     /// Where other threads say what they want.
-    pub fn orders(&self) -> Orders {
-        self.orders.clone()
+    pub fn tape_orders(&self) -> TapeOrders {
+        self.tape_orders.clone()
     }
 
     /// Records from the start of the process on.
@@ -174,10 +171,10 @@ impl DeviceProcess {
 
     /// Does what other threads want, and goes on with what was begun.
     #[inline]
-    pub(super) fn take_orders(&mut self) {
-        if self.orders.are_waiting() {
-            for order in self.orders.take() {
-                let Order::Record { to, answer } = order;
+    pub(super) fn take_tape_orders(&mut self) {
+        if self.tape_orders.are_waiting() {
+            for order in self.tape_orders.take() {
+                let TapeOrder::Record { to, answer } = order;
                 match to {
                     Some(to) => self.ask_for_tape(&to, answer),
                     None => {

@@ -32,7 +32,7 @@ impl DeviceProcess {
         let mut buffer = vec![0; PAYLOAD_BYTES];
         let mut patience = Patience::for_work();
         loop {
-            self.take_orders();
+            self.take_tape_orders();
             let mut worked = self.serve_requests(&mut buffer)?;
             worked |= self.serve_timers();
             worked |= self.serve_events();
@@ -72,7 +72,7 @@ impl DeviceProcess {
             || !layout.events.is_empty()
             || (!self.watchers.is_empty() && self.shared.board().lines.generation() != self.lines_seen)
             || self.stop.is_raised()
-            || self.orders.are_waiting()
+            || self.tape_orders.are_waiting()
     }
 
     fn is_due(&self, timer: Option<VirtualTime>) -> bool {

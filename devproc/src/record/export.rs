@@ -123,7 +123,8 @@ fn text(names: &Names, item: &Item, now: u64, details: bool, out: &mut impl Writ
                 let answer = show::answer(access, &outcome.answer);
                 write!(out, "{}{answer}", if answer.is_empty() { "" } else { " -> " })?;
             }
-            let deeds: Vec<_> = outcome.deeds.iter().map(show::deed).collect();
+            let deeds: Vec<_> =
+                outcome.deeds.iter().map(|deed| show::deed(names, call.model, deed)).collect();
             if !deeds.is_empty() && !details {
                 write!(out, " | {}", deeds.join(", "))?;
             }
@@ -133,7 +134,7 @@ fn text(names: &Names, item: &Item, now: u64, details: bool, out: &mut impl Writ
             writeln!(out)?;
             if details {
                 for learnt in learnt {
-                    writeln!(out, "           learnt {}", learnt_text(learnt))?;
+                    writeln!(out, "           learnt {}", learnt_text(names, call.model, learnt))?;
                 }
                 for deed in deeds {
                     writeln!(out, "           did    {deed}")?;
@@ -144,7 +145,7 @@ fn text(names: &Names, item: &Item, now: u64, details: bool, out: &mut impl Writ
     }
 }
 
-fn learnt_text(learnt: &Learnt) -> String {
+fn learnt_text(names: &Names, model: u8, learnt: &Learnt) -> String {
     match learnt {
         Learnt::Dma { address, data: Some(data), .. } => {
             format!("DMA from {address:x}: {}", show::bytes(data))
@@ -155,7 +156,7 @@ fn learnt_text(learnt: &Learnt) -> String {
         }
         Learnt::Channel(channel, state, request) => {
             let dreq = if *request { ", DREQ" } else { "" };
-            format!("{}{dreq}", show::deed(&Deed::Channel(*channel, *state)))
+            format!("{}{dreq}", show::deed(names, model, &Deed::Channel(*channel, *state)))
         }
         Learnt::Lines(isa, _, pirq) => format!("IRQ lines {isa:04x}, PIRQ {pirq:x}"),
         Learnt::Cable(port, connected, taken, sent) => {
@@ -243,9 +244,10 @@ fn json(names: &Names, item: &Item, now: u64, out: &mut impl Write) -> io::Resul
                     format!(",\"model\":{},\"call\":{}", quoted(names.model_name(call.model)), quoted(words))
                 }
             };
-            let learnt: Vec<_> = learnt.iter().map(|learnt| quoted(&learnt_text(learnt))).collect();
+            let learnt: Vec<_> =
+                learnt.iter().map(|learnt| quoted(&learnt_text(names, call.model, learnt))).collect();
             let deeds = outcome.iter().flat_map(|outcome| &outcome.deeds);
-            let deeds: Vec<_> = deeds.map(|deed| quoted(&show::deed(deed))).collect();
+            let deeds: Vec<_> = deeds.map(|deed| quoted(&show::deed(names, call.model, deed))).collect();
             let returned = outcome.is_some();
             writeln!(
                 out,

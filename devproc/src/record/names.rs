@@ -76,6 +76,21 @@ impl Names {
         self.models.iter().map(|model| &model.info)
     }
 
+    /// Name of a mirror cell: of the register there, or else of the region.
+    pub fn mirror(&self, model: u8, cell: u16) -> String {
+        let Some(info) = self.model(model) else { return format!("mirror {cell}") };
+        let found = info.regions.iter().find_map(|region| {
+            let offset = u64::from(cell.checked_sub(region.mirror?)?);
+            (offset < region.len).then_some((region, offset))
+        });
+        let Some((region, offset)) = found else { return format!("mirror {cell}") };
+        let is_it = |r: &&RegisterInfo| r.region == region.id && r.offset == offset && r.index.is_none();
+        match info.registers.iter().find(is_it) {
+            Some(register) => register.name.clone(),
+            None => format!("{}+{offset:x}", region.name),
+        }
+    }
+
     /// The region of an access.
     pub fn region(&self, access: &Access) -> Option<&RegionInfo> {
         self.model(access.model)?.regions.iter().find(|region| region.id == access.region)

@@ -289,10 +289,11 @@ impl Player {
 
     fn compare_shown(&mut self, number: usize, recorded: &Shown) {
         let found = self.worlds[number].doings.shown();
+        let mirrors = |shown: &Shown| show::mirrors(&self.names, number as u8, &shown.mirrors);
         let parts = [
             ("lines", show::lines(recorded.lines), show::lines(found.lines)),
             ("timers", show::timers(&recorded.timers), show::timers(&found.timers)),
-            ("mirrors", show::mirrors(&recorded.mirrors), show::mirrors(&found.mirrors)),
+            ("mirrors", mirrors(recorded), mirrors(&found)),
             ("regions", show::regions(&recorded.regions), show::regions(&found.regions)),
         ];
         for (what, recorded, found) in parts {
@@ -350,6 +351,8 @@ impl Player {
         Ok(())
     }
 
+    // A place for breakpoints: once for each transaction, in their order.
+    #[inline(never)]
     fn transaction(&mut self, transaction: Transaction) -> Result<(), ReplayError> {
         let Transaction { number: count, call, learnt, outcome } = transaction;
         let call = &call;
@@ -444,7 +447,7 @@ impl Player {
         for (recorded, found) in differing_kinds(&outcome.deeds, deeds) {
             let what = recorded.first().or(found.first()).map_or("", |deed| show::kind_name(deed));
             let at = recorded.iter().zip(found).take_while(|(recorded, found)| recorded == found).count();
-            let (recorded, found) = show::deeds(recorded.get(at), found.get(at));
+            let (recorded, found) = show::deeds(&self.names, call.model, recorded.get(at), found.get(at));
             self.differ(call, what, recorded, found);
         }
     }

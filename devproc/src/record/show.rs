@@ -125,8 +125,9 @@ pub fn timers(timers: &[(u8, u64)]) -> String {
 }
 
 /// Mirror cells.
-pub fn mirrors(mirrors: &[(u16, u32)]) -> String {
-    let cells: Vec<_> = mirrors.iter().map(|(cell, value)| format!("{cell}={value:02x}")).collect();
+pub fn mirrors(names: &Names, model: u8, mirrors: &[(u16, u32)]) -> String {
+    let cell = |(cell, value): &(u16, u32)| format!("{}={value:02x}", names.mirror(model, *cell));
+    let cells: Vec<_> = mirrors.iter().map(cell).collect();
     if cells.is_empty() { "all 0".into() } else { cells.join(" ") }
 }
 
@@ -177,7 +178,7 @@ pub fn kind_name(deed: &Deed) -> &'static str {
 }
 
 /// A deed in words.
-pub fn deed(deed: &Deed) -> String {
+pub fn deed(names: &Names, model: u8, deed: &Deed) -> String {
     let level = |level: bool| if level { "high" } else { "low" };
     match deed {
         Deed::Line(line, up) => format!("{} {}", line_name(*line), level(*up)),
@@ -193,7 +194,7 @@ pub fn deed(deed: &Deed) -> String {
         Deed::ImageFlush(image) => format!("image {image} flushed"),
         Deed::Timer(timer, Some(deadline)) => format!("timer {timer} at {} s", seconds(*deadline)),
         Deed::Timer(timer, None) => format!("timer {timer} off"),
-        Deed::Mirror(cell, value) => format!("mirror {cell} = {value:02x}"),
+        Deed::Mirror(cell, value) => format!("{} reads {value:02x}", names.mirror(model, *cell)),
         Deed::Region(info) => format!("region {}", region(info)),
         Deed::A20(source, on) => format!("A20 source {source} {}", level(*on)),
         Deed::Shadow(base, len, read, write) => {
@@ -211,14 +212,14 @@ pub fn deed(deed: &Deed) -> String {
 }
 
 /// Two deeds that differ, or one that is missing.
-pub fn deeds(recorded: Option<&Deed>, found: Option<&Deed>) -> (String, String) {
+pub fn deeds(names: &Names, model: u8, recorded: Option<&Deed>, found: Option<&Deed>) -> (String, String) {
     if let (Some(Deed::Dma(a, recorded)), Some(Deed::Dma(b, found))) = (recorded, found)
         && a == b
     {
         let (recorded, found) = pieces(recorded, found);
         return (format!("DMA to {a:x} {recorded}"), format!("DMA to {a:x} {found}"));
     }
-    let text = |side: Option<&Deed>| side.map_or_else(|| "nothing".into(), deed);
+    let text = |side: Option<&Deed>| side.map_or_else(|| "nothing".into(), |side| deed(names, model, side));
     (text(recorded), text(found))
 }
 

@@ -14,5 +14,6 @@ mod demo;
 mod display;
 mod linux;
 mod privacy;
+mod recordings;
 mod serial;
 mod storage;

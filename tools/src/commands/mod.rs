@@ -9,6 +9,7 @@ mod recording;
 mod run;
 mod screen;
 mod serial;
+mod top;
 mod trace;
 
 use crate::cli::{Cli, Command, DisplayKind};
@@ -46,6 +47,9 @@ pub fn dispatch(cli: Cli) -> Result<ExitCode> {
         Command::Log(args) => log::log(&args)?,
         Command::Device(command) => return device::device(&command),
         Command::Replay { file, exe, limit } => return device::replay(&file, exe.as_deref(), limit),
+        Command::Top { interval, count, vm } => {
+            top::top(vm.name.as_deref(), Duration::from_secs_f64(interval), count)?;
+        }
         Command::Regs(vm) => inspect::regs(vm.name.as_deref())?,
         Command::Disasm { at, count, vm } => inspect::disasm(vm.name.as_deref(), at, count)?,
         Command::Trace(args) => match &args.recording {
