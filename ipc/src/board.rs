@@ -330,6 +330,11 @@ impl Board {
         self.call_vcpu(attention::RUN_STATE);
     }
 
+    /// Where the attention bits are, for code that polls them by itself.
+    pub fn attention_address(&self) -> *const u32 {
+        std::ptr::from_ref(&self.attention.0).cast()
+    }
+
     /// Why the vCPU should leave guest code; 0 for no reason.
     #[inline]
     pub fn attention(&self) -> u32 {

@@ -32,6 +32,8 @@ pub enum Inspect {
         /// Bytes, at most [`MAX_MEMORY`].
         len: u32,
     },
+    /// What the engine has done. Answer: [`Inspected::Text`].
+    Statistics,
     /// Let a debugger connect. Answer: [`Inspected::Listening`].
     Listen {
         /// Where.

@@ -13,6 +13,8 @@ pub struct MachineConfig {
     pub name: String,
     /// CPU model, as the VMM names it: `pentium3`...
     pub cpu: String,
+    /// What runs guest code, as the VMM names it: `shadow`, `interp`.
+    pub engine: String,
     /// Guest RAM in bytes: a multiple of 1 MiB, 1 MiB to 2 GiB.
     pub ram_bytes: u64,
     /// System firmware, mapped so that it ends at 4 GiB; its last 128 KiB also end at 1 MiB.

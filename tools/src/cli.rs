@@ -78,6 +78,8 @@ pub enum Command {
     Log(LogArgs),
     /// Show all registers of the guest's CPU and the instruction that comes next
     Regs(VmArg),
+    /// Show what the engine has done: code made, ways out of it, interpreted instructions
+    Stats(VmArg),
     /// Disassemble guest code
     Disasm {
         /// Where to start: linear (7c00), SEGMENT:OFFSET (f000:fff0) or phys:ADDRESS, in
@@ -185,6 +187,9 @@ pub struct RunArgs {
     /// CPU model: pentium2, pentium3 (default) or max (adds SSE2)
     #[arg(long, value_name = "MODEL", value_parser = vmm::cpu::CpuModel::NAMES)]
     pub cpu: Option<String>,
+    /// What runs guest code: shadow (made into host code) or interp (the reference)
+    #[arg(long, value_name = "ENGINE", value_parser = vmm::engine::EngineKind::NAMES)]
+    pub engine: Option<String>,
     /// Guest RAM, such as 64M
     #[arg(long)]
     pub ram: Option<String>,

@@ -88,6 +88,8 @@ pub fn plan(args: &RunArgs) -> Result<Plan> {
     let firmware_given = args.firmware.clone().or(file.firmware.clone());
     let cpu = args.cpu.as_deref().or(file.cpu.as_deref()).unwrap_or(vmm::cpu::CpuModel::NAMES[0]);
     let _: vmm::cpu::CpuModel = cpu.parse().with_context(|| format!("cpu = \"{cpu}\""))?;
+    let engine = args.engine.as_deref().or(file.engine.as_deref()).unwrap_or("interp");
+    let _: vmm::engine::EngineKind = engine.parse().with_context(|| format!("engine = \"{engine}\""))?;
     let told_nothing = nothing_to_boot && args.machine.is_none() && firmware_given.is_none();
     let linux = if told_nothing && !args.demo { linux_if_possible(args) } else { None };
     let ram_bytes = ram_given.unwrap_or(if linux.is_some() { default_guest::RAM } else { DEFAULT_RAM });
@@ -116,6 +118,7 @@ pub fn plan(args: &RunArgs) -> Result<Plan> {
     let ends = [com1.unwrap_or(SerialEnd::Socket(None)), com2.unwrap_or(SerialEnd::None)];
     let mut config = MachineConfig {
         cpu: cpu.into(),
+        engine: engine.into(),
         serial: [serial(&ends[0], &name, 1)?, serial(&ends[1], &name, 2)?],
         name,
         ram_bytes,

@@ -13,6 +13,8 @@ pub struct MachineFile {
     pub name: Option<String>,
     /// CPU model: pentium2, pentium3, max.
     pub cpu: Option<String>,
+    /// Engine: shadow, interp.
+    pub engine: Option<String>,
     /// Guest RAM, such as "64M".
     pub ram: Option<String>,
     /// Boot order: "a", "c" or both.

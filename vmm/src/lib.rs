@@ -6,7 +6,10 @@
 pub mod bus;
 pub mod cpu;
 pub mod debug;
+pub mod engine;
 pub mod interp;
 pub mod monitor;
 pub mod process;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+pub mod shadow;
 pub mod softfloat;

@@ -8,6 +8,7 @@ use crate::cpu::{Activity, CpuModel, Seg};
 use crate::debug::guest::{Guest, Reason, Resume};
 use crate::debug::session::{After, Session, Stream};
 use crate::debug::{self, Desk};
+use crate::engine::Engine;
 use crate::interp::Exit;
 use gdbstub::common::Signal;
 use ipc::board::{KILLED, ResetRequest, RunState, VMM_SLOT, VcpuState, attention};
@@ -38,9 +39,9 @@ pub struct Monitor {
 
 impl Monitor {
     /// A CPU just after reset on `bus`.
-    pub fn new(bus: MachineBus, model: CpuModel, desk: Desk) -> Self {
+    pub fn new(bus: MachineBus, model: CpuModel, engine: Engine<MachineBus>, desk: Desk) -> Self {
         Self {
-            guest: Guest::new(bus, model),
+            guest: Guest::new(bus, model, engine),
             instructions: 0,
             desk,
             session: None,
@@ -235,6 +236,7 @@ impl Monitor {
 
     fn inspect(&mut self, what: &Inspect) -> Inspected {
         match what {
+            Inspect::Statistics => Inspected::Text(self.guest.engine.report()),
             Inspect::Listen { at, wait } => {
                 let reply = self.desk.listen(at);
                 self.waits_for_debugger |= *wait && matches!(reply, Inspected::Listening(_));
@@ -351,7 +353,7 @@ impl Monitor {
     }
 
     fn publish_progress(&mut self) {
-        self.instructions = self.guest.engine.statistics().instructions;
+        self.instructions = self.guest.engine.interpreted();
         let cs = self.guest.vcpu.state.segment(Seg::Cs).selector;
         let eip = self.guest.vcpu.state.eip;
         self.guest.vcpu.bus.set_guest_position(cs, eip);

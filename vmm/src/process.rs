@@ -4,6 +4,7 @@ use crate::bus::{DeviceLink, MachineBus};
 use crate::cpu::CpuModel;
 use crate::cpu::model::UnknownModel;
 use crate::debug::{Desk, Event};
+use crate::engine::{Engine, EngineError, EngineKind, UnknownEngine};
 use crate::monitor::Monitor;
 use ipc::board::{Board, ProcessState, RunState, VMM_SLOT};
 use ipc::control::Role;
@@ -26,6 +27,12 @@ pub enum ProcessError {
     /// The machine wants a processor that this build does not have.
     #[error(transparent)]
     Model(#[from] UnknownModel),
+    /// The machine wants an engine that this build does not have.
+    #[error(transparent)]
+    UnknownEngine(#[from] UnknownEngine),
+    /// The engine cannot run on this host.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
 }
 
 /// Attaches the calling process to the VM `vm` as its VMM and runs guest code until the VM ends.
@@ -71,7 +78,8 @@ pub fn run(vm: &str) -> Result<(), ProcessError> {
     let bus = MachineBus::new(board_segment.clone(), ram, links);
     let model: CpuModel = setup.config.cpu.parse()?;
     tracing::info!("Guest starts with a {model:?} and {} MiB of RAM", setup.config.ram_bytes >> 20);
-    Monitor::new(bus, model, desk).run();
+    let engine: EngineKind = setup.config.engine.parse()?;
+    Monitor::new(bus, model, Engine::new(engine)?, desk).run();
     Ok(())
 }
 

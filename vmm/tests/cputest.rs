@@ -9,7 +9,8 @@ use std::ptr::NonNull;
 use vmm::cpu::bus::{Bus, PageGrant};
 use vmm::cpu::registers::{cr0, rights};
 use vmm::cpu::{Segment, Vcpu};
-use vmm::interp::{Exit, Interp};
+use vmm::engine::{Engine, EngineKind};
+use vmm::interp::Exit;
 
 const RAM: usize = 8 << 20;
 /// Where the floppy's loader puts the program, and where on the floppy it is.
@@ -18,6 +19,8 @@ const PROGRAM_OFFSET: usize = 6 * 512;
 /// What is big enough for the program.
 const PROGRAM_MAX: usize = 0x2_8000;
 const DEBUG_PORT: u16 = 0xe9;
+/// Longest time that the tests may take.
+const PATIENCE: std::time::Duration = std::time::Duration::from_secs(120);
 /// Many times what the whole run takes.
 const INSTRUCTIONS: u64 = 50_000_000;
 const SLICE: u64 = 100_000;
@@ -241,17 +244,30 @@ fn told(output: &str) -> String {
 
 #[test]
 fn every_case_passes_on_the_interpreter() {
+    every_case_passes(Engine::new(EngineKind::Interp).expect("it needs nothing"));
+}
+
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+#[test]
+fn every_case_passes_on_the_shadow_engine() {
+    let mut shadow = vmm::shadow::Shadow::new().expect("there is memory");
+    // Nobody asks for attention here.
+    shadow.set_counting();
+    every_case_passes(Engine::Shadow(Box::new(shadow)));
+}
+
+fn every_case_passes(mut engine: Engine<Machine>) {
     let floppy = images::demo::cputest_floppy();
     let program = &floppy[PROGRAM_OFFSET..PROGRAM_OFFSET + PROGRAM_MAX];
     let mut cpu = Vcpu::new(Machine::new());
     boot(&mut cpu, program);
-    let mut interp = Interp::new();
+    let started = std::time::Instant::now();
     let mut resets = 0;
     loop {
-        if interp.statistics().instructions > INSTRUCTIONS {
+        if engine.interpreted() > INSTRUCTIONS || started.elapsed() > PATIENCE {
             panic!("the tests hang at {:08x}: {}", cpu.state.eip, told(&cpu.bus.output));
         }
-        let exit = interp.run(&mut cpu, SLICE);
+        let exit = engine.run(&mut cpu, SLICE);
         if cpu.bus.output.contains(" failed\n") {
             break;
         }
@@ -260,7 +276,7 @@ fn every_case_passes_on_the_interpreter() {
             resets += 1;
             assert_eq!(resets, 1, "shut down at {:08x}: {}", cpu.state.eip, told(&cpu.bus.output));
             boot(&mut cpu, program);
-            interp.forget_code(&mut cpu);
+            engine.forget_code(&mut cpu);
         }
         if cpu.bus.interrupt_pending() && cpu.accepts_interrupts() {
             let vector = cpu.bus.acknowledge_interrupt().expect("one is pending");

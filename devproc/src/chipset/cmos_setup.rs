@@ -72,6 +72,7 @@ mod tests {
         MachineConfig {
             name: "test".into(),
             cpu: "pentium3".into(),
+            engine: "interp".into(),
             ram_bytes,
             firmware: PathBuf::new(),
             video_rom: None,

@@ -148,6 +148,7 @@ mod tests {
         MachineConfig {
             name: "test".into(),
             cpu: "pentium3".into(),
+            engine: "interp".into(),
             ram_bytes: 64 << 20,
             firmware,
             video_rom: None,

@@ -60,6 +60,7 @@ mod tests {
         MachineConfig {
             name: "test".to_owned(),
             cpu: "pentium3".into(),
+            engine: "interp".into(),
             ram_bytes: 1 << 20,
             firmware: PathBuf::new(),
             video_rom,

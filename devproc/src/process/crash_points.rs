@@ -261,6 +261,7 @@ fn config() -> MachineConfig {
     MachineConfig {
         name: "crash".into(),
         cpu: "pentium3".into(),
+        engine: "interp".into(),
         ram_bytes: 1 << 20,
         firmware: "none".into(),
         video_rom: None,

@@ -14,6 +14,7 @@ use crate::record::format::{
     self, AccessKind, Answer, Call, Header, ModelInfo, ModelStart, RegionInfo, RegisterInfo, Shown, Start,
     Status, What,
 };
+use crate::record::machine::Machine;
 use crate::register::{PCI_HEADER, Register};
 use ipc::board::{Board, attention};
 use ipc::host_clock::host_nanos;
@@ -462,8 +463,7 @@ fn header(identity: &Identity, models: &[Box<dyn Device>], found: crate::outside
     Header {
         device: identity.device.clone(),
         build: env!("CARGO_PKG_VERSION").into(),
-        // Serializing to memory cannot fail; were it to, the replay would say that it cannot read it.
-        config: ByteBuf::from(postcard::to_stdvec(&identity.config).unwrap_or_default()),
+        machine: Machine::of(&identity.config),
         start_unix_seconds: identity.start_unix_seconds,
         models: models.iter().map(|model| model_info(model.as_ref())).collect(),
         found,

@@ -206,6 +206,7 @@ mod tests {
     use super::*;
     use crate::outside::Found;
     use crate::record::format::{ModelInfo, RegisterInfo};
+    use crate::record::machine::Machine;
     use serde_bytes::ByteBuf;
 
     fn coverage() -> Coverage {
@@ -222,7 +223,7 @@ mod tests {
         Coverage::new(&Header {
             device: "d".into(),
             build: "1".into(),
-            config: ByteBuf::new(),
+            machine: Machine::default(),
             start_unix_seconds: 0,
             models: vec![model],
             found: Found::default(),

@@ -8,6 +8,7 @@ use super::names::{Names, Touched};
 use super::show;
 use crate::outside::ImageAct;
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::io::{self, Read, Write};
 use std::time::Duration;
 use thiserror::Error;
@@ -343,11 +344,10 @@ fn declare(names: &Names, out: &mut impl Write) -> io::Result<Signals> {
     for (model, info) in (0..).zip(names.models()) {
         writeln!(out, "$scope module {} $end", plain(&info.name))?;
         for register in &info.registers {
-            let key = (model, register.name.clone());
-            if !signals.registers.contains_key(&key) {
+            if let Entry::Vacant(place) = signals.registers.entry((model, register.name.clone())) {
                 let (id, bits) = (next(), u32::from(register.width) * 8);
                 writeln!(out, "$var reg {bits} {id} {} $end", plain(&register.name))?;
-                signals.registers.insert(key, (id, bits, 0));
+                place.insert((id, bits, 0));
             }
         }
         for line in 0..FIRST_PIN + 4 {

@@ -7,6 +7,7 @@
 
 use crate::outside::{Found, ImageAct};
 use crate::record::hash::hash_bytes;
+use crate::record::machine::Machine;
 use ipc::input::HostEvent;
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
@@ -15,7 +16,8 @@ use thiserror::Error;
 
 /// First bytes of a recording.
 pub const MAGIC: [u8; 8] = *b"VMSimRec";
-/// Version of the format.
+/// Version of the format: raised with any change of a type in it. A new variant at the end of an enum is none, as
+/// long as it is not needed.
 pub const VERSION: u32 = 1;
 /// Longest entry. The longest honest ones hold the files that models read while they were built.
 const MAX_ENTRY: u32 = 64 << 20;
@@ -79,8 +81,8 @@ pub struct Header {
     pub device: String,
     /// Version of the build.
     pub build: String,
-    /// The machine: a postcard `MachineConfig`, of which only the models' build makes use.
-    pub config: ByteBuf,
+    /// The machine.
+    pub machine: Machine,
     /// Unix time (seconds) at virtual time zero.
     pub start_unix_seconds: u64,
     /// The models, in the order of their numbers.
@@ -561,7 +563,7 @@ mod tests {
         Header {
             device: "gpu".into(),
             build: "1".into(),
-            config: ByteBuf::new(),
+            machine: Machine::default(),
             start_unix_seconds: 0,
             models: Vec::new(),
             found: Found::default(),

@@ -11,6 +11,7 @@ pub mod export;
 pub mod format;
 mod hash;
 pub mod items;
+pub mod machine;
 pub mod names;
 pub mod replay;
 mod run;

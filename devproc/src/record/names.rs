@@ -200,16 +200,16 @@ impl AccessKind {
 mod tests {
     use super::*;
     use crate::record::format::Header;
+    use crate::record::machine::Machine;
     use serde_bytes::ByteBuf;
 
     fn names(registers: Vec<RegisterInfo>) -> Names {
         let model = ModelInfo { name: "m".into(), pci: None, memory_len: 0, regions: Vec::new(), registers };
         let found = crate::outside::Found::default();
-        let config = ByteBuf::new();
         Names::new(&Header {
             device: "d".into(),
             build: "1".into(),
-            config,
+            machine: Machine::default(),
             start_unix_seconds: 0,
             models: vec![model],
             found,

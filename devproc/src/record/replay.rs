@@ -18,7 +18,7 @@ use crate::device::{self, Device, Frame, IoError, RegionId, ResetKind, TimerId, 
 use crate::outside::{ImageAct, Outside};
 use crate::process::{BuildContext, Builder};
 use ipc::link::PAYLOAD_BYTES;
-use ipc::machine::{MachineConfig, SerialBackend};
+use ipc::machine::MachineConfig;
 use ipc::time::VirtualTime;
 use std::any::Any;
 use std::io::Read;
@@ -32,9 +32,6 @@ pub enum ReplayError {
     /// The file is not one.
     #[error(transparent)]
     Format(#[from] FormatError),
-    /// The recorded machine cannot be read.
-    #[error("It describes its machine in another way than this build: replay it with a build that is nearer")]
-    Machine,
     /// This executable has no such device process.
     #[error(
         "It is of the device process '{0}', which this executable does not have: name another with --exe"
@@ -160,19 +157,6 @@ fn panic_text(panic: &(dyn Any + Send)) -> &str {
     text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("?")
 }
 
-/// The machine description for a replay: nothing of it may reach a file of the user.
-fn harmless(config: &[u8]) -> Result<MachineConfig, ReplayError> {
-    let mut config: MachineConfig = postcard::from_bytes(config).map_err(|_| ReplayError::Machine)?;
-    config.cmos = None;
-    config.debug_console = None;
-    for port in &mut config.serial {
-        if let SerialBackend::File(_) = port {
-            *port = SerialBackend::Unconnected;
-        }
-    }
-    Ok(config)
-}
-
 struct Player {
     header: Header,
     names: Names,
@@ -201,7 +185,7 @@ impl Player {
             build(&header.device).ok_or_else(|| ReplayError::NoSuchDevice(header.device.clone()))?;
         Ok(Self {
             names: Names::new(&header),
-            config: harmless(&header.config)?,
+            config: header.machine.config(),
             builder,
             models: Vec::new(),
             worlds: Vec::new(),

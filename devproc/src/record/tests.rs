@@ -3,6 +3,7 @@
 use super::format::{
     self, AccessKind, Answer, Call, Entry, Header, ModelStart, RegionInfo, Shown, Start, What,
 };
+use super::machine::Machine;
 use super::replay::{Difference, ReplayError, Report, replay};
 use super::{Recorder, export};
 use crate::device::{
@@ -13,7 +14,6 @@ use crate::host::Host;
 use crate::outside::{Found, Outside};
 use crate::process::{BuildContext, Builder, model_info};
 use crate::testing::TestHost;
-use ipc::machine::{MachineConfig, SerialBackend};
 use ipc::time::VirtualTime;
 use proptest::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -154,23 +154,10 @@ fn builder(fault: Fault) -> Builder {
 }
 
 fn header() -> Header {
-    let config = MachineConfig {
-        name: "test".into(),
-        cpu: "pentium3".into(),
-        ram_bytes: 1 << 20,
-        firmware: "".into(),
-        video_rom: None,
-        floppies: [None, None],
-        disks: [None, None, None, None],
-        boot_order: Vec::new(),
-        cmos: None,
-        debug_console: None,
-        serial: [SerialBackend::Absent, SerialBackend::Absent],
-    };
     Header {
         device: "copier".into(),
         build: "1".into(),
-        config: ByteBuf::from(postcard::to_stdvec(&config).unwrap()),
+        machine: Machine::default(),
         start_unix_seconds: 0,
         models: vec![model_info(&Copier { fault: Fault::None, state: State::default() })],
         found: Found::default(),

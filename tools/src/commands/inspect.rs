@@ -1,4 +1,4 @@
-//! `vmsim regs`, `disasm`, `mem`, `gdb`: a look at the guest between two of its instructions.
+//! `vmsim regs`, `stats`, `disasm`, `mem`, `gdb`: a look at the guest between two of its instructions.
 
 use super::print_text;
 use crate::client;
@@ -8,6 +8,11 @@ use ipc::inspect::{Address, Inspect, Inspected, Listen, MAX_INSTRUCTIONS, MAX_ME
 /// Prints all registers.
 pub fn regs(vm: Option<&str>) -> Result<()> {
     print_text(&ask(vm, Inspect::Registers)?)
+}
+
+/// Prints what the engine has done.
+pub fn stats(vm: Option<&str>) -> Result<()> {
+    print_text(&ask(vm, Inspect::Statistics)?)
 }
 
 /// Prints instructions.

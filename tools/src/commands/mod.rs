@@ -50,6 +50,7 @@ pub fn dispatch(cli: Cli) -> Result<ExitCode> {
         Command::Top { interval, count, vm } => {
             top::top(vm.name.as_deref(), Duration::from_secs_f64(interval), count)?;
         }
+        Command::Stats(vm) => inspect::stats(vm.name.as_deref())?,
         Command::Regs(vm) => inspect::regs(vm.name.as_deref())?,
         Command::Disasm { at, count, vm } => inspect::disasm(vm.name.as_deref(), at, count)?,
         Command::Trace(args) => match &args.recording {

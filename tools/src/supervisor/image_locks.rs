@@ -45,6 +45,7 @@ mod tests {
         MachineConfig {
             name: "vm".into(),
             cpu: "pentium3".into(),
+            engine: "interp".into(),
             ram_bytes: 1 << 20,
             firmware: "rom".into(),
             video_rom: None,

@@ -434,6 +434,11 @@ impl Bus for MachineBus {
     }
 
     #[inline]
+    fn attention_byte(&self) -> Option<*const u8> {
+        // All bits are in the lowest byte, which comes first on a little-endian host.
+        Some(self.board().attention_address().cast())
+    }
+
     fn attention(&self, interrupts_enabled: bool) -> bool {
         let wanted = if interrupts_enabled { u32::MAX } else { !attention::INTR };
         self.board().attention() & wanted != 0

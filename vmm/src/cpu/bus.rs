@@ -72,6 +72,12 @@ pub trait Bus {
     /// load; polled per block.
     fn attention(&self, interrupts_enabled: bool) -> bool;
 
+    /// Where an engine can see for itself that [`Bus::attention`] may have become true: a byte that is not zero then. Bit 0
+    /// is that of an interrupt, which counts only while interrupts are enabled. It may be written by other processes, with anything.
+    fn attention_byte(&self) -> Option<*const u8> {
+        None
+    }
+
     /// INTR is asserted.
     fn interrupt_pending(&self) -> bool;
 

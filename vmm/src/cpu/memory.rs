@@ -2,6 +2,7 @@
 
 use super::Vcpu;
 use super::bus::{Bus, PAGE_SIZE};
+use super::direct::DirectMap;
 use super::fault::{Exec, Fault};
 use super::registers::{Seg, gpr};
 use super::tlb::{Mode, OFFSET_MASK, Translation};
@@ -240,6 +241,36 @@ impl<B: Bus> Vcpu<B> {
         Ok(())
     }
 
+    /// Lets translated code access the page of `len` bytes at `linear` directly from now on. False when this access is
+    /// not one it may make: it faults, crosses a page, goes to a device or to kept code, or is watched.
+    pub fn make_direct(&mut self, linear: u32, len: u32, write: bool) -> bool {
+        let mode = self.mode;
+        if mode == Mode::UserAligned || crosses_page(linear, len) {
+            return false;
+        }
+        let Ok(translation) = self.translate(linear, write, mode) else { return false };
+        if write && !self.code.is_code_page(translation.physical) {
+            self.tlb.unprotect(mode, linear);
+        }
+        self.tlb.make_direct(mode, linear, write)
+    }
+
+    /// Whether the translation of a linear page, which has just been used, is global, and whether it is part of a large page.
+    pub fn page_kind(&self, linear: u32) -> (bool, bool) {
+        self.tlb.page_kind(self.mode, linear)
+    }
+
+    /// The map of what translated code may access directly; it exists after [`Vcpu::set_direct`].
+    pub fn direct(&mut self) -> Option<&mut DirectMap> {
+        self.tlb.direct()
+    }
+
+    /// Makes this the direct map of the processor.
+    pub fn set_direct(&mut self, map: DirectMap) {
+        self.tlb.set_direct(map);
+        self.tlb.flush_all();
+    }
+
     /// Pushes onto the current stack; nothing changes when it faults.
     #[inline]
     pub fn push<T: Word>(&mut self, value: T) -> Exec {
@@ -279,7 +310,7 @@ impl<B: Bus> Vcpu<B> {
 
     /// Nothing of the page at `physical` is kept any more.
     pub fn unmark_code_page(&mut self, physical: u64) {
-        if self.code.is_code_page(physical) {
+        if self.code.is_code_page(physical) && !self.code.is_pinned(physical) {
             self.code.clear_page(physical);
             self.bus.unmark_code(physical & !(PAGE_SIZE - 1));
         }

@@ -41,6 +41,7 @@ mod control;
 mod cpuid;
 mod debug;
 pub mod descriptor;
+pub mod direct;
 pub mod fault;
 pub mod fpu;
 pub mod hooks;

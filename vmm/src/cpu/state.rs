@@ -63,6 +63,13 @@ impl Segment {
         Self::new(selector, rights::V86_MODE, (selector as u32) << 4, 0xffff)
     }
 
+    /// Where in this structure [`Segment::base`] lies, for translated code.
+    pub const BASE_AT: usize = std::mem::offset_of!(Self, base);
+    /// Where [`Segment::read_end`] lies.
+    pub const READ_END_AT: usize = std::mem::offset_of!(Self, read_end);
+    /// Where [`Segment::write_end`] lies.
+    pub const WRITE_END_AT: usize = std::mem::offset_of!(Self, write_end);
+
     /// Linear address of offset zero.
     #[inline(always)]
     pub const fn base(&self) -> u32 {

@@ -21,6 +21,7 @@
 #![expect(unsafe_code, reason = "the fast path dereferences granted host pointers")]
 
 use super::bus::{PAGE_SIZE, PageGrant};
+use super::direct::{DirectMap, NewPage};
 use super::word::Word;
 use std::ptr::NonNull;
 
@@ -134,6 +135,8 @@ pub(super) struct Tlb {
     used: Vec<u16>,
     has_large: bool,
     grants: Box<[(u64, PageGrant); GRANTS]>,
+    /// What translated code uses instead, when there is an engine that makes such code.
+    direct: Option<Box<DirectMap>>,
 }
 
 #[inline(always)]
@@ -148,6 +151,7 @@ impl Tlb {
             used: Vec::with_capacity(TOTAL),
             has_large: false,
             grants: Box::new([(u64::MAX, PageGrant::default()); GRANTS]),
+            direct: None,
         }
     }
 
@@ -275,17 +279,26 @@ impl Tlb {
     pub(super) fn flush_all(&mut self) {
         self.retain(|_| true);
         self.has_large = false;
+        if let Some(direct) = &mut self.direct {
+            direct.flush_all();
+        }
     }
 
     /// Drops everything that is not global.
     pub(super) fn flush_local(&mut self) {
         self.retain(|entry| entry.flags & flag::GLOBAL == 0);
+        if let Some(direct) = &mut self.direct {
+            direct.flush_local();
+        }
     }
 
     /// Drops what is known about the page of `linear`.
     pub(super) fn flush_page(&mut self, linear: u32) {
         let page = linear & PAGE_MASK;
         let large = linear & LARGE_MASK;
+        if let Some(direct) = &mut self.direct {
+            direct.flush_page(linear);
+        }
         if self.has_large {
             self.retain(|entry| {
                 entry.page == page || entry.flags & flag::LARGE != 0 && entry.page & LARGE_MASK == large
@@ -309,6 +322,50 @@ impl Tlb {
                 entry.write = NO_PAGE;
             }
         }
+        if let Some(direct) = &mut self.direct {
+            direct.protect(physical);
+        }
+    }
+
+    /// Whether the entry of the page of `linear` is global and part of a large page. Of an unknown one: not global, and large, so
+    /// that everything that might concern it does.
+    pub(super) fn page_kind(&self, mode: Mode, linear: u32) -> (bool, bool) {
+        let entry = &self.entries[index(mode, linear)];
+        let known = entry.page == linear & PAGE_MASK;
+        (known && entry.flags & flag::GLOBAL != 0, !known || entry.flags & flag::LARGE != 0)
+    }
+
+    /// The direct map, if an engine asked for one.
+    pub(super) fn direct(&mut self) -> Option<&mut DirectMap> {
+        self.direct.as_deref_mut()
+    }
+
+    /// Keeps `direct` in step from now on.
+    pub(super) fn set_direct(&mut self, direct: DirectMap) {
+        self.direct = Some(Box::new(direct));
+    }
+
+    /// Lets translated code access the page of `linear` as its entry here allows. False when it must not.
+    pub(super) fn make_direct(&mut self, mode: Mode, linear: u32, write: bool) -> bool {
+        let entry = self.entries[index(mode, linear)];
+        let page = linear & PAGE_MASK;
+        let (Some(direct), Some(host)) = (&mut self.direct, NonNull::new(entry.host)) else { return false };
+        let reads = entry.read == page;
+        let writes = entry.write == page;
+        if !reads || write && !writes {
+            return false;
+        }
+        let flag = |flag| entry.flags & flag != 0;
+        direct.insert(NewPage {
+            page,
+            user: mode.is_user(),
+            write: writes,
+            host,
+            physical: entry.physical,
+            global: flag(flag::GLOBAL),
+            large: flag(flag::LARGE),
+        });
+        true
     }
 
     /// Lets writes be direct again where the translation and the grant allow it.

@@ -9,7 +9,8 @@ use crate::cpu::bus::Bus;
 use crate::cpu::hooks::{Watch, Watchpoint};
 use crate::cpu::registers::{eflags, gpr};
 use crate::cpu::{Activity, CpuModel, Seg, Vcpu};
-use crate::interp::{Exit, Interp};
+use crate::engine::Engine;
+use crate::interp::Exit;
 use gdbstub::common::Signal;
 use gdbstub::outputln;
 use gdbstub::stub::SingleThreadStopReason;
@@ -76,7 +77,7 @@ pub struct Guest<B: Bus> {
     /// The processor.
     pub vcpu: Vcpu<B>,
     /// What runs it.
-    pub engine: Interp<B>,
+    pub engine: Engine<B>,
     /// What a debugger wants of it.
     pub control: Control,
 }
@@ -86,8 +87,8 @@ pub type Reason = SingleThreadStopReason<u32>;
 
 impl<B: Bus> Guest<B> {
     /// A processor just after reset on `bus`, not debugged.
-    pub fn new(bus: B, model: CpuModel) -> Self {
-        Self { vcpu: Vcpu::with_model(bus, model), engine: Interp::new(), control: Control::default() }
+    pub fn new(bus: B, model: CpuModel, engine: Engine<B>) -> Self {
+        Self { vcpu: Vcpu::with_model(bus, model), engine, control: Control::default() }
     }
 
     fn linear_pc(&self) -> u32 {

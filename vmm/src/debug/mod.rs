@@ -134,7 +134,9 @@ pub fn answer<B: Bus>(cpu: &mut Vcpu<B>, what: &Inspect) -> Inspected {
             cpu.hooks.set_trace(None);
             Inspected::Done
         }
-        Inspect::Listen { .. } => Inspected::Refused("That is not a question about the processor".into()),
+        Inspect::Listen { .. } | Inspect::Statistics => {
+            Inspected::Refused("That is not a question about the processor".into())
+        }
     }
 }
 

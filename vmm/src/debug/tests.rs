@@ -3,6 +3,7 @@
 use super::guest::{Guest, Resume};
 use super::session::{After, Session, Stream};
 use crate::cpu::testing::{RamBus, protected};
+use crate::engine::{Engine, EngineKind};
 use crate::interp::Exit;
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex};
@@ -37,9 +38,13 @@ struct Debugger {
     wire: Wire,
 }
 
+fn engine() -> Engine<RamBus> {
+    Engine::new(EngineKind::Interp).unwrap()
+}
+
 impl Debugger {
     fn new() -> Self {
-        let mut guest = Guest::new(RamBus::new(4 << 20), crate::cpu::CpuModel::default());
+        let mut guest = Guest::new(RamBus::new(4 << 20), crate::cpu::CpuModel::default(), engine());
         guest.vcpu = protected();
         guest.vcpu.bus.load(CODE.into(), &[0x40, 0xa3, 0x00, 0x00, 0x02, 0x00, 0xeb, 0xf8]);
         guest.vcpu.state.gpr[0] = 0;

@@ -172,6 +172,20 @@ impl<B: Bus> BlockCache<B> {
         hit.len()
     }
 
+    /// Marks what is kept of a page.
+    pub fn mark_page(&self, cpu: &mut Vcpu<B>, page: u64) {
+        if let Some(entry) = self.pages.get(&page) {
+            for block in entry.blocks.iter().filter_map(|id| self.blocks.get(*id as usize)) {
+                cpu.code.mark(block.physical, block.len);
+            }
+        }
+    }
+
+    /// Whether anything of a page is kept.
+    pub fn keeps_page(&self, page: u64) -> bool {
+        self.pages.contains_key(&page)
+    }
+
     /// Drops everything.
     pub fn clear(&mut self, cpu: &mut Vcpu<B>) {
         for page in self.pages.keys() {

@@ -55,6 +55,8 @@ pub struct CodeMap {
     bits: Vec<PageBits>,
     free: Vec<u32>,
     written: Vec<(u64, u32)>,
+    /// Pages whose marks somebody else than the interpreter needs: one bit each.
+    pinned: Vec<u64>,
 }
 
 impl Default for CodeMap {
@@ -66,7 +68,13 @@ impl Default for CodeMap {
 impl CodeMap {
     /// An empty map.
     pub fn new() -> Self {
-        CodeMap { pages: vec![0; PAGES], bits: Vec::new(), free: Vec::new(), written: Vec::new() }
+        CodeMap {
+            pages: vec![0; PAGES],
+            bits: Vec::new(),
+            free: Vec::new(),
+            written: Vec::new(),
+            pinned: vec![0; PAGES / 64],
+        }
     }
 
     fn slot(&self, address: u64) -> Option<usize> {
@@ -148,6 +156,21 @@ impl CodeMap {
         first
     }
 
+    /// Keeps the marks of the page at `address`, or no longer: the shadow engine has code of it.
+    pub(crate) fn set_pinned(&mut self, address: u64, pinned: bool) {
+        let page = (address >> PAGE_SHIFT) as usize;
+        if let Some(word) = self.pinned.get_mut(page / 64) {
+            let bit = 1 << (page % 64);
+            *word = *word & !bit | if pinned { bit } else { 0 };
+        }
+    }
+
+    /// Whether [`CodeMap::set_pinned`] was called.
+    pub(crate) fn is_pinned(&self, address: u64) -> bool {
+        let page = (address >> PAGE_SHIFT) as usize;
+        self.pinned.get(page / 64).is_some_and(|word| word >> (page % 64) & 1 != 0)
+    }
+
     /// Forgets that the page at `address` holds code.
     pub(crate) fn clear_page(&mut self, address: u64) {
         if let Some(entry) = self.pages.get_mut((address >> PAGE_SHIFT) as usize)
@@ -161,6 +184,9 @@ impl CodeMap {
     /// Clears the marks of the page at `address`, which still holds code: the caller marks again
     /// what is left.
     pub(crate) fn clear_marks(&mut self, address: u64) {
+        if self.is_pinned(address) {
+            return;
+        }
         if let Some(bits) = self.slot(address).and_then(|slot| self.bits.get_mut(slot)) {
             bits.0 = [0; 64];
         }

@@ -55,6 +55,23 @@ pub struct Statistics {
     pub blocks_kept: u64,
 }
 
+impl std::fmt::Display for Statistics {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        for (what, count) in [
+            ("instructions executed", self.instructions),
+            ("blocks executed", self.blocks),
+            ("instructions executed outside blocks", self.single_steps),
+            ("blocks decoded", self.blocks_decoded),
+            ("blocks dropped, written over", self.blocks_dropped),
+            ("blocks kept", self.blocks_kept),
+            ("exceptions", self.faults),
+        ] {
+            writeln!(f, "{count:>16}  {what}")?;
+        }
+        Ok(())
+    }
+}
+
 /// The interpreter. It holds nothing architectural: it can be dropped and made anew at any time.
 pub struct Interp<B: Bus> {
     cache: BlockCache<B>,
@@ -62,6 +79,10 @@ pub struct Interp<B: Bus> {
     map_generation: Option<u64>,
     breakpoints: Breakpoints,
     at_breakpoint: bool,
+    /// Most instructions in a block.
+    block_ops: usize,
+    /// What was written over, for the shadow engine, if this interpreter serves one.
+    dropped: Option<Vec<(u64, u64)>>,
 }
 
 impl<B: Bus> Default for Interp<B> {
@@ -101,6 +122,55 @@ impl<B: Bus> Interp<B> {
             map_generation: None,
             breakpoints: Breakpoints::default(),
             at_breakpoint: false,
+            block_ops: BLOCK_OPS,
+            dropped: None,
+        }
+    }
+
+    /// Becomes the part of the shadow engine that executes single instructions: blocks of one, and what was
+    /// written over is remembered for [`Interp::take_dropped`].
+    pub(crate) fn serve_shadow(&mut self) {
+        self.block_ops = 1;
+        self.dropped = Some(Vec::new());
+    }
+
+    /// The next range of kept code that was written over: physical address, length.
+    pub(crate) fn take_dropped(&mut self) -> Option<(u64, u64)> {
+        self.dropped.as_mut()?.pop()
+    }
+
+    /// Drops what was written over, by the processor and by devices.
+    pub(crate) fn drop_written(&mut self, cpu: &mut Vcpu<B>) {
+        self.take_foreign_writes(cpu);
+    }
+
+    /// Decodes the instruction that starts `bytes`, to be executed on its own with EIP behind it. `None`: it goes on behind them.
+    pub(crate) fn decode_one(&self, bytes: &[u8], wide: bool) -> Option<Box<Op<B>>> {
+        let bytes = bytes.get(..MAX_LENGTH.min(bytes.len()))?;
+        let Outcome::Op(mut op, _) = decode(bytes, wide) else { return None };
+        op.comes_last();
+        Some(Box::new(op))
+    }
+
+    /// Delivers a fault that an instruction raised which [`Interp::decode_one`] decoded.
+    pub(crate) fn deliver_fault(&mut self, cpu: &mut Vcpu<B>, fault: Fault) {
+        self.deliver(cpu, fault);
+    }
+
+    /// Marks what is kept of a page.
+    pub(crate) fn mark_page(&self, cpu: &mut Vcpu<B>, page: u64) {
+        self.cache.mark_page(cpu, page);
+    }
+
+    /// Whether anything of a page is kept.
+    pub(crate) fn keeps_page(&self, page: u64) -> bool {
+        self.cache.keeps_page(page)
+    }
+
+    fn drop_range(&mut self, cpu: &mut Vcpu<B>, physical: u64, len: u64) {
+        self.statistics.blocks_dropped += self.cache.drop_range(cpu, physical, len) as u64;
+        if let Some(dropped) = &mut self.dropped {
+            dropped.push((physical, len));
         }
     }
 
@@ -198,7 +268,7 @@ impl<B: Bus> Interp<B> {
             self.take_own_writes(cpu);
         }
         while let Some((physical, len)) = cpu.bus.take_written_code() {
-            self.statistics.blocks_dropped += self.cache.drop_range(cpu, physical, len) as u64;
+            self.drop_range(cpu, physical, len);
         }
         self.follow_map(cpu);
     }
@@ -207,7 +277,7 @@ impl<B: Bus> Interp<B> {
     #[cold]
     fn take_own_writes(&mut self, cpu: &mut Vcpu<B>) {
         while let Some((physical, len)) = cpu.code.take_written() {
-            self.statistics.blocks_dropped += self.cache.drop_range(cpu, physical, u64::from(len)) as u64;
+            self.drop_range(cpu, physical, u64::from(len));
         }
     }
 
@@ -314,7 +384,7 @@ impl<B: Bus> Interp<B> {
         let mut flags = Vec::with_capacity(8);
         let mut at = 0;
         let mut fetched = 0;
-        while ops.len() < BLOCK_OPS {
+        while ops.len() < self.block_ops {
             let wanted = bytes.len().min(at + MAX_LENGTH);
             if fetch(cpu, location.linear, bytes, &mut fetched, wanted).is_err() {
                 break;

@@ -7,6 +7,7 @@ fn config() -> MachineConfig {
     MachineConfig {
         name: "test".into(),
         cpu: "pentium3".into(),
+        engine: "interp".into(),
         ram_bytes: 64 << 20,
         firmware: "/bios".into(),
         video_rom: None,

@@ -29,26 +29,16 @@ pub(super) const REGISTERS: [Register; 29] = [
     ]),
     Register::new(super::command_region(0), spec::reg::STATUS_COMMAND, "IDE0_STATUS/COMMAND").fields(STATUS),
     Register::new(super::control_region(0), 0, "IDE0_ALTERNATE_STATUS/CONTROL").fields(STATUS),
-    Register::new(
-        super::BUS_MASTER,
-        0 * spec::bus_master::CHANNEL_PORTS + spec::bus_master::COMMAND,
-        "BMICP",
-    )
-    .fields(&[("SSBM", spec::bus_master::SSBM as u32), ("RWCON", spec::bus_master::RWCON as u32)]),
-    Register::new(super::BUS_MASTER, 0 * spec::bus_master::CHANNEL_PORTS + spec::bus_master::STATUS, "BMISP")
-        .fields(&[
-            ("BMIDEA", spec::bus_master::BMIDEA as u32),
-            ("DMA_ERROR", spec::bus_master::DMA_ERROR as u32),
-            ("IDEINTS", spec::bus_master::IDEINTS as u32),
-            ("DMA_CAP", spec::bus_master::DMA_CAPABLE as u32),
-        ]),
-    Register::new(
-        super::BUS_MASTER,
-        0 * spec::bus_master::CHANNEL_PORTS + spec::bus_master::TABLE,
-        "BMIDTPP",
-    )
-    .width(Width::Dword),
-    Register::config(spec::pci::IDETIM + 0, Width::Word, "IDETIM_P")
+    Register::new(super::BUS_MASTER, spec::bus_master::COMMAND, "BMICP")
+        .fields(&[("SSBM", spec::bus_master::SSBM as u32), ("RWCON", spec::bus_master::RWCON as u32)]),
+    Register::new(super::BUS_MASTER, spec::bus_master::STATUS, "BMISP").fields(&[
+        ("BMIDEA", spec::bus_master::BMIDEA as u32),
+        ("DMA_ERROR", spec::bus_master::DMA_ERROR as u32),
+        ("IDEINTS", spec::bus_master::IDEINTS as u32),
+        ("DMA_CAP", spec::bus_master::DMA_CAPABLE as u32),
+    ]),
+    Register::new(super::BUS_MASTER, spec::bus_master::TABLE, "BMIDTPP").width(Width::Dword),
+    Register::config(spec::pci::IDETIM, Width::Word, "IDETIM_P")
         .fields(&[("IDE_DECODE", spec::pci::IDETIM_DECODE as u32)]),
     Register::new(super::command_region(1), spec::reg::DATA, "IDE1_DATA").width(Width::Word),
     Register::new(super::command_region(1), spec::reg::ERROR_FEATURES, "IDE1_ERROR/FEATURES"),
@@ -63,25 +53,17 @@ pub(super) const REGISTERS: [Register; 29] = [
     ]),
     Register::new(super::command_region(1), spec::reg::STATUS_COMMAND, "IDE1_STATUS/COMMAND").fields(STATUS),
     Register::new(super::control_region(1), 0, "IDE1_ALTERNATE_STATUS/CONTROL").fields(STATUS),
-    Register::new(
-        super::BUS_MASTER,
-        1 * spec::bus_master::CHANNEL_PORTS + spec::bus_master::COMMAND,
-        "BMICS",
-    )
-    .fields(&[("SSBM", spec::bus_master::SSBM as u32), ("RWCON", spec::bus_master::RWCON as u32)]),
-    Register::new(super::BUS_MASTER, 1 * spec::bus_master::CHANNEL_PORTS + spec::bus_master::STATUS, "BMISS")
+    Register::new(super::BUS_MASTER, spec::bus_master::CHANNEL_PORTS + spec::bus_master::COMMAND, "BMICS")
+        .fields(&[("SSBM", spec::bus_master::SSBM as u32), ("RWCON", spec::bus_master::RWCON as u32)]),
+    Register::new(super::BUS_MASTER, spec::bus_master::CHANNEL_PORTS + spec::bus_master::STATUS, "BMISS")
         .fields(&[
             ("BMIDEA", spec::bus_master::BMIDEA as u32),
             ("DMA_ERROR", spec::bus_master::DMA_ERROR as u32),
             ("IDEINTS", spec::bus_master::IDEINTS as u32),
             ("DMA_CAP", spec::bus_master::DMA_CAPABLE as u32),
         ]),
-    Register::new(
-        super::BUS_MASTER,
-        1 * spec::bus_master::CHANNEL_PORTS + spec::bus_master::TABLE,
-        "BMIDTPS",
-    )
-    .width(Width::Dword),
+    Register::new(super::BUS_MASTER, spec::bus_master::CHANNEL_PORTS + spec::bus_master::TABLE, "BMIDTPS")
+        .width(Width::Dword),
     Register::config(spec::pci::IDETIM + 2, Width::Word, "IDETIM_S")
         .fields(&[("IDE_DECODE", spec::pci::IDETIM_DECODE as u32)]),
     Register::config(spec::pci::SIDETIM, Width::Byte, "SIDETIM"),

@@ -1,0 +1,235 @@
+//! The direct map: the soft back end of translated code's view of guest memory.
+//!
+//! For each privilege side an array with one slot for every linear page holds the distance from the page's linear
+//! address to the host memory behind it, once for reads and once for writes; zero: there is none, ask. An access is
+//! then "load the slot, add, access", with no tag to compare and no conflict between pages. The arrays are address space
+//! that the host backs only where it was touched.
+//!
+//! Slots are a cache of the TLB's rights and die with them: `tlb.rs` calls the `flush` methods and [`DirectMap::protect`].
+//! Where pages of code are is the engine's business; it follows [`DirectMap::take_flushes`].
+#![expect(unsafe_code, reason = "slots are written in memory that translated code reads")]
+
+use super::bus::PAGE_SIZE;
+use rustix::mm::{MapFlags, ProtFlags};
+use std::ffi::c_void;
+use std::ptr::NonNull;
+
+/// Linear pages.
+pub const PAGES: usize = 1 << 20;
+/// Bytes of an array of slots.
+pub const ARRAY_BYTES: usize = PAGES * size_of::<u64>();
+/// Address bits of a 4 MiB page that lie above its offset.
+const LARGE_MASK: u32 = 0xffc0_0000;
+const PAGE_SHIFT: u32 = PAGE_SIZE.trailing_zeros();
+
+/// What happened to translations, for those who cache more than this module.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flush {
+    /// All are void.
+    All,
+    /// Those that are not global.
+    Local,
+    /// That of one page, and of the large page around it if it is one.
+    Page(u32),
+}
+
+/// A page that has slots.
+#[derive(Clone, Copy)]
+struct Used {
+    page: u32,
+    global: bool,
+    large: bool,
+    physical: u64,
+}
+
+/// Anonymous memory of whole pages, released when dropped.
+pub struct Arrays {
+    start: NonNull<u64>,
+    bytes: usize,
+}
+
+impl Arrays {
+    /// Zeroed memory that takes no room until it is written.
+    ///
+    /// # Errors
+    /// What `mmap` says.
+    pub fn new(bytes: usize) -> rustix::io::Result<Self> {
+        let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
+        // SAFETY: a new anonymous mapping at an address of the kernel's choice touches nothing that exists.
+        let at = unsafe {
+            rustix::mm::mmap_anonymous(std::ptr::null_mut(), bytes, ProtFlags::READ | ProtFlags::WRITE, flags)
+        }?;
+        let start = NonNull::new(at.cast()).ok_or(rustix::io::Errno::NOMEM)?;
+        Ok(Self { start, bytes })
+    }
+
+    /// Where it is.
+    pub fn address(&self) -> u64 {
+        self.start.as_ptr() as u64
+    }
+
+    /// A slot.
+    #[inline]
+    pub fn get(&self, index: usize) -> u64 {
+        assert!(index < self.bytes / size_of::<u64>());
+        // SAFETY: within the mapping (just checked), aligned, and only written by the thread that owns `self`.
+        unsafe { self.start.add(index).read() }
+    }
+
+    /// Sets a slot.
+    #[inline]
+    pub fn set(&mut self, index: usize, value: u64) {
+        assert!(index < self.bytes / size_of::<u64>());
+        // SAFETY: as in `get`; translated code, which also reads it, runs in the same thread, never meanwhile.
+        unsafe { self.start.add(index).write(value) }
+    }
+}
+
+impl Drop for Arrays {
+    fn drop(&mut self) {
+        // SAFETY: the mapping was made by `new` and nobody uses it after its owner.
+        let _ = unsafe { rustix::mm::munmap(self.start.as_ptr().cast::<c_void>(), self.bytes) };
+    }
+}
+
+// SAFETY: the memory belongs to this value alone; it may move to another thread with it.
+unsafe impl Send for Arrays {}
+
+/// One privilege side.
+struct Side {
+    /// Read slots, then write slots.
+    slots: Arrays,
+    used: Vec<Used>,
+}
+
+impl Side {
+    fn drop_slots(slots: &mut Arrays, page: u32) {
+        let index = (page >> PAGE_SHIFT) as usize;
+        slots.set(index, 0);
+        slots.set(PAGES + index, 0);
+    }
+
+    fn retain(&mut self, keep: impl Fn(&Used) -> bool) {
+        let slots = &mut self.slots;
+        self.used.retain(|used| {
+            let keeps = keep(used);
+            if !keeps {
+                Self::drop_slots(slots, used.page);
+            }
+            keeps
+        });
+    }
+}
+
+/// See the module's description.
+pub struct DirectMap {
+    sides: [Side; 2],
+    has_large: bool,
+    flushes: Vec<Flush>,
+}
+
+/// Flushes that are remembered one by one; more count as [`Flush::All`].
+const REMEMBERED_FLUSHES: usize = 64;
+
+/// A page that becomes directly accessible.
+#[derive(Clone, Copy)]
+pub(super) struct NewPage {
+    pub(super) page: u32,
+    pub(super) user: bool,
+    pub(super) write: bool,
+    pub(super) host: NonNull<u8>,
+    pub(super) physical: u64,
+    pub(super) global: bool,
+    pub(super) large: bool,
+}
+
+impl DirectMap {
+    /// An empty map.
+    ///
+    /// # Errors
+    /// What `mmap` says.
+    pub fn new() -> rustix::io::Result<Self> {
+        let side = || Ok(Side { slots: Arrays::new(2 * ARRAY_BYTES)?, used: Vec::new() });
+        Ok(Self { sides: [side()?, side()?], has_large: false, flushes: Vec::new() })
+    }
+
+    /// Where the read slots of a side start; its write slots are [`ARRAY_BYTES`] further.
+    pub fn address(&self, user: bool) -> u64 {
+        self.sides[usize::from(user)].slots.address()
+    }
+
+    /// What has been flushed since the last call.
+    pub fn take_flushes(&mut self) -> std::vec::Drain<'_, Flush> {
+        self.flushes.drain(..)
+    }
+
+    /// Whether there is something for [`DirectMap::take_flushes`].
+    #[inline]
+    pub fn has_flushes(&self) -> bool {
+        !self.flushes.is_empty()
+    }
+
+    /// Pages that are directly accessible now.
+    pub fn pages(&self) -> usize {
+        self.sides.iter().map(|side| side.used.len()).sum()
+    }
+
+    pub(super) fn insert(&mut self, new: NewPage) {
+        let side = &mut self.sides[usize::from(new.user)];
+        let index = (new.page >> PAGE_SHIFT) as usize;
+        if side.slots.get(index) == 0 {
+            let used = Used { page: new.page, global: new.global, large: new.large, physical: new.physical };
+            side.used.push(used);
+        }
+        self.has_large |= new.large;
+        let distance = (new.host.as_ptr() as u64).wrapping_sub(u64::from(new.page));
+        side.slots.set(index, distance);
+        side.slots.set(PAGES + index, if new.write { distance } else { 0 });
+    }
+
+    fn note(&mut self, flush: Flush) {
+        match self.flushes.last() {
+            Some(Flush::All) => {}
+            Some(last) if *last == flush => {}
+            _ if self.flushes.len() >= REMEMBERED_FLUSHES => {
+                self.flushes.clear();
+                self.flushes.push(Flush::All);
+            }
+            _ => self.flushes.push(flush),
+        }
+    }
+
+    pub(super) fn flush_all(&mut self) {
+        self.sides.iter_mut().for_each(|side| side.retain(|_| false));
+        self.has_large = false;
+        self.flushes.clear();
+        self.note(Flush::All);
+    }
+
+    pub(super) fn flush_local(&mut self) {
+        self.sides.iter_mut().for_each(|side| side.retain(|used| used.global));
+        self.note(Flush::Local);
+    }
+
+    pub(super) fn flush_page(&mut self, linear: u32) {
+        let page = linear & !(PAGE_SIZE as u32 - 1);
+        let (has_large, large) = (self.has_large, linear & LARGE_MASK);
+        for side in &mut self.sides {
+            if has_large {
+                side.retain(|used| used.page != page && !(used.large && used.page & LARGE_MASK == large));
+            } else if side.slots.get((page >> PAGE_SHIFT) as usize) != 0 {
+                side.retain(|used| used.page != page);
+            }
+        }
+        self.note(Flush::Page(linear));
+    }
+
+    /// Makes every write to a physical page ask again.
+    pub(super) fn protect(&mut self, physical: u64) {
+        for side in &mut self.sides {
+            for used in side.used.iter().filter(|used| used.physical == physical) {
+                side.slots.set(PAGES + (used.page >> PAGE_SHIFT) as usize, 0);
+            }
+        }
+    }
+}

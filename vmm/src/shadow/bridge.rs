@@ -1,0 +1,495 @@
+//! The bridge between host and guest: what swaps registers, flags and floating-point state.
+//!
+//! Naked functions, position independent. They are copied to the head of the code cache ([`Bridge::install`]), so that
+//! every way out of shadow code is a direct jump; the originals are never executed.
+//!
+//! | function | job |
+//! |---|---|
+//! | `bridge_to_vm` | called by [`Bridge::task_switch`]: saves the host's registers, loads the guest's, enters shadow code |
+//! | `bridge_to_host` | jumped to by shadow code: saves the guest's registers, returns to the monitor |
+//! | `bridge_interpret` | called by shadow code for a terminal instruction: has it interpreted in place, and goes on if nothing else changed |
+//! | `bridge_fill` | called by shadow code whose access met an empty slot: asks the monitor to fill it, or leaves |
+//!
+//! While the guest runs: EAX to EDI in their host namesakes but ESP in R12 (RSP is the host's stack), arithmetic flags in
+//! the host's flags, R13 = [`Context`], R14 = [`CpuState`], R15 = slots of the direct map + [`SLOT_SHIFT`], R8 to R11 scratch.
+#![expect(unsafe_code, reason = "naked functions, and entering code that was generated")]
+
+use super::cache::CodeCache;
+use super::classify::Terminal;
+use super::mode::Mode;
+use crate::cpu::registers::gpr;
+use crate::cpu::{CpuState, Fault};
+use std::arch::naked_asm;
+use std::ffi::c_void;
+use std::mem::offset_of;
+
+/// R15 points this far behind the slots: the low bits of R15 are then also the shift count that makes a page number of
+/// an address (SHRX takes counts modulo 32), which saves a register. Arrays are page-aligned.
+pub const SLOT_SHIFT: i32 = 12;
+
+/// Why shadow code was left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Leave {
+    /// There is no shadow code for the linear address in `target`, or attention is wanted.
+    Miss = 0,
+    /// The instruction at EIP is to be interpreted: it is terminal, or its access is not plain.
+    Interpret = 1,
+    /// The block at EIP needs the floating-point unit loaded; goes on at the host address in `target`.
+    LoadFpu = 2,
+    /// As `Interpret`, and the instruction may use the floating-point unit.
+    InterpretFloat = 4,
+    /// A terminal instruction was interpreted in place; the processor is where it left it.
+    Done = 5,
+    /// The same, and it raised the fault in `fault`.
+    Fault = 6,
+    /// Attention is wanted, or the budget is used up, at EIP.
+    Attention = 3,
+}
+
+/// Bytes of an FXSAVE image.
+const FXSAVE_BYTES: usize = 512;
+
+/// An FXSAVE image.
+#[repr(C, align(16))]
+pub struct Fxsave(pub [u8; FXSAVE_BYTES]);
+
+/// What shadow code and bridge know of the monitor: R13.
+#[repr(C)]
+pub struct Context {
+    /// The exec map for each value of the attention byte, see [`super::space`].
+    pub exec: [u64; 256],
+    /// The attention byte.
+    pub attention: *const u8,
+    /// The guest's registers.
+    pub state: *mut CpuState,
+    /// R15.
+    pub slots: u64,
+    /// Stack pointer of the host.
+    host_rsp: u64,
+    /// The processor, for `fill`.
+    pub vcpu: *mut c_void,
+    /// Fills the slot of a linear address: processor, address, [`super::translate::Access`] bits.
+    pub fill: unsafe extern "sysv64" fn(*mut c_void, u32, u32) -> u32,
+    /// Interprets an instruction: context, [`crate::interp::op::Op`]. Zero: shadow code goes on.
+    pub interpret: unsafe extern "sysv64" fn(*mut Context, *const c_void) -> u32,
+    /// Where the copy of `bridge_to_host` is.
+    to_host: u64,
+    /// See [`Leave`].
+    pub leave: u32,
+    /// The access that `fill` was asked for.
+    access: u32,
+    /// Which kind of terminal instruction shadow code was left for: a [`super::classify::Terminal`] and one, or zero.
+    pub terminal: u32,
+    /// Arithmetic flags: OF in bit 0, the other five as LAHF has them in bits 8 to 15.
+    pub flags: u32,
+    /// See [`Leave`].
+    pub target: u64,
+    /// Polls left before shadow code stops by itself (only code that counts looks at it).
+    pub budget: i64,
+    /// Bits of the attention byte for which a poll leaves.
+    pub wanted: u8,
+    /// +1, or -1 when EFLAGS.DF is set.
+    pub direction: i64,
+    /// The guest's floating-point state is in the host's registers.
+    pub fpu_loaded: u8,
+    /// The fault of [`Leave::Fault`].
+    pub fault: Option<Fault>,
+    /// The mode that shadow code was entered in.
+    pub mode: Option<Mode>,
+    /// The map generation then.
+    pub generation: u64,
+    /// The exec map of that mode, and the one that is empty.
+    pub maps: [u64; 2],
+    /// Instructions interpreted in place, by [`super::classify::Terminal`].
+    pub in_place: [u64; Terminal::COUNT],
+    /// MXCSR of the guest while `interpret` runs.
+    guest_mxcsr: u32,
+    /// A control word on its way into the unit.
+    pub control_word: u16,
+    /// MXCSR of the host.
+    host_mxcsr: u32,
+    /// Where the guest's floating-point state is when it is not loaded.
+    pub fpu: Fxsave,
+    /// XMM registers while `fill` runs.
+    xmm: [u128; 8],
+}
+
+impl Context {
+    /// A context that nothing is in yet.
+    pub fn new(
+        fill: unsafe extern "sysv64" fn(*mut c_void, u32, u32) -> u32,
+        interpret: unsafe extern "sysv64" fn(*mut Self, *const c_void) -> u32,
+    ) -> Box<Self> {
+        Box::new(Self {
+            exec: [0; 256],
+            attention: std::ptr::null(),
+            state: std::ptr::null_mut(),
+            slots: 0,
+            host_rsp: 0,
+            vcpu: std::ptr::null_mut(),
+            fill,
+            interpret,
+            to_host: 0,
+            leave: 0,
+            access: 0,
+            terminal: 0,
+            flags: 0,
+            target: 0,
+            budget: 0,
+            wanted: 0,
+            direction: 1,
+            fpu_loaded: 0,
+            fault: None,
+            mode: None,
+            generation: 0,
+            maps: [0; 2],
+            in_place: [0; Terminal::COUNT],
+            guest_mxcsr: 0,
+            control_word: 0,
+            host_mxcsr: MXCSR_OF_RUST,
+            fpu: Fxsave([0; FXSAVE_BYTES]),
+            xmm: [0; 8],
+        })
+    }
+}
+
+/// All exceptions masked, to nearest: what the Rust language promises its code.
+const MXCSR_OF_RUST: u32 = 0x1f80;
+
+/// Offset of a general register in [`CpuState`].
+pub const fn gpr_at(register: usize) -> usize {
+    offset_of!(CpuState, gpr) + 4 * register
+}
+
+#[unsafe(naked)]
+unsafe extern "sysv64" fn bridge_to_vm(_context: *mut Context, _code: u64) {
+    naked_asm!(
+        "push rbx",
+        "push rbp",
+        "push r12",
+        "push r13",
+        "push r14",
+        "push r15",
+        "sub rsp, 8",
+        "mov r13, rdi",
+        "mov r9, rsi",
+        "mov [r13 + {host_rsp}], rsp",
+        "mov r14, [r13 + {state}]",
+        "mov r15, [r13 + {slots}]",
+        "cmp byte ptr [r13 + {fpu_loaded}], 0",
+        "je 2f",
+        "fxrstor64 [r13 + {fpu}]",
+        "2:",
+        "mov ecx, [r14 + {ecx}]",
+        "mov edx, [r14 + {edx}]",
+        "mov ebx, [r14 + {ebx}]",
+        "mov r12d, [r14 + {esp}]",
+        "mov ebp, [r14 + {ebp}]",
+        "mov esi, [r14 + {esi}]",
+        "mov edi, [r14 + {edi}]",
+        "mov eax, [r13 + {flags}]",
+        "add al, 127",
+        "sahf",
+        "mov eax, [r14 + {eax}]",
+        "jmp r9",
+        ".globl vmsim_bridge_to_vm_end",
+        "vmsim_bridge_to_vm_end:",
+        host_rsp = const offset_of!(Context, host_rsp),
+        state = const offset_of!(Context, state),
+        slots = const offset_of!(Context, slots),
+        fpu_loaded = const offset_of!(Context, fpu_loaded),
+        fpu = const offset_of!(Context, fpu),
+        flags = const offset_of!(Context, flags),
+        eax = const gpr_at(gpr::EAX),
+        ecx = const gpr_at(gpr::ECX),
+        edx = const gpr_at(gpr::EDX),
+        ebx = const gpr_at(gpr::EBX),
+        esp = const gpr_at(gpr::ESP),
+        ebp = const gpr_at(gpr::EBP),
+        esi = const gpr_at(gpr::ESI),
+        edi = const gpr_at(gpr::EDI),
+    )
+}
+
+#[unsafe(naked)]
+unsafe extern "sysv64" fn bridge_to_host() {
+    naked_asm!(
+        "mov [r14 + {eax}], eax",
+        "lahf",
+        "seto al",
+        "mov [r13 + {flags}], ax",
+        "mov [r14 + {ecx}], ecx",
+        "mov [r14 + {edx}], edx",
+        "mov [r14 + {ebx}], ebx",
+        "mov [r14 + {esp}], r12d",
+        "mov [r14 + {ebp}], ebp",
+        "mov [r14 + {esi}], esi",
+        "mov [r14 + {edi}], edi",
+        "mov rsp, [r13 + {host_rsp}]",
+        "cmp byte ptr [r13 + {fpu_loaded}], 0",
+        "je 2f",
+        "fxsave64 [r13 + {fpu}]",
+        "ldmxcsr [r13 + {host_mxcsr}]",
+        "2:",
+        "add rsp, 8",
+        "pop r15",
+        "pop r14",
+        "pop r13",
+        "pop r12",
+        "pop rbp",
+        "pop rbx",
+        "ret",
+        ".globl vmsim_bridge_to_host_end",
+        "vmsim_bridge_to_host_end:",
+        host_rsp = const offset_of!(Context, host_rsp),
+        host_mxcsr = const offset_of!(Context, host_mxcsr),
+        fpu_loaded = const offset_of!(Context, fpu_loaded),
+        fpu = const offset_of!(Context, fpu),
+        flags = const offset_of!(Context, flags),
+        eax = const gpr_at(gpr::EAX),
+        ecx = const gpr_at(gpr::ECX),
+        edx = const gpr_at(gpr::EDX),
+        ebx = const gpr_at(gpr::EBX),
+        esp = const gpr_at(gpr::ESP),
+        ebp = const gpr_at(gpr::EBP),
+        esi = const gpr_at(gpr::ESI),
+        edi = const gpr_at(gpr::EDI),
+    )
+}
+
+#[unsafe(naked)]
+unsafe extern "sysv64" fn bridge_fill() {
+    naked_asm!(
+        "push rax",
+        "push rcx",
+        "push rdx",
+        "push rsi",
+        "push rdi",
+        "push r8",
+        "push r10",
+        "push r11",
+        "pushfq",
+        "cmp byte ptr [r13 + {fpu_loaded}], 0",
+        "je 2f",
+        "movaps [r13 + {xmm}], xmm0",
+        "movaps [r13 + {xmm} + 16], xmm1",
+        "movaps [r13 + {xmm} + 32], xmm2",
+        "movaps [r13 + {xmm} + 48], xmm3",
+        "movaps [r13 + {xmm} + 64], xmm4",
+        "movaps [r13 + {xmm} + 80], xmm5",
+        "movaps [r13 + {xmm} + 96], xmm6",
+        "movaps [r13 + {xmm} + 112], xmm7",
+        "2:",
+        "mov rdi, [r13 + {vcpu}]",
+        "mov esi, r8d",
+        "mov edx, r9d",
+        "mov [r13 + {access}], r9d",
+        "call [r13 + {fill}]",
+        "cmp byte ptr [r13 + {fpu_loaded}], 0",
+        "je 2f",
+        "movaps xmm0, [r13 + {xmm}]",
+        "movaps xmm1, [r13 + {xmm} + 16]",
+        "movaps xmm2, [r13 + {xmm} + 32]",
+        "movaps xmm3, [r13 + {xmm} + 48]",
+        "movaps xmm4, [r13 + {xmm} + 64]",
+        "movaps xmm5, [r13 + {xmm} + 80]",
+        "movaps xmm6, [r13 + {xmm} + 96]",
+        "movaps xmm7, [r13 + {xmm} + 112]",
+        "2:",
+        "test eax, eax",
+        "jz 3f",
+        "popfq",
+        "pop r11",
+        "pop r10",
+        "pop r8",
+        "pop rdi",
+        "pop rsi",
+        "pop rdx",
+        "pop rcx",
+        "pop rax",
+        "ret",
+        "3:",
+        "mov dword ptr [r13 + {leave}], {interpret}",
+        "test dword ptr [r13 + {access}], {float}",
+        "jz 4f",
+        "mov dword ptr [r13 + {leave}], {interpret_float}",
+        "4:",
+        "popfq",
+        "pop r11",
+        "pop r10",
+        "pop r8",
+        "pop rdi",
+        "pop rsi",
+        "pop rdx",
+        "pop rcx",
+        "pop rax",
+        "jmp [r13 + {to_host}]",
+        ".globl vmsim_bridge_fill_end",
+        "vmsim_bridge_fill_end:",
+        fpu_loaded = const offset_of!(Context, fpu_loaded),
+        xmm = const offset_of!(Context, xmm),
+        vcpu = const offset_of!(Context, vcpu),
+        fill = const offset_of!(Context, fill),
+        leave = const offset_of!(Context, leave),
+        to_host = const offset_of!(Context, to_host),
+        access = const offset_of!(Context, access),
+        float = const super::translate::access::FLOAT,
+        interpret = const Leave::Interpret as u32,
+        interpret_float = const Leave::InterpretFloat as u32,
+    )
+}
+
+#[unsafe(naked)]
+unsafe extern "sysv64" fn bridge_interpret() {
+    naked_asm!(
+        "mov [r14 + {eax}], eax",
+        "lahf",
+        "seto al",
+        "mov [r13 + {flags}], ax",
+        "mov [r14 + {ecx}], ecx",
+        "mov [r14 + {edx}], edx",
+        "mov [r14 + {ebx}], ebx",
+        "mov [r14 + {esp}], r12d",
+        "mov [r14 + {ebp}], ebp",
+        "mov [r14 + {esi}], esi",
+        "mov [r14 + {edi}], edi",
+        "cmp byte ptr [r13 + {fpu_loaded}], 0",
+        "je 2f",
+        "movaps [r13 + {xmm}], xmm0",
+        "movaps [r13 + {xmm} + 16], xmm1",
+        "movaps [r13 + {xmm} + 32], xmm2",
+        "movaps [r13 + {xmm} + 48], xmm3",
+        "movaps [r13 + {xmm} + 64], xmm4",
+        "movaps [r13 + {xmm} + 80], xmm5",
+        "movaps [r13 + {xmm} + 96], xmm6",
+        "movaps [r13 + {xmm} + 112], xmm7",
+        "stmxcsr [r13 + {guest_mxcsr}]",
+        "ldmxcsr [r13 + {host_mxcsr}]",
+        "2:",
+        "sub rsp, 8",
+        "mov rdi, r13",
+        "mov rsi, r9",
+        "call [r13 + {interpret}]",
+        "add rsp, 8",
+        "cmp byte ptr [r13 + {fpu_loaded}], 0",
+        "je 2f",
+        "ldmxcsr [r13 + {guest_mxcsr}]",
+        "movaps xmm0, [r13 + {xmm}]",
+        "movaps xmm1, [r13 + {xmm} + 16]",
+        "movaps xmm2, [r13 + {xmm} + 32]",
+        "movaps xmm3, [r13 + {xmm} + 48]",
+        "movaps xmm4, [r13 + {xmm} + 64]",
+        "movaps xmm5, [r13 + {xmm} + 80]",
+        "movaps xmm6, [r13 + {xmm} + 96]",
+        "movaps xmm7, [r13 + {xmm} + 112]",
+        "2:",
+        "test eax, eax",
+        "jnz 3f",
+        "mov ecx, [r14 + {ecx}]",
+        "mov edx, [r14 + {edx}]",
+        "mov ebx, [r14 + {ebx}]",
+        "mov r12d, [r14 + {esp}]",
+        "mov ebp, [r14 + {ebp}]",
+        "mov esi, [r14 + {esi}]",
+        "mov edi, [r14 + {edi}]",
+        "mov eax, [r13 + {flags}]",
+        "add al, 127",
+        "sahf",
+        "mov eax, [r14 + {eax}]",
+        "ret",
+        // Leaves as bridge_to_host does, but what is in the registers now is not the guest's.
+        "3:",
+        "mov rsp, [r13 + {host_rsp}]",
+        "cmp byte ptr [r13 + {fpu_loaded}], 0",
+        "je 2f",
+        "fxsave64 [r13 + {fpu}]",
+        "ldmxcsr [r13 + {host_mxcsr}]",
+        "2:",
+        "add rsp, 8",
+        "pop r15",
+        "pop r14",
+        "pop r13",
+        "pop r12",
+        "pop rbp",
+        "pop rbx",
+        "ret",
+        ".globl vmsim_bridge_interpret_end",
+        "vmsim_bridge_interpret_end:",
+        interpret = const offset_of!(Context, interpret),
+        guest_mxcsr = const offset_of!(Context, guest_mxcsr),
+        host_rsp = const offset_of!(Context, host_rsp),
+        host_mxcsr = const offset_of!(Context, host_mxcsr),
+        fpu_loaded = const offset_of!(Context, fpu_loaded),
+        xmm = const offset_of!(Context, xmm),
+        fpu = const offset_of!(Context, fpu),
+        flags = const offset_of!(Context, flags),
+        eax = const gpr_at(gpr::EAX),
+        ecx = const gpr_at(gpr::ECX),
+        edx = const gpr_at(gpr::EDX),
+        ebx = const gpr_at(gpr::EBX),
+        esp = const gpr_at(gpr::ESP),
+        ebp = const gpr_at(gpr::EBP),
+        esi = const gpr_at(gpr::ESI),
+        edi = const gpr_at(gpr::EDI),
+    )
+}
+
+unsafe extern "C" {
+    static vmsim_bridge_interpret_end: u8;
+    static vmsim_bridge_to_vm_end: u8;
+    static vmsim_bridge_to_host_end: u8;
+    static vmsim_bridge_fill_end: u8;
+}
+
+/// Where the copies are in a code cache.
+#[derive(Clone, Copy, Debug)]
+pub struct Bridge {
+    to_vm: u64,
+    /// `bridge_to_host`: to be jumped to with [`Context::leave`] set.
+    pub to_host: u64,
+    /// `bridge_interpret`: to be called with EIP behind the instruction, and the address of its `Op` in R9.
+    pub interpret: u64,
+    /// `bridge_fill`: to be called with the linear address in R8D and the access in R9D.
+    pub fill: u64,
+}
+
+impl Bridge {
+    /// Copies the bridge to the head of the code cache.
+    pub fn install(cache: &mut CodeCache) -> Self {
+        let mut copy = |start: *const u8, end: &'static u8| {
+            let len = std::ptr::from_ref(end) as usize - start as usize;
+            // SAFETY: both labels delimit one naked function in this program's code, which is readable.
+            let code = unsafe { std::slice::from_raw_parts(start, len) };
+            cache.append(code).unwrap_or_else(|| unreachable!("an empty cache has room"))
+        };
+        // SAFETY: only their addresses are used.
+        let (to_vm_end, to_host_end, fill_end, interpret_end) = unsafe {
+            (
+                &vmsim_bridge_to_vm_end,
+                &vmsim_bridge_to_host_end,
+                &vmsim_bridge_fill_end,
+                &vmsim_bridge_interpret_end,
+            )
+        };
+        Self {
+            to_vm: copy(bridge_to_vm as *const u8, to_vm_end),
+            to_host: copy(bridge_to_host as *const u8, to_host_end),
+            interpret: copy(bridge_interpret as *const u8, interpret_end),
+            fill: copy(bridge_fill as *const u8, fill_end),
+        }
+    }
+
+    /// Runs shadow code from `code` until it leaves: `context.leave` says why.
+    ///
+    /// # Safety
+    /// `code` is shadow code (or its continuation) in the cache where this bridge is, made for the mode that `context`'s state is
+    /// in; the pointers in `context` are valid, and nobody else uses what they point to meanwhile.
+    pub unsafe fn task_switch(&self, context: &mut Context, code: u64) {
+        context.to_host = self.to_host;
+        // SAFETY: `to_vm` is the copy of a function of this type, which keeps all registers that the ABI wants kept.
+        let enter: unsafe extern "sysv64" fn(*mut Context, u64) = unsafe { std::mem::transmute(self.to_vm) };
+        // SAFETY: promised by the caller.
+        unsafe { enter(context, code) }
+    }
+}

@@ -1,0 +1,29 @@
+//! The shadow engine: guest code runs natively, scanned before it executes, from shadow pages that the guest cannot see.
+//!
+//! The parts, by the names of the original:
+//! - `bridge`: swaps registers between host and guest.
+//! - `scanner` with `classify`: decides which instructions are taken together, and what is done with each.
+//! - `translate`: makes host code of them (`asm` knows encodings).
+//! - `pages` (shadow pages), `cache` (memory for code and entry tables), `space` (which shadow page is mapped where).
+//! - `mode`: what shadow code takes for granted.
+//! - `engine`: the monitor's loop around it all.
+//!
+//! It decides nothing architectural: whatever is not plain is left to [`crate::interp`], instruction by instruction. It runs on
+//! x86-64 Linux only.
+
+mod asm;
+mod bridge;
+mod cache;
+mod classify;
+mod engine;
+mod fpu;
+mod mode;
+mod pages;
+mod scanner;
+mod space;
+mod statistics;
+mod translate;
+
+pub use cache::CacheError;
+pub use engine::Shadow;
+pub use statistics::Statistics;

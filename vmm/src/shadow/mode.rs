@@ -1,0 +1,177 @@
+//! What shadow code depends on besides the guest's bytes: the mode it was made for.
+//!
+//! Everything that would otherwise be checked at every instruction is decided once, here, and is part of the key under which
+//! shadow pages are kept.
+
+use crate::cpu::bus::Bus;
+use crate::cpu::model::feature;
+use crate::cpu::registers::{cr0, cr4, eflags};
+use crate::cpu::{Mode as Rights, Seg, Vcpu};
+
+/// See the module's description.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Mode {
+    bits: u8,
+    /// Base of CS: EIP is a linear address minus this.
+    pub cs_base: u32,
+}
+
+/// CS.D.
+const CODE32: u8 = 1 << 0;
+/// SS.B.
+const STACK32: u8 = 1 << 1;
+/// CPL 3.
+const USER: u8 = 1 << 2;
+/// DS has base 0 and limit 4 GiB, and can be read and written.
+const FLAT_DS: u8 = 1 << 3;
+/// The same of ES.
+const FLAT_ES: u8 = 1 << 4;
+/// The same of SS.
+const FLAT_SS: u8 = 1 << 5;
+
+/// SSE instructions with XMM registers are there: the model has them and the system knows of them.
+const SSE: u8 = 1 << 6;
+/// The same of SSE2.
+const SSE2: u8 = 1 << 7;
+
+/// Why no shadow code runs in the present state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotNow {
+    /// TF, RF, an interrupt shadow, breakpoints.
+    SingleStep,
+    /// Alignment checks are on.
+    Alignment,
+    /// The code segment is neither flat 32-bit nor a 16-bit one of 64 KiB.
+    CodeSegment,
+}
+
+/// Last offset of a 16-bit code segment.
+const LIMIT_16: u32 = 0xffff;
+
+impl Mode {
+    /// The mode that the processor is in.
+    ///
+    /// # Errors
+    /// When shadow code cannot run in it.
+    #[inline]
+    pub fn of<B: Bus>(cpu: &Vcpu<B>) -> Result<Self, NotNow> {
+        let cs = cpu.state.segment(Seg::Cs);
+        let code32 = cs.big();
+        let plain = if code32 {
+            cs.base() == 0 && cs.limit() == u32::MAX
+        } else {
+            cs.limit() >= LIMIT_16 && cs.base().checked_add(LIMIT_16).is_some()
+        };
+        if !plain || !code32 && cpu.state.eip > LIMIT_16 {
+            return Err(NotNow::CodeSegment);
+        }
+        if cpu.mode() == Rights::UserAligned {
+            return Err(NotNow::Alignment);
+        }
+        let flat = |seg| {
+            let segment = cpu.state.segment(seg);
+            segment.base() == 0
+                && segment.read_end() > u64::from(u32::MAX)
+                && segment.write_end() > u64::from(u32::MAX)
+        };
+        let knows_xmm = cpu.state.cr4 & cr4::OSFXSR != 0;
+        let bit = |on: bool, bit: u8| if on { bit } else { 0 };
+        let bits = bit(code32, CODE32)
+            | bit(cpu.stack_is_32bit(), STACK32)
+            | bit(cpu.cpl() == 3, USER)
+            | bit(flat(Seg::Ds), FLAT_DS)
+            | bit(flat(Seg::Es), FLAT_ES)
+            | bit(flat(Seg::Ss), FLAT_SS)
+            | bit(knows_xmm && cpu.state.model.has(feature::SSE), SSE)
+            | bit(knows_xmm && cpu.state.model.has(feature::SSE2), SSE2);
+        Ok(Self { bits, cs_base: cs.base() })
+    }
+
+    /// Operands and addresses are 32-bit by default.
+    pub const fn code32(self) -> bool {
+        self.bits & CODE32 != 0
+    }
+
+    /// The stack pointer is ESP.
+    pub const fn stack32(self) -> bool {
+        self.bits & STACK32 != 0
+    }
+
+    /// Accesses are those of a user.
+    pub const fn user(self) -> bool {
+        self.bits & USER != 0
+    }
+
+    /// Accesses through `seg` need no check and no base.
+    pub const fn flat(self, seg: Seg) -> bool {
+        match seg {
+            Seg::Ds => self.bits & FLAT_DS != 0,
+            Seg::Es => self.bits & FLAT_ES != 0,
+            Seg::Ss => self.bits & FLAT_SS != 0,
+            Seg::Cs | Seg::Fs | Seg::Gs => false,
+        }
+    }
+
+    /// SSE instructions are there.
+    pub const fn sse(self) -> bool {
+        self.bits & SSE != 0
+    }
+
+    /// SSE2 instructions are there.
+    pub const fn sse2(self) -> bool {
+        self.bits & SSE2 != 0
+    }
+
+    /// Linear address of an EIP.
+    pub const fn linear(self, eip: u32) -> u32 {
+        self.cs_base.wrapping_add(eip)
+    }
+
+    /// What of an EIP counts.
+    pub const fn eip_mask(self) -> u32 {
+        if self.code32() { u32::MAX } else { LIMIT_16 }
+    }
+
+    /// EIP of a linear address of an instruction.
+    pub const fn eip(self, linear: u32) -> u32 {
+        linear.wrapping_sub(self.cs_base) & self.eip_mask()
+    }
+}
+
+impl std::fmt::Display for Mode {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let word = |on, yes, no| if on { yes } else { no };
+        write!(
+            f,
+            "{}-bit code, {}-bit stack, {}",
+            word(self.code32(), "32", "16"),
+            word(self.stack32(), "32", "16"),
+            word(self.user(), "user", "supervisor"),
+        )?;
+        for (seg, name) in [(Seg::Ds, "DS"), (Seg::Es, "ES"), (Seg::Ss, "SS")] {
+            if self.flat(seg) {
+                write!(f, ", flat {name}")?;
+            }
+        }
+        if self.cs_base != 0 {
+            write!(f, ", CS base {:x}", self.cs_base)?;
+        }
+        Ok(())
+    }
+}
+
+/// Whether the floating-point instructions of shadow code, which are the host's own, do what the guest's would: no
+/// exception can come of them, neither for want of a task switch nor from a result.
+pub fn fpu_is_plain<B: Bus>(cpu: &Vcpu<B>) -> bool {
+    use crate::cpu::fpu::{fcw, fsw, mxcsr};
+    let fpu = &cpu.state.fpu;
+    cpu.state.cr0 & (cr0::EM | cr0::TS) == 0
+        && fpu.control & fcw::MASKS == fcw::MASKS
+        && fpu.status & fsw::ES == 0
+        && fpu.mxcsr & mxcsr::MASKS == mxcsr::MASKS
+}
+
+/// EFLAGS.DF as a step.
+pub const fn direction(flags: u32) -> i64 {
+    if flags & eflags::DF != 0 { -1 } else { 1 }
+}

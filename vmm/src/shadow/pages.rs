@@ -1,0 +1,170 @@
+//! Shadow pages: what has been made of each guest physical page that executes.
+//!
+//! A shadow page belongs to a physical page, the linear page where it runs (its code has EIPs in it) and a [`Mode`]. It has an
+//! entry table, which shadow code jumps through, and units, which are dropped when a byte of theirs is written.
+//! Guests never see any of it: their reads go to the physical page.
+
+use super::cache::{Table, Tables};
+use super::mode::Mode;
+use super::scanner::Unit;
+use crate::cpu::bus::{Bus, PAGE_SIZE};
+use crate::interp::op::Op;
+use std::collections::HashMap;
+
+/// Instructions that were made into code together.
+pub struct ShadowUnit<B: Bus> {
+    /// Its terminal instructions, where its code finds them.
+    pub ops: Vec<Box<Op<B>>>,
+    /// Ranges of the page's bytes that it was made of: start and end.
+    pub ranges: Vec<(u16, u16)>,
+    /// Offsets of its instructions that can be entered.
+    pub entries: Vec<u16>,
+    /// Offset of each instruction, and where its code starts from `code`.
+    pub map: Vec<(u16, u32)>,
+    /// Where its code is.
+    pub code: u64,
+    /// Bytes of code.
+    pub len: u32,
+}
+
+impl<B: Bus> ShadowUnit<B> {
+    /// The bytes that `unit` consists of, as few ranges as possible.
+    pub fn ranges_of(unit: &Unit) -> Vec<(u16, u16)> {
+        let mut ranges: Vec<(u16, u16)> = Vec::new();
+        for (&start, item) in &unit.instructions {
+            let end = start + item.len() as u16;
+            match ranges.last_mut() {
+                Some(last) if start <= last.1 => last.1 = last.1.max(end),
+                _ => ranges.push((start, end)),
+            }
+        }
+        ranges
+    }
+
+    fn overlaps(&self, start: u64, end: u64) -> bool {
+        self.ranges.iter().any(|&(from, to)| u64::from(from) < end && start < u64::from(to))
+    }
+}
+
+/// See the module's description.
+pub struct ShadowPage<B: Bus> {
+    /// Physical address.
+    pub physical: u64,
+    /// Linear address.
+    pub linear: u32,
+    /// Its mode.
+    pub mode: Mode,
+    /// Where its bytes were when it was made.
+    pub host: usize,
+    /// Its entry table.
+    pub table: Table,
+    /// Its units.
+    pub units: Vec<ShadowUnit<B>>,
+}
+
+/// Where a shadow page is in [`Pages`].
+pub type PageId = usize;
+
+/// All shadow pages.
+pub struct Pages<B: Bus> {
+    pages: Vec<ShadowPage<B>>,
+    index: HashMap<(u64, u32, Mode), PageId>,
+    by_physical: HashMap<u64, Vec<PageId>>,
+}
+
+impl<B: Bus> Default for Pages<B> {
+    fn default() -> Self {
+        Self { pages: Vec::new(), index: HashMap::new(), by_physical: HashMap::new() }
+    }
+}
+
+impl<B: Bus> Pages<B> {
+    /// The shadow page of a physical page at a linear page in a mode.
+    pub fn find(&self, physical: u64, linear: u32, mode: Mode) -> Option<PageId> {
+        self.index.get(&(physical, linear, mode)).copied()
+    }
+
+    /// A shadow page.
+    pub fn get(&self, id: PageId) -> &ShadowPage<B> {
+        &self.pages[id]
+    }
+
+    /// A shadow page, to be changed.
+    pub fn get_mut(&mut self, id: PageId) -> &mut ShadowPage<B> {
+        &mut self.pages[id]
+    }
+
+    /// Adds one.
+    pub fn insert(&mut self, page: ShadowPage<B>) -> PageId {
+        let id = self.pages.len();
+        self.index.insert((page.physical, page.linear, page.mode), id);
+        self.by_physical.entry(page.physical).or_default().push(id);
+        self.pages.push(page);
+        id
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.pages.len()
+    }
+
+    /// Every one of them.
+    pub fn iter(&self) -> impl Iterator<Item = &ShadowPage<B>> {
+        self.pages.iter()
+    }
+
+    /// Physical pages that have any, with where their bytes were.
+    pub fn physical_pages(&self) -> Vec<(u64, usize)> {
+        let host = |ids: &Vec<PageId>| ids.first().map_or(0, |id| self.pages[*id].host);
+        self.by_physical.iter().map(|(physical, ids)| (*physical, host(ids))).collect()
+    }
+
+    /// The bytes of a physical page that units were made of.
+    pub fn ranges(&self, physical: u64) -> impl Iterator<Item = (u16, u16)> {
+        let ids = self.by_physical.get(&physical).map_or(&[][..], Vec::as_slice);
+        ids.iter().flat_map(|id| &self.pages[*id].units).flat_map(|unit| unit.ranges.iter().copied())
+    }
+
+    /// Drops the units that have a byte from `start` up to `end` of a physical page. Returns how many.
+    pub fn drop_units(
+        &mut self,
+        tables: &mut Tables,
+        miss: u32,
+        physical: u64,
+        start: u64,
+        end: u64,
+    ) -> usize {
+        let Some(ids) = self.by_physical.get(&physical) else { return 0 };
+        let mut dropped = 0;
+        for id in ids {
+            let page = &mut self.pages[*id];
+            let table = page.table;
+            page.units.retain(|unit| {
+                let hit = unit.overlaps(start, end);
+                if hit {
+                    dropped += 1;
+                    for &entry in &unit.entries {
+                        let at = u64::from(tables.get(table, usize::from(entry)));
+                        if (unit.code..unit.code + u64::from(unit.len)).contains(&at) {
+                            tables.set(table, usize::from(entry), miss);
+                        }
+                    }
+                }
+                !hit
+            });
+        }
+        dropped
+    }
+
+    /// Whether a physical page has a shadow page, with units or without.
+    pub fn is_shadowed(&self, physical: u64) -> bool {
+        self.by_physical.contains_key(&(physical & !(PAGE_SIZE - 1)))
+    }
+
+    /// Forgets all.
+    pub fn clear(&mut self) {
+        self.pages.clear();
+        self.index.clear();
+        self.by_physical.clear();
+    }
+}

@@ -1,0 +1,246 @@
+//! The scanner: from guest bytes to a unit of instructions that are made into shadow code together.
+//!
+//! From one address it decodes until
+//! 1. an instruction crosses the page's boundary,
+//! 2. it is *terminal*: it must be interpreted,
+//! 3. it has been scanned already,
+//! 4. it is invalid;
+//!
+//! a conditional jump, LOOP, JCXZ or near CALL with a target on the page makes it scan both ways, a near JMP moves the
+//! scan to its target, a jump that leaves the page ends it. Then it computes which arithmetic flags each instruction
+//! leaves that anybody reads. It knows neither processor nor memory: it gets a page's bytes.
+
+use super::classify::{Kind, Terminal, classify};
+use super::mode::Mode;
+use iced_x86::{Decoder, DecoderOptions, Instruction, RflagsBits};
+use std::collections::BTreeMap;
+
+/// Bytes of a page.
+pub const PAGE: usize = 4096;
+/// No instruction is longer.
+const MAX_LENGTH: usize = 15;
+/// Most instructions of a unit.
+const MOST: usize = 192;
+
+/// What a P6 decodes, as the interpreter has it.
+const OPTIONS: u32 = DecoderOptions::FORCE_RESERVED_NOP
+    | DecoderOptions::NO_PAUSE
+    | DecoderOptions::NO_WBNOINVD
+    | DecoderOptions::NO_MPFX_0FBC
+    | DecoderOptions::NO_MPFX_0FBD;
+
+/// All arithmetic flags.
+pub const ALL_FLAGS: u32 =
+    RflagsBits::OF | RflagsBits::SF | RflagsBits::ZF | RflagsBits::AF | RflagsBits::CF | RflagsBits::PF;
+
+/// An instruction of a unit.
+#[derive(Clone, Debug)]
+pub struct Scanned {
+    /// As iced-x86 sees it, with its EIP.
+    pub instruction: Instruction,
+    /// What is done with it.
+    pub kind: Kind,
+    /// FOP, of an x87 instruction that is not a control instruction.
+    pub fop: Option<u16>,
+    /// Something may jump here.
+    pub leader: bool,
+    /// Arithmetic flags that are read before they are written again, seen from before it.
+    pub live_in: u32,
+    /// The same from after it.
+    pub live_out: u32,
+}
+
+impl Scanned {
+    /// Length in bytes.
+    pub fn len(&self) -> usize {
+        self.instruction.len()
+    }
+}
+
+/// Instructions by their offset in the page.
+#[derive(Debug, Default)]
+pub struct Unit {
+    /// The instructions.
+    pub instructions: BTreeMap<u16, Scanned>,
+}
+
+/// A branch's target: the offset in the page, if it is on the page.
+pub fn on_page(mode: Mode, page_eip: u32, target: u32) -> Option<u16> {
+    // Not by EIP alone: a 16-bit target may have wrapped round to the page's other end.
+    let offset = mode.linear(target).wrapping_sub(mode.linear(page_eip));
+    ((offset as usize) < PAGE).then_some(offset as u16)
+}
+
+/// Scans from `entry`. `page_eip` is the EIP of the page's first byte (modulo 2^32: it may lie before the segment's start).
+/// `scanned` tells the offsets that have shadow code already. An empty unit: not even the first can be taken.
+pub fn scan(
+    bytes: &[u8; PAGE],
+    mode: Mode,
+    page_eip: u32,
+    entry: u16,
+    scanned: impl Fn(u16) -> bool,
+) -> Unit {
+    let mut unit = Unit::default();
+    let mut work = vec![entry];
+    while let Some(start) = work.pop() {
+        let mut offset = usize::from(start);
+        let mut leader = true;
+        while offset < PAGE && unit.instructions.len() < MOST {
+            if let Some(known) = unit.instructions.get_mut(&(offset as u16)) {
+                known.leader |= leader;
+                break;
+            }
+            if offset != usize::from(entry) && scanned(offset as u16) {
+                break;
+            }
+            let Some((instruction, kind)) = decode(bytes, mode, page_eip, offset) else { break };
+            let next = offset + instruction.len();
+            let fop = fop(&instruction, &bytes[offset..]);
+            let item = Scanned { instruction, kind, fop, leader, live_in: ALL_FLAGS, live_out: ALL_FLAGS };
+            unit.instructions.insert(offset as u16, item);
+            leader = false;
+            match kind {
+                Kind::Jump | Kind::Call | Kind::Jcc(_) | Kind::Loop => {
+                    if let Some(target) = on_page(mode, page_eip, target(&instruction)) {
+                        work.push(target);
+                    }
+                    if kind == Kind::Jump {
+                        break;
+                    }
+                    // What CALL returns to is entered from elsewhere.
+                    leader = kind == Kind::Call;
+                }
+                Kind::Return | Kind::JumpIndirect => break,
+                Kind::CallIndirect => leader = true,
+                // Interpreted in place; what comes next is entered anew when that changed more than it.
+                Kind::Terminal(_) if kind.goes_on(&instruction) => leader = true,
+                Kind::Terminal(_) => break,
+                _ => {}
+            }
+            offset = next;
+        }
+    }
+    find_live_flags(&mut unit, mode, page_eip);
+    unit
+}
+
+/// Target of a near branch.
+pub fn target(instruction: &Instruction) -> u32 {
+    instruction.near_branch_target() as u32
+}
+
+fn decode(bytes: &[u8; PAGE], mode: Mode, page_eip: u32, offset: usize) -> Option<(Instruction, Kind)> {
+    let eip = page_eip.wrapping_add(offset as u32);
+    if !mode.code32() && eip > mode.eip_mask() {
+        return None;
+    }
+    let rest = bytes.get(offset..)?;
+    let mut decoder = Decoder::with_ip(if mode.code32() { 32 } else { 16 }, rest, u64::from(eip), OPTIONS);
+    let instruction = decoder.decode();
+    // Rules 1 and 4: both are the interpreter's, with all bytes that they might have.
+    if instruction.is_invalid() {
+        return Some((opaque(rest.len()), Kind::Terminal(Terminal::Boundary)));
+    }
+    // One that ends at the end of a 16-bit segment would go on at its start.
+    let end = eip.wrapping_add(instruction.len() as u32);
+    if !mode.code32() && end > mode.eip_mask() {
+        return None;
+    }
+    Some((instruction, classify(&instruction, mode)))
+}
+
+/// What FOP becomes, if the instruction changes it: the last three bits of the opcode's first byte and its second.
+fn fop(instruction: &Instruction, bytes: &[u8]) -> Option<u16> {
+    use iced_x86::Mnemonic::*;
+    let control = matches!(
+        instruction.mnemonic(),
+        Fninit | Fnclex | Fldcw | Fnstcw | Fnstsw | Fnstenv | Fldenv | Fnsave | Frstor | Wait
+    );
+    if !is_x87(instruction) || control {
+        return None;
+    }
+    let is_prefix =
+        |byte: &&u8| matches!(**byte, 0x26 | 0x2e | 0x36 | 0x3e | 0x64..=0x67 | 0xf0 | 0xf2 | 0xf3);
+    let mut rest = bytes.iter().skip_while(is_prefix);
+    let (opcode, second) = (*rest.next()?, *rest.next()?);
+    Some(u16::from(opcode & 7) << 8 | u16::from(second))
+}
+
+fn is_x87(instruction: &Instruction) -> bool {
+    use iced_x86::CpuidFeature::*;
+    instruction.cpuid_features().iter().any(|feature| matches!(feature, FPU | FPU287 | FPU387))
+}
+
+/// An instruction of which only the bytes on this page are known, `left` of them at most.
+fn opaque(left: usize) -> Instruction {
+    let mut instruction = Instruction::default();
+    instruction.set_len(left.min(MAX_LENGTH));
+    instruction
+}
+
+/// Flags that an instruction reads, and those that do not depend on their old value after it.
+fn flag_use(item: &Scanned) -> (u32, u32) {
+    use iced_x86::Mnemonic::*;
+    let instruction = &item.instruction;
+    if matches!(item.kind, Kind::Terminal(_)) {
+        return (ALL_FLAGS, 0);
+    }
+    // What becomes undefined depends on no old value either.
+    let written = instruction.rflags_modified();
+    let read = instruction.rflags_read() & ALL_FLAGS;
+    let killed = match instruction.mnemonic() {
+        // A count of zero changes nothing, and it is not known before it runs (or not worth knowing).
+        Shl | Sal | Shr | Sar | Rol | Ror | Rcl | Rcr | Shld | Shrd => {
+            let counted = instruction.op_count() >= 2
+                && matches!(instruction.op_kind(instruction.op_count() - 1), iced_x86::OpKind::Immediate8)
+                && instruction.immediate8() & 0x1f != 0;
+            if counted { written } else { 0 }
+        }
+        // Repeated zero times they change nothing.
+        Scasb | Scasw | Scasd | Cmpsb | Cmpsw | Cmpsd
+            if instruction.has_rep_prefix() || instruction.has_repne_prefix() =>
+        {
+            0
+        }
+        _ => written,
+    };
+    (read, killed & ALL_FLAGS)
+}
+
+/// Backwards over the unit until nothing changes.
+fn find_live_flags(unit: &mut Unit, mode: Mode, page_eip: u32) {
+    let offsets: Vec<u16> = unit.instructions.keys().copied().collect();
+    for item in unit.instructions.values_mut() {
+        item.live_in = 0;
+        item.live_out = 0;
+    }
+    loop {
+        let mut changed = false;
+        for &offset in offsets.iter().rev() {
+            let live_in = |at: u16| unit.instructions.get(&at).map_or(ALL_FLAGS, |item| item.live_in);
+            let Some(item) = unit.instructions.get(&offset) else { continue };
+            let next = usize::from(offset) + item.len();
+            let after = || if next < PAGE { live_in(next as u16) } else { ALL_FLAGS };
+            let there = || on_page(mode, page_eip, target(&item.instruction)).map_or(ALL_FLAGS, live_in);
+            let live_out = match item.kind {
+                Kind::Jump | Kind::Call => there(),
+                Kind::Jcc(_) | Kind::Loop => there() | after(),
+                Kind::Return | Kind::JumpIndirect | Kind::CallIndirect => ALL_FLAGS,
+                Kind::Terminal(_) => ALL_FLAGS,
+                _ => after(),
+            };
+            let (read, killed) = flag_use(item);
+            let before = live_out & !killed | read;
+            if let Some(item) = unit.instructions.get_mut(&offset)
+                && (before != item.live_in || live_out != item.live_out)
+            {
+                item.live_in = before;
+                item.live_out = live_out;
+                changed = true;
+            }
+        }
+        if !changed {
+            break;
+        }
+    }
+}

@@ -1,0 +1,168 @@
+//! Floating point, MMX and SSE: the host's own instructions on the guest's registers.
+//!
+//! The state is loaded when the first such instruction runs after the monitor was last entered, and stays in the host's
+//! registers until the interpreter needs it. It is only ever loaded while no exception can come of it
+//! ([`crate::shadow::mode::fpu_is_plain`]); instructions that could change that are checked, or interpreted.
+
+use super::memory::{Access, Operand, Stub};
+use super::stack::REACHED;
+use super::{Emit, context, segment_field, state};
+use crate::cpu::fpu::{FpuState, fcw};
+use crate::cpu::registers::Seg;
+use crate::cpu::{CpuState, Segment};
+use crate::shadow::asm::{self, E, NE, R8, R9, R10, R11, RCX, W};
+use crate::shadow::bridge::{Context, Leave};
+use crate::shadow::classify::has_memory;
+use crate::shadow::scanner::Scanned;
+use iced_x86::{Instruction, Mnemonic, OpKind};
+use std::mem::offset_of;
+
+/// A field of the floating-point state.
+const fn fpu_field(offset: usize) -> asm::Mem {
+    state(offset_of!(CpuState, fpu) + offset)
+}
+
+/// Whether it reads or writes its operand in memory.
+fn access_of(instruction: &Instruction) -> Access {
+    use Mnemonic::*;
+    let stores = matches!(
+        instruction.mnemonic(),
+        Fst | Fstp | Fist | Fistp | Fbstp | Fnstcw | Fstcw | Fnstsw | Fstsw | Stmxcsr
+    );
+    let moves_out = instruction.op0_kind() == OpKind::Memory && instruction.op_count() >= 2;
+    if stores || moves_out { Access::Write } else { Access::Read }
+}
+
+/// Whether an operand of 16 bytes must be aligned.
+fn demands_alignment(instruction: &Instruction) -> bool {
+    use Mnemonic::*;
+    instruction.memory_size().size() == 16 && !matches!(instruction.mnemonic(), Movups | Movupd | Movdqu)
+}
+
+impl Emit<'_> {
+    pub(super) fn float(&mut self, eip: u32, item: &Scanned) {
+        let instruction = &item.instruction;
+        let keep = item.live_in != 0;
+        self.load_fpu(eip, keep);
+        match instruction.mnemonic() {
+            Mnemonic::Wait => return,
+            Mnemonic::Fldcw => return self.load_control_word(eip, item),
+            _ => {}
+        }
+        if has_memory(instruction) {
+            let operand = Operand::of(instruction);
+            let size = instruction.memory_size().size() as u32;
+            self.reach(eip, &operand, size, access_of(instruction), keep, demands_alignment(instruction));
+            if item.fop.is_some() {
+                self.note_operand(&operand);
+            }
+            self.note_instruction(eip, item);
+            self.encode_at_operand(instruction);
+        } else {
+            self.note_instruction(eip, item);
+            let mut instruction = *instruction;
+            self.rename(&mut instruction);
+            self.encode(&instruction);
+        }
+        if matches!(instruction.mnemonic(), Mnemonic::Fninit | Mnemonic::Finit) {
+            // It also forgets the last instruction.
+            for (w, offset) in [
+                (W::H, offset_of!(FpuState, opcode)),
+                (W::H, offset_of!(FpuState, instruction_selector)),
+                (W::D, offset_of!(FpuState, instruction_offset)),
+                (W::H, offset_of!(FpuState, operand_selector)),
+                (W::D, offset_of!(FpuState, operand_offset)),
+            ] {
+                self.asm.store_imm(w, fpu_field(offset), 0);
+            }
+        }
+    }
+
+    /// Makes sure that the guest's state is in the host's registers.
+    fn load_fpu(&mut self, eip: u32, keep: bool) {
+        if std::mem::replace(&mut self.fpu_is_loaded, true) {
+            return;
+        }
+        let loaded = context(offset_of!(Context, fpu_loaded));
+        let go_on = self.asm.label();
+        if keep {
+            self.asm.mov(W::Q, R10, RCX);
+            self.asm.movzx_load(RCX, loaded, W::B);
+            let load = self.asm.label();
+            self.asm.unless_rcx_zero(|asm| {
+                asm.mov(W::Q, RCX, R10);
+                asm.jmp(go_on);
+            });
+            self.asm.mov(W::Q, RCX, R10);
+            self.asm.jmp(load);
+            self.asm.bind(go_on);
+            self.stubs.push(Stub::LoadFpu { label: load, back: go_on, eip });
+        } else {
+            let load = self.asm.label();
+            self.asm.cmp_mem_imm(W::B, loaded, 0);
+            self.asm.jcc(E, load);
+            self.asm.bind(go_on);
+            self.stubs.push(Stub::LoadFpu { label: load, back: go_on, eip });
+        }
+    }
+
+    /// The way to the monitor and back.
+    pub(super) fn fpu_stub(&mut self, eip: u32, back: asm::Label) {
+        self.asm.mov_label(R9, back);
+        self.asm.store(W::Q, context(offset_of!(Context, target)), R9);
+        self.leave(eip, Leave::LoadFpu);
+    }
+
+    /// Remembers an x87 instruction that is not a control instruction. No flag changes; R11 is lost.
+    fn note_instruction(&mut self, eip: u32, item: &Scanned) {
+        let Some(fop) = item.fop else { return };
+        self.asm.store_imm(W::D, fpu_field(offset_of!(FpuState, instruction_offset)), eip as i32);
+        self.asm.store_imm(W::H, fpu_field(offset_of!(FpuState, opcode)), i32::from(fop));
+        if !std::mem::replace(&mut self.fpu_cs_noted, true) {
+            self.note_selector(Seg::Cs, offset_of!(FpuState, instruction_selector));
+        }
+    }
+
+    /// Remembers the operand in memory of such an instruction. R11 is lost.
+    fn note_operand(&mut self, operand: &Operand) {
+        let field = fpu_field(offset_of!(FpuState, operand_offset));
+        if self.mode.flat(operand.seg) {
+            self.asm.store(W::D, field, R8);
+        } else {
+            // R8 has the base in it.
+            self.offset(operand, R11);
+            self.asm.store(W::D, field, R11);
+        }
+        if self.fpu_operand_noted.replace(operand.seg) != Some(operand.seg) {
+            self.note_selector(operand.seg, offset_of!(FpuState, operand_selector));
+        }
+    }
+
+    fn note_selector(&mut self, seg: Seg, offset: usize) {
+        self.asm.movzx_load(R11, segment_field(seg, offset_of!(Segment, selector)), W::H);
+        self.asm.store(W::H, fpu_field(offset), R11);
+    }
+
+    /// FLDCW: to the interpreter when it unmasks an exception.
+    fn load_control_word(&mut self, eip: u32, item: &Scanned) {
+        let keep = item.live_in != 0;
+        self.reach(eip, &Operand::of(&item.instruction), 2, Access::Read, keep, false);
+        self.asm.movzx_load(R11, REACHED, W::H);
+        if keep {
+            // R9 is lost, R8 is not: the slot is looked up again below.
+            self.save_flags();
+        }
+        let unmasks = self.asm.label();
+        self.asm.not(R11);
+        self.asm.test_low(R11, fcw::MASKS as u8);
+        self.asm.jcc(NE, unmasks);
+        if keep {
+            self.restore_flags();
+        }
+        self.stubs.push(Stub::InterpretFloat { label: unmasks, eip, saved: keep });
+        // From a copy: what was checked is what is loaded, whoever else writes the operand.
+        self.asm.not(R11);
+        self.asm.store(W::H, context(offset_of!(Context, control_word)), R11);
+        self.asm.fldcw(context(offset_of!(Context, control_word)));
+    }
+}

@@ -1,0 +1,245 @@
+//! Accesses to guest memory: the address, the segment's checks, the slot of the direct map, and the ways out when
+//! the access is not plain.
+
+use super::{Emit, host, number, seg_of, segment_field, state};
+use crate::cpu::direct::ARRAY_BYTES;
+use crate::cpu::registers::Seg;
+use crate::cpu::{CpuState, Segment};
+use crate::shadow::asm::{self, A, Alu, E, Label, NE, R8, R9, R15, Reg, W};
+use crate::shadow::bridge::{Leave, SLOT_SHIFT};
+use iced_x86::{Instruction, Register};
+use std::mem::offset_of;
+
+/// What `bridge_fill` is told of an access: its size in the low byte, and whether it writes.
+pub mod access {
+    /// Bytes.
+    pub const SIZE: u32 = 0xff;
+    /// The slot for writes is wanted.
+    pub const WRITE: u32 = 1 << 8;
+    /// The instruction uses the floating-point unit.
+    pub const FLOAT: u32 = 1 << 9;
+}
+
+/// Bits of an address that differ between pages.
+const PAGE_BITS: u32 = 0xffff_f000;
+
+/// How an operand in memory is accessed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Access {
+    Read,
+    /// Also for what is read and written.
+    Write,
+}
+
+/// An operand in memory.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Operand {
+    pub(super) seg: Seg,
+    pub(super) base: Option<Reg>,
+    pub(super) index: Option<(Reg, u8)>,
+    pub(super) disp: i32,
+    /// Addresses are 16 bits.
+    pub(super) short: bool,
+}
+
+impl Operand {
+    /// The operand of `instruction` that ModRM or an absolute offset addresses.
+    pub(super) fn of(instruction: &Instruction) -> Self {
+        let base = instruction.memory_base();
+        let index = instruction.memory_index();
+        let short = match (base, index) {
+            (Register::None, Register::None) => instruction.memory_displ_size() == 2,
+            (Register::None, index) => index.size() == 2,
+            (base, _) => base.size() == 2,
+        };
+        let register = |register: Register| (register != Register::None).then(|| host(number(register)));
+        Self {
+            seg: seg_of(instruction.memory_segment()),
+            base: register(base),
+            index: register(index).map(|index| (index, instruction.memory_index_scale() as u8)),
+            disp: instruction.memory_displacement32() as i32,
+            short,
+        }
+    }
+
+    /// `seg:[base + disp]`.
+    pub(super) const fn at(seg: Seg, base: Reg, disp: i32, short: bool) -> Self {
+        Self { seg, base: Some(base), index: None, disp, short }
+    }
+
+    const fn mem(&self) -> Option<asm::Mem> {
+        match (self.base, self.index) {
+            (Some(base), Some((index, scale))) => Some(asm::indexed(base, index, scale, self.disp)),
+            (Some(base), None) => Some(asm::at(base, self.disp)),
+            (None, Some((index, scale))) => Some(asm::scaled(index, scale, self.disp)),
+            (None, None) => None,
+        }
+    }
+}
+
+/// Code that is needed rarely, behind the unit.
+pub(super) enum Stub {
+    /// The slot is empty: have it filled and try again, or leave.
+    Fill { label: Label, retry: Label, eip: u32, access: u32, saved: bool },
+    /// The address is not aligned: if the access stays in its page, go on at `back`.
+    Crossing { label: Label, back: Label, fill: Label, size: i32 },
+    /// Leave to the interpreter.
+    Interpret { label: Label, eip: u32, saved: bool },
+    /// The same for an instruction that uses the floating-point unit.
+    InterpretFloat { label: Label, eip: u32, saved: bool },
+    /// Have the floating-point unit loaded, and go on at `back`.
+    LoadFpu { label: Label, back: Label, eip: u32 },
+    /// A jump that is taken rarely, or that leaves the unit.
+    Jump { label: Label, from: u32, to: u32, live: bool },
+}
+
+impl Emit<'_> {
+    /// Offset of an operand into `to`; no flag changes.
+    pub(super) fn offset(&mut self, operand: &Operand, to: Reg) {
+        match operand.mem() {
+            None => self
+                .asm
+                .mov_imm(to, if operand.short { operand.disp as u32 & 0xffff } else { operand.disp as u32 }),
+            Some(mem) => {
+                if let (Some(base), None, 0, false) =
+                    (operand.base, operand.index, operand.disp, operand.short)
+                {
+                    self.asm.mov(W::D, to, base);
+                    return;
+                }
+                self.asm.lea(W::D, to, mem);
+                if operand.short {
+                    self.asm.movzx(to, to, W::H);
+                }
+            }
+        }
+    }
+
+    /// Makes `[R8 + R9]` the operand's place in host memory, or leaves.
+    ///
+    /// `keep_flags`: somebody reads the arithmetic flags as they are before this access. R10 is lost then, R11 never.
+    /// `aligned`: only addresses that are a multiple of the size are plain.
+    pub(super) fn reach(
+        &mut self,
+        eip: u32,
+        operand: &Operand,
+        size: u32,
+        access: Access,
+        keep_flags: bool,
+        aligned: bool,
+    ) {
+        let (fill, retry) = (self.asm.label(), self.asm.label());
+        self.asm.bind(retry);
+        if keep_flags {
+            self.save_flags();
+        }
+        self.offset(operand, R8);
+        if !self.mode.flat(operand.seg) {
+            self.segment(eip, operand.seg, size, access, keep_flags);
+        }
+        if aligned {
+            let never = self.asm.label();
+            self.asm.test_imm(R8, size - 1);
+            self.asm.jcc(NE, never);
+            self.stubs.push(Stub::InterpretFloat { label: never, eip, saved: keep_flags });
+        } else if size > 1 {
+            let back = self.asm.label();
+            let crossing = self.asm.label();
+            if size.is_power_of_two() {
+                self.asm.test_low(R8, size as u8 - 1);
+            } else {
+                self.page_change(size as i32);
+            }
+            self.asm.jcc(NE, crossing);
+            self.asm.bind(back);
+            self.stubs.push(Stub::Crossing { label: crossing, back, fill, size: size as i32 });
+        }
+        let array = if access == Access::Write { ARRAY_BYTES as i32 } else { 0 };
+        self.asm.shrx(R9, R8, R15);
+        self.asm.load(W::Q, R9, asm::indexed(R15, R9, 8, array - SLOT_SHIFT));
+        self.asm.test(W::Q, R9, R9);
+        self.asm.jcc(E, fill);
+        if keep_flags {
+            self.restore_flags();
+        }
+        let bits = size
+            | if access == Access::Write { access::WRITE } else { 0 }
+            | if self.fpu_is_loaded { access::FLOAT } else { 0 };
+        self.stubs.push(Stub::Fill { label: fill, retry, eip, access: bits, saved: keep_flags });
+    }
+
+    /// Checks the offset in R8 against the segment's end and adds its base.
+    fn segment(&mut self, eip: u32, seg: Seg, size: u32, access: Access, saved: bool) {
+        let outside = self.asm.label();
+        let end = if access == Access::Write { Segment::WRITE_END_AT } else { Segment::READ_END_AT };
+        self.asm.lea(W::Q, R9, asm::at(R8, size as i32));
+        self.asm.alu_load(Alu::Cmp, W::Q, R9, segment_field(seg, end));
+        self.asm.jcc(A, outside);
+        self.asm.load(W::D, R9, segment_field(seg, Segment::BASE_AT));
+        self.asm.lea(W::D, R8, asm::indexed(R8, R9, 1, 0));
+        self.stubs.push(if self.fpu_is_loaded {
+            Stub::InterpretFloat { label: outside, eip, saved }
+        } else {
+            Stub::Interpret { label: outside, eip, saved }
+        });
+    }
+
+    /// ZF: `size` bytes at R8 lie within one page. R9 is lost.
+    fn page_change(&mut self, size: i32) {
+        self.asm.lea(W::D, R9, asm::at(R8, size - 1));
+        self.asm.alu(Alu::Xor, W::D, R9, R8);
+        self.asm.test_imm(R9, PAGE_BITS);
+    }
+
+    /// The same as [`Emit::reach`] for the top of the stack: `bytes` below it (`down`), or at it.
+    pub(super) fn reach_stack(&mut self, eip: u32, disp: i32, size: u32, access: Access, keep_flags: bool) {
+        let operand = Operand::at(Seg::Ss, asm::R12, disp, !self.mode.stack32());
+        self.reach(eip, &operand, size, access, keep_flags, false);
+    }
+
+    /// Emits what was put off.
+    pub(super) fn stubs(&mut self) {
+        while let Some(stub) = self.stubs.pop() {
+            match stub {
+                Stub::Fill { label, retry, eip, access, saved } => {
+                    self.asm.bind(label);
+                    if saved {
+                        self.restore_flags();
+                    }
+                    self.asm.store_imm(W::D, state(offset_of!(CpuState, eip)), eip as i32);
+                    self.asm.mov_imm(R9, access);
+                    self.asm.call_to(self.places.bridge.fill);
+                    self.asm.jmp(retry);
+                }
+                Stub::Crossing { label, back, fill, size } => {
+                    self.asm.bind(label);
+                    self.page_change(size);
+                    self.asm.jcc(E, back);
+                    self.asm.jmp(fill);
+                }
+                Stub::Interpret { label, eip, saved } => {
+                    self.interpret_stub(label, eip, saved, Leave::Interpret)
+                }
+                Stub::InterpretFloat { label, eip, saved } => {
+                    self.interpret_stub(label, eip, saved, Leave::InterpretFloat);
+                }
+                Stub::LoadFpu { label, back, eip } => {
+                    self.asm.bind(label);
+                    self.fpu_stub(eip, back);
+                }
+                Stub::Jump { label, from, to, live } => {
+                    self.asm.bind(label);
+                    self.jump_to(from, to, live);
+                }
+            }
+        }
+    }
+
+    fn interpret_stub(&mut self, label: Label, eip: u32, saved: bool, why: Leave) {
+        self.asm.bind(label);
+        if saved {
+            self.restore_flags();
+        }
+        self.leave(eip, why);
+    }
+}

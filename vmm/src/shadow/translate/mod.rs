@@ -1,0 +1,293 @@
+//! From a scanned unit to host code.
+//!
+//! Registers while shadow code runs are listed in [`super::bridge`]. The scratch registers have habits:
+//! R8 the linear address (or the target of a jump), R9 the slot of its page, R10 saved flags, R11 a value on its way from one access to
+//! another.
+//!
+//! Nothing of the guest's state changes before the last access of an instruction is known to be plain. So whatever is not (it
+//! faults, crosses a page, meets a device or kept code) leaves to the interpreter *before* the instruction, which does
+//! all of it.
+
+mod float;
+mod flow;
+mod memory;
+mod plain;
+mod stack;
+mod string;
+
+pub use memory::access;
+
+use super::asm::{self, Asm, Label, Reg};
+use super::bridge::{Bridge, Context, Leave};
+use super::classify::{Kind, Terminal};
+use super::mode::Mode;
+use super::scanner::{Scanned, Unit};
+use crate::cpu::CpuState;
+use crate::cpu::Segment;
+use crate::cpu::registers::{Seg, gpr};
+use iced_x86::{Encoder, Register};
+use memory::Stub;
+use std::collections::BTreeMap;
+use std::mem::offset_of;
+
+/// Where the engine's own code is.
+#[derive(Clone, Copy, Debug)]
+pub struct Places {
+    /// The bridge.
+    pub bridge: Bridge,
+    /// Leaves with [`Leave::Miss`] for the linear address in R8D.
+    pub miss: u64,
+}
+
+/// What a unit is made for.
+#[derive(Clone, Copy, Debug)]
+pub struct Target {
+    /// Its mode.
+    pub mode: Mode,
+    /// EIP of the page's first byte.
+    pub page_eip: u32,
+    /// Address of the page's entry table.
+    pub table: u64,
+    /// Count down [`Context::budget`] at every poll.
+    pub counts: bool,
+}
+
+/// What came of it.
+pub struct Translated {
+    /// Offsets in the page of instructions that can be entered, and where their code is from the start.
+    pub entries: Vec<(u16, u32)>,
+    /// Terminal instructions: offset in the page, and where in the code the address of the instruction's `Op` belongs.
+    pub ops: Vec<(u16, u32)>,
+    /// For listings: offset of each instruction, and where its code starts.
+    pub map: Vec<(u16, u32)>,
+}
+
+/// Makes units into code.
+pub struct Translator {
+    asm: Asm,
+    encoder: Encoder,
+    places: Places,
+}
+
+/// One unit being made into code.
+struct Emit<'a> {
+    asm: &'a mut Asm,
+    encoder: &'a mut Encoder,
+    places: Places,
+    target: Target,
+    mode: Mode,
+    labels: BTreeMap<u16, Label>,
+    stubs: Vec<Stub>,
+    ops: Vec<(u16, u32)>,
+    /// The floating-point unit is known to be loaded here.
+    fpu_is_loaded: bool,
+    /// The selector of CS has been noted since the last label.
+    fpu_cs_noted: bool,
+    /// The segment whose selector was noted last since the last label.
+    fpu_operand_noted: Option<Seg>,
+}
+
+const fn context(offset: usize) -> asm::Mem {
+    asm::at(asm::R13, offset as i32)
+}
+
+const fn state(offset: usize) -> asm::Mem {
+    asm::at(asm::R14, offset as i32)
+}
+
+const fn segment_field(seg: Seg, field: usize) -> asm::Mem {
+    state(offset_of!(CpuState, segments) + seg as usize * size_of::<Segment>() + field)
+}
+
+/// Where a guest register is.
+const fn host(register: usize) -> Reg {
+    if register == gpr::ESP { asm::R12 } else { Reg(register as u8) }
+}
+
+/// The number of a guest's general register of 16 or 32 bits, or of an 8-bit one among AL to BL.
+fn number(register: Register) -> usize {
+    register.number()
+}
+
+fn seg_of(register: Register) -> Seg {
+    match register {
+        Register::ES => Seg::Es,
+        Register::CS => Seg::Cs,
+        Register::SS => Seg::Ss,
+        Register::FS => Seg::Fs,
+        Register::GS => Seg::Gs,
+        _ => Seg::Ds,
+    }
+}
+
+impl Translator {
+    /// A translator whose code uses these places.
+    pub fn new(places: Places) -> Self {
+        Self { asm: Asm::new(0), encoder: Encoder::new(64), places }
+    }
+
+    /// Makes `unit` into code that will be at `base`. The code itself is in [`Translator::code`] until the next call.
+    pub fn translate(&mut self, unit: &Unit, target: Target, base: u64) -> Translated {
+        self.asm.restart(base);
+        let mut labels = BTreeMap::new();
+        for (offset, item) in &unit.instructions {
+            if item.leader {
+                labels.insert(*offset, self.asm.label());
+            }
+        }
+        let mut emit = Emit {
+            asm: &mut self.asm,
+            encoder: &mut self.encoder,
+            places: self.places,
+            target,
+            mode: target.mode,
+            labels,
+            stubs: Vec::new(),
+            ops: Vec::new(),
+            fpu_is_loaded: false,
+            fpu_cs_noted: false,
+            fpu_operand_noted: None,
+        };
+        let map = emit.unit(unit);
+        emit.stubs();
+        let (labels, ops) = (emit.labels, emit.ops);
+        self.asm.finish();
+        let place = |(offset, label): (&u16, &Label)| self.asm.place(*label).map(|place| (*offset, place));
+        Translated { entries: labels.iter().filter_map(place).collect(), ops, map }
+    }
+
+    /// The code of the last unit.
+    pub fn code(&self) -> &[u8] {
+        &self.asm.code
+    }
+
+    /// Puts an address where [`Translated::ops`] says.
+    pub fn set_address(&mut self, place: u32, address: u64) {
+        self.asm.set_address(place, address);
+    }
+}
+
+impl Emit<'_> {
+    fn unit(&mut self, unit: &Unit) -> Vec<(u16, u32)> {
+        let mut map = Vec::with_capacity(unit.instructions.len());
+        // Where control goes when the instruction before falls through.
+        let mut falls_to: Option<u16> = None;
+        for (&offset, item) in &unit.instructions {
+            if let Some(expected) = falls_to.filter(|expected| *expected != offset) {
+                self.jump_external(self.eip(expected), self.eip(expected));
+            }
+            if let Some(&label) = self.labels.get(&offset) {
+                self.asm.bind(label);
+                self.fpu_is_loaded = false;
+                self.fpu_cs_noted = false;
+                self.fpu_operand_noted = None;
+            }
+            map.push((offset, self.asm.code.len() as u32));
+            let continues = self.instruction(offset, item, unit);
+            falls_to = continues.then(|| offset + item.len() as u16);
+        }
+        if let Some(expected) = falls_to {
+            self.jump_external(self.eip(expected), self.eip(expected));
+        }
+        map
+    }
+
+    fn eip(&self, offset: u16) -> u32 {
+        self.target.page_eip.wrapping_add(u32::from(offset)) & self.mode.eip_mask()
+    }
+
+    /// Emits one instruction. True when control can go on behind it.
+    fn instruction(&mut self, offset: u16, item: &Scanned, unit: &Unit) -> bool {
+        let eip = self.eip(offset);
+        match item.kind {
+            Kind::Plain => self.plain(eip, item),
+            Kind::Terminal(why @ (Terminal::Float | Terminal::Boundary)) => {
+                self.asm.store_imm(asm::W::D, context(offset_of!(Context, terminal)), why as i32 + 1);
+                self.leave(eip, Leave::InterpretFloat);
+                return false;
+            }
+            Kind::Terminal(why) => return self.interpret(offset, item, why),
+            Kind::Float => self.float(eip, item),
+            Kind::Nothing => {}
+            Kind::Lea => self.lea(item),
+            Kind::Divide => self.divide(eip, item),
+            Kind::Push => self.push(eip, item),
+            Kind::Pop => self.pop(eip, item),
+            Kind::PushAll => self.push_all(eip, item),
+            Kind::PopAll => self.pop_all(eip, item),
+            Kind::Leave => self.leave_frame(eip, item),
+            Kind::ReadSegment => self.read_segment(item),
+            Kind::String => self.string(eip, item),
+            Kind::Direction => self.direction(item),
+            Kind::Xlat => self.xlat(eip, item),
+            Kind::Jcc(condition) => self.jump_if(eip, condition, item, unit),
+            Kind::Loop => self.loop_instruction(eip, item, unit),
+            Kind::Jump => {
+                self.jump(eip, item, unit);
+                return false;
+            }
+            Kind::Call => {
+                self.call(eip, item, unit);
+                return false;
+            }
+            Kind::JumpIndirect => {
+                self.jump_indirect(eip, item);
+                return false;
+            }
+            Kind::CallIndirect => {
+                self.call_indirect(eip, item);
+                return false;
+            }
+            Kind::Return => {
+                self.ret(eip, item);
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Has a terminal instruction interpreted in place. True when control can go on behind it.
+    fn interpret(&mut self, offset: u16, item: &Scanned, why: Terminal) -> bool {
+        let next = self.eip(offset).wrapping_add(item.len() as u32);
+        self.asm.store_imm(asm::W::D, state(offset_of!(CpuState, eip)), next as i32);
+        self.asm.store_imm(asm::W::D, context(offset_of!(Context, terminal)), why as i32 + 1);
+        self.ops.push((offset, self.asm.mov_address(asm::R9)));
+        self.asm.call_to(self.places.bridge.interpret);
+        let goes_on = item.kind.goes_on(&item.instruction);
+        if !goes_on {
+            // A far jump to what follows it has changed nothing else.
+            let eip = self.eip(offset);
+            self.jump_external(eip, next);
+        }
+        goes_on
+    }
+
+    /// Leaves shadow code with the guest before the instruction at `eip`.
+    fn leave(&mut self, eip: u32, why: Leave) {
+        self.asm.store_imm(asm::W::D, state(offset_of!(CpuState, eip)), eip as i32);
+        self.asm.store_imm(asm::W::D, context(offset_of!(Context, leave)), why as i32);
+        self.asm.jmp_to(self.places.bridge.to_host);
+    }
+
+    /// Keeps the arithmetic flags in R10, so that others may change them.
+    fn save_flags(&mut self) {
+        self.asm.mov(asm::W::Q, asm::R10, asm::RAX);
+        self.asm.lahf();
+        self.asm.setcc(asm::O, asm::RAX);
+        // XCHG with the accumulator, by moves: the pair is renamed away.
+        self.asm.mov(asm::W::Q, asm::R9, asm::RAX);
+        self.asm.mov(asm::W::Q, asm::RAX, asm::R10);
+        self.asm.mov(asm::W::Q, asm::R10, asm::R9);
+    }
+
+    /// Takes them back from R10. Only R10 is lost.
+    fn restore_flags(&mut self) {
+        self.asm.bytes(&XCHG_RAX_R10);
+        self.asm.al_to_overflow();
+        self.asm.sahf();
+        self.asm.mov(asm::W::Q, asm::RAX, asm::R10);
+    }
+}
+
+/// `xchg rax, r10`.
+const XCHG_RAX_R10: [u8; 2] = [0x49, 0x92];
