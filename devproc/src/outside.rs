@@ -383,3 +383,69 @@ impl BlockDevice for RecordedImage {
         self.read_only
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a model finds: a file, a length, and the first sector of an image.
+    fn look(outside: &Outside, folder: &Path) -> (Vec<u8>, u64, Box<dyn BlockDevice>) {
+        let file = outside.read_file(&folder.join("rom")).unwrap();
+        let len = outside.file_len(&folder.join("rom")).unwrap();
+        let mut image = outside.open_image(&folder.join("image"), false).unwrap();
+        image.read_at(0, &mut [0; 512]).unwrap();
+        (file, len, image)
+    }
+
+    #[test]
+    fn a_replay_finds_what_was_found_and_touches_no_file() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("rom"), b"rom").unwrap();
+        std::fs::write(folder.path().join("image"), vec![7; 2048]).unwrap();
+        let live = Outside::live();
+        let (file, len, mut image) = look(&live, folder.path());
+        live.built();
+        assert_eq!(live.take_acts(), []);
+        live.listen(true);
+        let mut sector = [0; 512];
+        image.read_at(1024, &mut sector).unwrap();
+        image.write_at(1536, &[9; 512]).unwrap();
+        let acts = live.take_acts();
+        let path = folder.path().to_path_buf();
+        drop(folder);
+
+        let replayed = Outside::recorded(live.found());
+        let (again, len_again, mut image) = look(&replayed, &path);
+        assert_eq!((again, len_again, image.len()), (file, len, 2048));
+        replayed.built();
+        replayed.listen(true);
+        replayed.expect(acts.clone());
+        image.read_at(1024, &mut sector).unwrap();
+        assert_eq!(sector, [7; 512]);
+        image.write_at(1536, &[9; 512]).unwrap();
+        assert_eq!(replayed.take_acts(), acts[1..]);
+        // What it wrote itself it reads back; what nobody looked at is not known.
+        image.read_at(1536, &mut sector).unwrap();
+        assert_eq!(sector, [9; 512]);
+        assert!(image.read_at(512, &mut sector).is_err());
+        assert_eq!(replayed.take_unknown(), [(0, 512, 512)]);
+        assert!(replayed.read_file(Path::new("/etc/hostname")).is_err());
+    }
+
+    #[test]
+    fn recorded_errors_are_errors_again() {
+        let mut found = Found { images: vec![(1024, false)], ..Found::default() };
+        found.files.push(("rom".into(), None));
+        let outside = Outside::recorded(found);
+        assert!(outside.read_file(Path::new("rom")).is_err());
+        let mut image = outside.open_image(Path::new("image"), false).unwrap();
+        outside.expect(vec![
+            ImageAct::Read { image: 0, offset: 0, len: 512, data: None },
+            ImageAct::Write { image: 0, offset: 0, data: ByteBuf::from([1; 512]), done: false },
+        ]);
+        assert!(image.read_at(0, &mut [0; 512]).is_err());
+        assert!(image.write_at(0, &[1; 512]).is_err());
+        assert!(image.write_at(0, &[1; 512]).is_ok());
+        assert!(outside.open_image(Path::new("another"), false).is_err());
+    }
+}

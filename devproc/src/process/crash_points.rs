@@ -13,6 +13,7 @@ use crate::device::{
     WriteResult, load_state, save_state,
 };
 use crate::host::{DmaChannel, DmaDirection, Host};
+use crate::record::replay::replay;
 use ipc::board::{Board, VMM_SLOT, attention};
 use ipc::clock::Freeze;
 use ipc::input::{HostEvent, Key};
@@ -20,11 +21,13 @@ use ipc::link::{Link, encode_event};
 use ipc::machine::{MachineConfig, SerialBackend};
 use ipc::message::{FLAG_POSTED, Kind, Message, Status};
 use ipc::segment::{Segment, SegmentNames};
+use ipc::setup::Recording;
 use ipc::sync::Ordering;
 use ipc::time::VirtualTime;
 use serde::{Deserialize, Serialize};
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::path::{Path, PathBuf};
 
 thread_local! {
     /// Points passed since the last look, and points to pass before the process dies.
@@ -356,6 +359,8 @@ struct Machine {
     deaths: u32,
     /// Points after which the successor dies too.
     again: Option<u64>,
+    /// Where it is recorded.
+    recording: Option<PathBuf>,
     seen: Seen,
 }
 
@@ -378,6 +383,7 @@ impl Machine {
             started: false,
             deaths: 0,
             again,
+            recording: None,
             seen,
         }
     }
@@ -389,7 +395,9 @@ impl Machine {
     /// Serves until nothing is left to do, with as many processes as that takes.
     fn settle(&mut self) {
         loop {
-            let place = Place { slot: 0, config: &self.config, resume: self.started, recording: None };
+            let append = self.started;
+            let recording = self.recording.clone().map(|path| Recording { path, append });
+            let place = Place { slot: 0, config: &self.config, resume: self.started, recording };
             let (names, builder, process) = (&self.names, self.builder, self.process.take());
             let run = AssertUnwindSafe(|| {
                 let mut process =
@@ -530,8 +538,11 @@ impl Machine {
 
 /// Runs the script, letting the process die after `first` points and its successor after `again`.
 fn run(name: &str, first: Option<u64>, again: Option<u64>) -> (Seen, u32) {
+    run_machine(Machine::new(name, again), first)
+}
+
+fn run_machine(mut machine: Machine, first: Option<u64>) -> (Seen, u32) {
     LEFT.set(None);
-    let mut machine = Machine::new(name, again);
     assert!(machine.board().clock.is_frozen());
     machine.board().clock.freeze(Freeze::Paused);
     machine.settle();
@@ -577,5 +588,41 @@ fn a_successor_that_dies_while_it_takes_over_is_never_missed() {
             let (seen, _) = run(&format!("p{point}a{again}"), Some(point), Some(again));
             compare(&seen, &expected, &format!("died at point {point} of {points}, then after {again}"));
         }
+    }
+}
+
+/// The same with a recording, which is then replayed.
+fn run_recorded(name: &str, first: Option<u64>, recording: &Path) -> (Seen, u32) {
+    let machine = Machine { recording: Some(recording.into()), ..Machine::new(name, None) };
+    let result = run_machine(machine, first);
+    let mut differences = Vec::new();
+    let file = std::fs::File::open(recording).expect("the recording");
+    let report = replay(
+        std::io::BufReader::new(file),
+        |_| Some(build),
+        |difference| {
+            differences.push(difference.clone());
+            true
+        },
+    );
+    let report = report.unwrap();
+    assert_eq!(differences, [], "{name}");
+    assert!(report.transactions > 60 && !report.cut, "{name}: {report:?}");
+    std::fs::remove_file(recording).expect("the recording");
+    result
+}
+
+#[test]
+fn a_process_that_dies_while_it_is_recorded_is_not_missed_and_its_recording_goes_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("toy.rec");
+    let (expected, _) = run("unrecorded", None, None);
+    let (seen, _) = run_recorded("recorded", None, &file);
+    let points = PASSED.get();
+    compare(&seen, &expected, "recorded");
+    for point in 0..points {
+        let (seen, deaths) = run_recorded(&format!("r{point}"), Some(point), &file);
+        assert_eq!(deaths, 1, "point {point} of {points}");
+        compare(&seen, &expected, &format!("died at point {point} of {points}"));
     }
 }
