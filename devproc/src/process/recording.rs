@@ -5,14 +5,16 @@
 //! have done with those is done here; the models have no more part in it than before. A recording
 //! starts between two requests, once the VMM acts by the regions that say so.
 
+use super::effects::pack_channel;
 use super::host::ModelHost;
 use super::machine::{DeviceProcess, Identity, Shared};
 use super::serve::{access, burst_len};
 use crate::device::{Access, Device, IoError, Reads, Region, Space};
+use crate::host::Host;
 use crate::record::Recorder;
 use crate::record::format::{
-    self, AccessKind, Answer, Call, Header, ModelInfo, ModelStart, RegionInfo, RegisterInfo, Shown, Start,
-    Status, What,
+    self, AccessKind, Answer, Call, Header, Learnt, ModelInfo, ModelStart, RegionInfo, RegisterInfo, Shown,
+    Start, Status, What,
 };
 use crate::record::machine::Machine;
 use crate::register::{PCI_HEADER, Register};
@@ -38,6 +40,8 @@ use std::time::Duration;
 const LOOK_FOR_VMM: Duration = Duration::from_millis(1);
 /// Device memory is recorded in pieces of this size; those that are all zero are left out.
 const PAGE: usize = 4096;
+const DMA_CHANNELS: u8 = 8;
+const SERIAL_PORTS: u8 = ipc::serial::PORTS as u8;
 /// ISA lines; pins come after them.
 const ISA_LINES: u32 = 16;
 const PINS: u32 = 4;
@@ -246,7 +250,8 @@ impl DeviceProcess {
         let mut recorder = Recorder::new(file, header, &self.outside);
         let now = self.shared.board().clock.now().0;
         let models = (0..self.models.len()).map(|number| self.model_start(number)).collect();
-        recorder.start(Start { now, host_nanos: host_nanos(), cold, models });
+        let around = self.around();
+        recorder.start(Start { now, host_nanos: host_nanos(), cold, around, models });
         if let Some(painter) = &mut self.painter {
             // Whoever replays this has drawn nothing yet.
             painter.start_afresh();
@@ -259,6 +264,24 @@ impl DeviceProcess {
         self.tape = Tape::Off;
         self.observe(false);
         tracing::info!("Does not record any more");
+    }
+
+    /// What the models find around them now.
+    fn around(&mut self) -> Vec<Learnt> {
+        let now = self.shared.board().clock.now();
+        // None of it depends on the model that asks.
+        let host = ModelHost { shared: &mut self.shared, model: 0, now };
+        let lines = host.irq_lines();
+        let mut around = vec![Learnt::Lines(lines.isa_levels, lines.isa_edges, lines.pirq_levels)];
+        around.extend((0..DMA_CHANNELS).map(|channel| {
+            let state = host.dma_channel(channel);
+            Learnt::Channel(channel, pack_channel(&state), state.request)
+        }));
+        around.extend((0..SERIAL_PORTS).map(|port| {
+            let cable = host.serial_cable(port);
+            Learnt::Cable(port, cable.connected, cable.taken, cable.sent)
+        }));
+        around
     }
 
     fn model_start(&mut self, number: usize) -> ModelStart {

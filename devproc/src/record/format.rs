@@ -157,6 +157,8 @@ pub struct Start {
     pub host_nanos: u64,
     /// The models have done nothing since power-on.
     pub cold: bool,
+    /// What the models find around them: lines, DMA channels, serial cables.
+    pub around: Vec<Learnt>,
     /// The models.
     pub models: Vec<ModelStart>,
 }

@@ -238,6 +238,7 @@ impl Player {
         }
         self.worlds = self.models.iter().map(|model| World::new(model.as_ref())).collect();
         self.around = Surroundings::new(self.config.ram_bytes);
+        self.around.begin_with(&start.around);
         self.frames = self.models.iter().map(|_| Frame::default()).collect();
         self.pictures = self.models.iter().map(|_| None).collect();
         self.regions = start.models.iter().map(|model| model.shown.regions.clone()).collect();

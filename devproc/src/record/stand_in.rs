@@ -94,6 +94,29 @@ impl Surroundings {
         Self { ram_bytes, ..Self::default() }
     }
 
+    /// What there is before the first call.
+    pub fn begin_with(&mut self, around: &[Learnt]) {
+        for learnt in around {
+            match learnt {
+                Learnt::Lines(isa_levels, isa_edges, pirq_levels) => {
+                    self.lines = IrqLines {
+                        isa_levels: *isa_levels,
+                        isa_edges: *isa_edges,
+                        pirq_levels: *pirq_levels,
+                    };
+                }
+                Learnt::Channel(channel, words, request) => {
+                    self.channels.insert(*channel, unpack_channel(*words, *request));
+                }
+                Learnt::Cable(port, connected, taken, sent) => {
+                    let cable = SerialCable { connected: *connected, taken: *taken, sent: *sent };
+                    self.cables.insert(*port, cable);
+                }
+                _ => {}
+            }
+        }
+    }
+
     /// What the recorded model learnt in the call that comes.
     pub fn expect(&mut self, learnt: Vec<Learnt>) {
         for learnt in &learnt {
