@@ -5,6 +5,7 @@
 //! The VMM's side is played here, in the same thread: a process is served until it is idle, and
 //! "dies" by unwinding out of [`super::crash_point`].
 
+mod cost;
 mod serial;
 
 use super::{BuildContext, Builder, DeviceProcess, Place};
