@@ -306,6 +306,7 @@ impl DeviceProcess {
     }
 
     /// Answers a request in place of the bus, where that would have, or has the model answer it; records both.
+    #[cold]
     pub(super) fn answer_observed(
         &mut self,
         number: usize,

@@ -238,6 +238,7 @@ impl DeviceProcess {
     }
 
     /// What model `number` answers to a request.
+    #[inline]
     fn answer(&mut self, number: usize, request: &Message, buffer: &mut [u8]) -> Result<u32, IoError> {
         let region = self.shared.region(number, RegionId(request.region));
         let at = Access {
@@ -290,6 +291,7 @@ impl DeviceProcess {
 }
 
 /// Has a model answer a request. What a burst writes is in `buffer`, and what one reads comes there.
+#[inline]
 pub(super) fn access(
     model: &mut dyn Device,
     host: &mut dyn Host,
