@@ -122,10 +122,19 @@ pub struct Drive {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DeviceProcess {
-    /// Executable to run, as `EXE NAME --attach VM`; without one, the built-in one.
+    /// Executable to run, as `EXE NAME --attach VM`; without one, the built-in models.
     pub exe: Option<PathBuf>,
     /// Where its link is recorded from power-on.
     pub record: Option<PathBuf>,
+    /// Seconds without any progress after which it is taken for hung; 0: never.
+    pub watchdog: Option<f64>,
+    /// Whether it goes into a sandbox once its models are built.
+    #[serde(default = "yes")]
+    pub sandbox: bool,
+}
+
+fn yes() -> bool {
+    true
 }
 
 impl MachineFile {

@@ -59,6 +59,8 @@ pub fn run(vm: &str) -> Result<(), ProcessError> {
                 // For device processes.
                 Ok(Command::Record { .. }) => {}
                 Ok(Command::Shutdown) => break,
+                // For device processes.
+                Ok(Command::HandOver { .. } | Command::TakeOver | Command::GoOn { .. }) => {}
                 // The channel breaks when the supervisor is gone: then nothing must stay behind.
                 Err(_) => {
                     watch_dir.remove_abandoned(&watch_names);

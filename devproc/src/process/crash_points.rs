@@ -8,7 +8,7 @@
 mod cost;
 mod serial;
 
-use super::{BuildContext, Builder, DeviceProcess, Place};
+use super::{BuildContext, Builder, DeviceProcess, Order, Place};
 use crate::device::{
     Access, Device, IoError, ReadResult, Region, RegionId, ResetKind, StateError, TimerId, Width,
     WriteResult, load_state, save_state,
@@ -22,13 +22,14 @@ use ipc::link::{Link, encode_event};
 use ipc::machine::{MachineConfig, SerialBackend};
 use ipc::message::{FLAG_POSTED, Kind, Message, Status};
 use ipc::segment::{Segment, SegmentNames};
-use ipc::setup::Recording;
+use ipc::setup::{Recording, StartFrom};
 use ipc::sync::Ordering;
 use ipc::time::VirtualTime;
 use serde::{Deserialize, Serialize};
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
 
 thread_local! {
     /// Points passed since the last look, and points to pass before the process dies.
@@ -348,6 +349,14 @@ struct Seen {
     states: Vec<Vec<u8>>,
 }
 
+/// Threads that write a recording.
+type Writers = Arc<Mutex<Vec<std::thread::JoinHandle<()>>>>;
+
+/// Waits until all of a recording is written.
+fn join(writers: &Writers) {
+    writers.lock().unwrap().drain(..).for_each(|writer| writer.join().unwrap());
+}
+
 struct Machine {
     names: SegmentNames,
     board: Segment,
@@ -362,6 +371,8 @@ struct Machine {
     again: Option<u64>,
     /// Where it is recorded.
     recording: Option<PathBuf>,
+    /// Those who write the recording.
+    writers: Writers,
     seen: Seen,
 }
 
@@ -385,6 +396,7 @@ impl Machine {
             deaths: 0,
             again,
             recording: None,
+            writers: Writers::default(),
             seen,
         }
     }
@@ -393,17 +405,32 @@ impl Machine {
         self.board.view().unwrap()
     }
 
+    /// Where the next process records: somebody who writes the file, as the supervisor does.
+    fn tape(&self) -> Option<Recording> {
+        let path = self.recording.clone().filter(|_| self.process.is_none())?;
+        join(&self.writers);
+        let (sink, pieces) = ipc_channel::ipc::bytes_channel().unwrap();
+        self.writers.lock().unwrap().push(std::thread::spawn(move || {
+            let mut file = std::fs::OpenOptions::new().create(true).append(true).open(path).unwrap();
+            while let Ok(piece) = pieces.recv() {
+                std::io::Write::write_all(&mut file, &piece).unwrap();
+            }
+        }));
+        Some(Recording { sink, append: self.started })
+    }
+
     /// Serves until nothing is left to do, with as many processes as that takes.
     fn settle(&mut self) {
         loop {
-            let append = self.started;
-            let recording = self.recording.clone().map(|path| Recording { path, append });
-            let place = Place { slot: 0, config: &self.config, resume: self.started, recording };
+            let from = if self.started { StartFrom::Committed } else { StartFrom::PowerOn };
+            let place = Place { slot: 0, config: &self.config };
+            let recording = self.tape();
             let (names, builder, process) = (&self.names, self.builder, self.process.take());
             let run = AssertUnwindSafe(|| {
-                let mut process =
-                    process.unwrap_or_else(|| DeviceProcess::open(names, "toy", &place, builder).unwrap());
-                process.stop_flag().raise();
+                let mut process = process.unwrap_or_else(|| {
+                    DeviceProcess::open(names, "toy", &place, from, recording.as_ref(), builder).unwrap()
+                });
+                process.orders.give(Order::End);
                 process.serve().unwrap();
                 process
             });
@@ -595,7 +622,9 @@ fn a_successor_that_dies_while_it_takes_over_is_never_missed() {
 /// The same with a recording, which is then replayed.
 fn run_recorded(name: &str, first: Option<u64>, recording: &Path) -> (Seen, u32) {
     let machine = Machine { recording: Some(recording.into()), ..Machine::new(name, None) };
+    let writers = machine.writers.clone();
     let result = run_machine(machine, first);
+    join(&writers);
     let mut differences = Vec::new();
     let file = std::fs::File::open(recording).expect("the recording");
     let report = replay(

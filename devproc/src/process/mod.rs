@@ -8,22 +8,36 @@
 mod commit;
 #[cfg(test)]
 mod crash_points;
+mod debugger;
 mod effects;
 mod host;
 mod machine;
+mod orders;
 mod picture;
 mod recording;
+mod sandbox;
 mod serve;
+mod swap;
 
 use crate::device::Device;
 use crate::outside::Outside;
+use ipc::board::{Board, ProcessState, hand_over};
+use ipc::clock::Freeze;
+use ipc::control::{ControlError, Role};
 use ipc::machine::MachineConfig;
-use ipc::setup::{AttachError, Attachment, Command};
+use ipc::runtime_dir::VmDir;
+use ipc::segment::{Segment, SegmentNames};
+use ipc::setup::{AttachError, Attachment, Command, Commands, Recording, SPAWNED_VARIABLE, StartFrom};
+use ipc::sync::Ordering;
+use std::time::Duration;
 use thiserror::Error;
 
 pub use effects::{pack_channel, unpack_channel};
 pub use machine::{DeviceProcess, Place};
-pub use recording::{TapeOrder, model_info};
+use orders::{Order, Orders};
+pub use recording::model_info;
+use recording::{TapeOrder, TapeOrders};
+use serve::Ended;
 
 /// A place where a process may die as well as anywhere else. Tests let it die here; otherwise it
 /// is nothing.
@@ -32,6 +46,9 @@ fn crash_point() {
     #[cfg(test)]
     crash_points::reached();
 }
+
+/// How often a process that was started by hand looks whether its VM is there.
+const LOOK_FOR_VM: Duration = Duration::from_millis(100);
 
 /// Why a device process ended with an error.
 #[derive(Debug, Error)]
@@ -58,6 +75,14 @@ pub enum ProcessError {
         /// What it has too much of.
         what: String,
     },
+    /// A model does not take the state that the build before it has committed.
+    #[error("{model} cannot go on from the running build's state: {reason}")]
+    State {
+        /// Name of the model.
+        model: String,
+        /// Why.
+        reason: String,
+    },
     /// The VMM's ring is corrupt.
     #[error("The VMM sent what no VMM sends: {0}")]
     Protocol(String),
@@ -83,9 +108,49 @@ pub type Builder = fn(&BuildContext<'_>) -> Result<Vec<Box<dyn Device>>, String>
 /// # Errors
 /// [`ProcessError`].
 pub fn run(vm: &str, device: &str, build: Builder) -> Result<(), ProcessError> {
-    let role = ipc::control::Role::Device(device.into());
-    let attachment = ipc::setup::attach(vm, role, env!("CARGO_PKG_VERSION"))?;
+    debugger::wait_if_told(device);
+    let attachment = attach(vm, device)?;
     serve_attached(attachment, device, build)
+}
+
+/// Attaches to the VM; a process that was started by hand waits for a VM that is not there yet.
+fn attach(vm: &str, device: &str) -> Result<Attachment, AttachError> {
+    let by_hand = std::env::var_os(SPAWNED_VARIABLE).is_none();
+    let mut told = false;
+    loop {
+        let role = Role::Device(device.into());
+        match ipc::setup::attach(vm, role, env!("CARGO_PKG_VERSION")) {
+            Err(AttachError::Control(ControlError::Connect { path, .. })) if by_hand => {
+                if !std::mem::replace(&mut told, true) {
+                    eprintln!(
+                        "{device}: waits for the VM '{vm}' (nobody answers at {path}); start it with: \
+                         vmsim run --name {vm} --device {device}=hand"
+                    );
+                }
+                std::thread::sleep(LOOK_FOR_VM);
+            }
+            attached => return attached,
+        }
+    }
+}
+
+/// A process that panics says where before it ends, which takes a while. The guest must not go on without
+/// it meanwhile: time stands still at once, until the supervisor has a successor.
+fn stop_time_on_panic(names: &SegmentNames, slot: usize) {
+    let Ok(board) = Segment::open(&names.board()) else { return };
+    let main_loop = std::thread::current().id();
+    let say = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |what| {
+        // The end of another thread is not that of the process.
+        if std::thread::current().id() == main_loop
+            && let Ok(board) = board.view::<Board>()
+            && let Some(cell) = board.process(slot)
+        {
+            board.clock.freeze(Freeze::DeviceGone);
+            cell.state.store(ProcessState::Restarting as u32, Ordering::Release);
+        }
+        say(what);
+    }));
 }
 
 fn serve_attached(attachment: Attachment, device: &str, build: Builder) -> Result<(), ProcessError> {
@@ -94,33 +159,75 @@ fn serve_attached(attachment: Attachment, device: &str, build: Builder) -> Resul
     if let Err(error) = ipc::logging::to_file(&dir.log(device), device) {
         eprintln!("{device}: no log: {error}");
     }
-    let place = Place {
-        slot: setup.slot as usize,
-        config: &setup.config,
-        resume: setup.resume,
-        recording: setup.recording,
+    let slot = setup.slot as usize;
+    let place = Place { slot, config: &setup.config };
+    let mut process = DeviceProcess::prepare(&names, device, &place, build)?;
+    let keeps = setup.from == StartFrom::Committed;
+    let report = if setup.stands_by {
+        Some(process.try_out(&setup.config, device, build, keeps, &dir)?)
+    } else {
+        None
     };
-    let mut process = DeviceProcess::open(&names, device, &place, build)?;
-    let stop = process.stop_flag();
     let tape_orders = process.tape_orders();
-    let commands = setup.commands;
+    if setup.sandbox {
+        match sandbox::enter(&setup.config, &names, slot, &dir.log(device)) {
+            Ok(what) => tracing::info!("Sandboxed: {what}"),
+            Err(error) => tracing::error!("No sandbox: {error}"),
+        }
+    }
+    listen(setup.commands, process.orders.clone(), tape_orders.clone(), dir.clone(), names.clone());
+    if let Some(report) = report {
+        if !process.stand_by(report)? {
+            return Ok(());
+        }
+        if keeps {
+            process.try_states(false)?;
+        }
+        // From here on, what the predecessor knows is out of date.
+        let cell = &process.shared.board().processes[slot];
+        cell.hand_over.store(hand_over::TAKEN, Ordering::Release);
+    }
+    stop_time_on_panic(&names, slot);
+    process.begin(setup.from, setup.recording.as_ref());
+    loop {
+        let Ended::HandsOver(versions) = process.serve()? else { return Ok(()) };
+        match process.park(&versions) {
+            Order::GoOn { reload: true } => {
+                let (orders, sink) = (process.orders.clone(), process.tape.sink());
+                drop(process);
+                process = DeviceProcess::prepare(&names, device, &place, build)?;
+                process.orders = orders;
+                process.tape_orders = tape_orders.clone();
+                let recording = sink.map(|sink| Recording { sink, append: true });
+                process.begin(StartFrom::Committed, recording.as_ref());
+            }
+            Order::End => return Ok(()),
+            _ => {}
+        }
+    }
+}
+
+/// Passes on what the supervisor says.
+fn listen(commands: Commands, orders: Orders, tape_orders: TapeOrders, dir: VmDir, names: SegmentNames) {
     std::thread::spawn(move || {
         loop {
-            match commands.recv() {
-                Ok(Command::Shutdown) => {
-                    // The main loop finishes what was posted, then ends.
-                    stop.raise();
-                    return;
+            orders.give(match commands.recv() {
+                // The main loop finishes what was posted, then ends.
+                Ok(Command::Shutdown) => Order::End,
+                Ok(Command::HandOver { versions }) => Order::HandOver(versions),
+                Ok(Command::TakeOver) => Order::TakeOver,
+                Ok(Command::GoOn { reload }) => Order::GoOn { reload },
+                Ok(Command::Record { to, answer }) => {
+                    tape_orders.give(TapeOrder::Record { to, answer });
+                    continue;
                 }
-                Ok(Command::Record { to, answer }) => tape_orders.give(TapeOrder::Record { to, answer }),
-                // For the VMM.
-                Ok(Command::Inspect { .. }) => {}
+                // For the VMM only.
+                Ok(Command::Inspect { .. }) => continue,
                 Err(_) => break,
-            }
+            });
         }
         // The channel broke: the supervisor is gone, and nothing must stay behind.
         dir.remove_abandoned(&names);
         std::process::exit(0);
     });
-    process.serve()
 }

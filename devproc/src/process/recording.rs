@@ -11,12 +11,12 @@ use super::machine::{DeviceProcess, Identity, Shared};
 use super::serve::{access, burst_len};
 use crate::device::{Access, Device, IoError, Reads, Region, Space};
 use crate::host::Host;
-use crate::record::Recorder;
 use crate::record::format::{
     self, AccessKind, Answer, Call, Header, Learnt, ModelInfo, ModelStart, RegionInfo, RegisterInfo, Shown,
     Start, Status, What,
 };
 use crate::record::machine::Machine;
+use crate::record::{Recorder, Sink};
 use crate::register::{PCI_HEADER, Register};
 use ipc::board::{Board, attention};
 use ipc::host_clock::host_nanos;
@@ -24,14 +24,9 @@ use ipc::message::{FLAG_POSTED, Kind, Message};
 use ipc::segment::Segment;
 use ipc::setup::Recording;
 use ipc::sync::Ordering;
-use ipc_channel::ipc::IpcSender;
-use rustix::fs::OFlags;
+use ipc_channel::ipc::{IpcBytesSender, IpcSender};
 use serde_bytes::ByteBuf;
 use std::collections::VecDeque;
-use std::fs::{File, OpenOptions};
-use std::io;
-use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
-use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -100,9 +95,7 @@ pub enum Tape {
     /// There will be one, once the VMM acts by the regions that say so.
     Waits {
         /// Where to.
-        file: File,
-        /// A predecessor began it.
-        append: bool,
+        to: Recording,
         /// Whom to tell.
         answer: IpcSender<Result<(), String>>,
     },
@@ -120,41 +113,18 @@ impl Tape {
         }
     }
 
+    /// Where the recording goes, for a successor.
+    pub fn sink(&self) -> Option<IpcBytesSender> {
+        match self {
+            Self::On(recorder) => recorder.channel(),
+            _ => None,
+        }
+    }
+
     /// How long the process may sleep at most because of it.
     pub fn patience(&self) -> Option<Duration> {
         matches!(self, Self::Waits { .. }).then_some(LOOK_FOR_VMM)
     }
-}
-
-/// Opens what is recorded to: a new file, the one of a predecessor, or a pipe.
-fn open(to: &Recording) -> Result<(File, bool), String> {
-    let Recording { path, append } = to;
-    let is_pipe = |path: &Path| std::fs::metadata(path).is_ok_and(|file| file.file_type().is_fifo());
-    let failed = |error: io::Error| match error.kind() {
-        io::ErrorKind::AlreadyExists => {
-            format!("{} exists already: remove it or choose another name", path.display())
-        }
-        _ => format!("{}: {error}", path.display()),
-    };
-    if is_pipe(path) {
-        // Without a reader it fails instead of waiting for one: the guest would wait too.
-        let flags = OFlags::NONBLOCK.bits() as i32;
-        let pipe = OpenOptions::new().write(true).custom_flags(flags).open(path).map_err(failed)?;
-        rustix::fs::fcntl_setfl(&pipe, OFlags::empty()).map_err(|error| failed(error.into()))?;
-        return Ok((pipe, false));
-    }
-    if *append {
-        return Ok((open_again(path).map_err(failed)?, true));
-    }
-    Ok((OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(failed)?, false))
-}
-
-/// Opens a recording that a predecessor did not end, and removes the piece of an entry at its end.
-fn open_again(path: &Path) -> io::Result<File> {
-    let file = OpenOptions::new().read(true).append(true).open(path)?;
-    let whole = format::whole_len(&mut io::BufReader::new(&file), file.metadata()?.len())?;
-    file.set_len(whole)?;
-    Ok(file)
 }
 
 impl DeviceProcess {
@@ -165,13 +135,7 @@ impl DeviceProcess {
 
     /// Records from the start of the process on.
     pub(super) fn record_from_start(&mut self, to: &Recording, cold: bool) {
-        match open(to) {
-            Ok((file, append)) => self.start_tape(file, append, cold),
-            Err(why) => {
-                tracing::error!("No recording: {why}");
-                self.observe(false);
-            }
-        }
+        self.start_tape(to, cold);
     }
 
     /// Does what other threads want, and goes on with what was begun.
@@ -181,7 +145,7 @@ impl DeviceProcess {
             for order in self.tape_orders.take() {
                 let TapeOrder::Record { to, answer } = order;
                 match to {
-                    Some(to) => self.ask_for_tape(&to, answer),
+                    Some(to) => self.ask_for_tape(to, answer),
                     None => {
                         let ended = if matches!(self.tape, Tape::Off) {
                             Err(format!("{} is not being recorded", self.identity.device))
@@ -198,8 +162,8 @@ impl DeviceProcess {
         match &mut self.tape {
             Tape::Off => {}
             Tape::Waits { .. } if self.shared.layout().regions_are_taken() => {
-                if let Tape::Waits { file, append, answer } = std::mem::replace(&mut self.tape, Tape::Off) {
-                    self.start_tape(file, append, false);
+                if let Tape::Waits { to, answer } = std::mem::replace(&mut self.tape, Tape::Off) {
+                    self.start_tape(&to, false);
                     // As above.
                     let _ = answer.send(Ok(()));
                 }
@@ -218,24 +182,15 @@ impl DeviceProcess {
         }
     }
 
-    fn ask_for_tape(&mut self, to: &Recording, answer: IpcSender<Result<(), String>>) {
-        let opened = match &self.tape {
-            Tape::Off => open(to),
-            _ => Err(format!(
-                "{} is being recorded already: end that first, with --stop",
-                self.identity.device
-            )),
-        };
-        match opened {
-            Ok((file, append)) => {
-                self.observe(true);
-                self.tape = Tape::Waits { file, append, answer };
-            }
-            Err(why) => {
-                // A client that went away does not need its answer.
-                let _ = answer.send(Err(why));
-            }
+    fn ask_for_tape(&mut self, to: Recording, answer: IpcSender<Result<(), String>>) {
+        if matches!(self.tape, Tape::Off) {
+            self.observe(true);
+            self.tape = Tape::Waits { to, answer };
+            return;
         }
+        let why = format!("{} is being recorded already: end that first, with --stop", self.identity.device);
+        // A client that went away does not need its answer.
+        let _ = answer.send(Err(why));
     }
 
     /// Lets every access come as a message, or no longer.
@@ -245,9 +200,9 @@ impl DeviceProcess {
         self.shared.board().call_vcpu(attention::MAP);
     }
 
-    fn start_tape(&mut self, file: File, append: bool, cold: bool) {
-        let header = (!append).then(|| header(&self.identity, &self.models, self.outside.found()));
-        let mut recorder = Recorder::new(file, header, &self.outside);
+    fn start_tape(&mut self, to: &Recording, cold: bool) {
+        let header = (!to.append).then(|| header(&self.identity, &self.models, self.outside.found()));
+        let mut recorder = Recorder::new(Sink::Channel(to.sink.clone()), header, &self.outside);
         let now = self.shared.board().clock.now().0;
         let models = (0..self.models.len()).map(|number| self.model_start(number)).collect();
         let around = self.around();

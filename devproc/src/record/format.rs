@@ -11,7 +11,7 @@ use crate::record::machine::Machine;
 use ipc::input::HostEvent;
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
-use std::io::{self, Read, Seek};
+use std::io::{self, Read};
 use thiserror::Error;
 
 /// First bytes of a recording.
@@ -429,39 +429,6 @@ pub fn preamble() -> Vec<u8> {
     bytes
 }
 
-/// Bytes of a recording up to the end of its last whole entry, of a file of `len` bytes. The entries
-/// themselves are skipped: the guest waits while a successor looks for its place.
-///
-/// # Errors
-/// What the system says; `InvalidData` when it is no recording of this version.
-pub fn whole_len(file: &mut (impl Read + Seek), len: u64) -> io::Result<u64> {
-    let no_recording = || io::Error::new(io::ErrorKind::InvalidData, "it is not a recording of this version");
-    let mut start = preamble();
-    file.read_exact(&mut start)?;
-    if start != preamble() {
-        return Err(no_recording());
-    }
-    let mut at = start.len() as u64;
-    loop {
-        let body = at + PREFIX as u64;
-        if body > len {
-            return Ok(at);
-        }
-        let mut prefix = [0; PREFIX];
-        file.read_exact(&mut prefix)?;
-        let entry = u32::from_le_bytes(prefix[..4].try_into().unwrap_or_default());
-        if entry == 0 || entry > MAX_ENTRY {
-            return Err(no_recording());
-        }
-        let end = body + u64::from(entry);
-        if end > len {
-            return Ok(at);
-        }
-        file.seek_relative(entry.into())?;
-        at = end;
-    }
-}
-
 /// Reads a recording, entry by entry.
 pub struct Reader<R> {
     source: R,
@@ -608,9 +575,6 @@ mod tests {
             assert!(read.len() < 3 && read == entries[..read.len()], "cut at {len}");
             let at_an_end = (0..3).any(|n| file(&entries[..n]).len() == len);
             assert_eq!(cut, !at_an_end, "cut at {len}");
-            let whole_entries = file(&entries[..read.len()]).len() as u64;
-            let mut part = io::Cursor::new(&whole[..len]);
-            assert_eq!(whole_len(&mut part, len as u64).unwrap(), whole_entries, "cut at {len}");
         }
         for len in 0..head {
             assert!(read_all(&whole[..len]).is_err(), "cut at {len}");

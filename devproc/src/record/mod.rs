@@ -23,4 +23,4 @@ mod tests;
 
 pub use hash::hash_picture;
 pub use run::run;
-pub use tape::Recorder;
+pub use tape::{Recorder, Sink};

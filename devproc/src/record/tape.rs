@@ -18,28 +18,46 @@ use crate::outside::Outside;
 use crate::process::pack_channel;
 use ipc::host_clock::host_nanos;
 use ipc::time::VirtualTime;
+use ipc_channel::ipc::IpcBytesSender;
 use serde_bytes::ByteBuf;
 use std::fs::File;
-use std::io::{self, Write};
+use std::io::Write;
 
 /// So much is gathered before it is written, where nothing can go wrong meanwhile.
 const WORTH_WRITING: usize = 64 << 10;
 
+/// Where a recording goes.
+pub enum Sink {
+    /// A file of this process.
+    File(File),
+    /// Somebody who writes it: this process may open no file.
+    Channel(IpcBytesSender),
+}
+
+impl Sink {
+    fn write(&mut self, bytes: &[u8]) -> Result<(), String> {
+        match self {
+            Self::File(file) => file.write_all(bytes).map_err(|error| error.to_string()),
+            Self::Channel(channel) => channel.send(bytes).map_err(|error| error.to_string()),
+        }
+    }
+}
+
 /// Writes a recording.
 pub struct Recorder {
-    file: File,
+    sink: Sink,
     buffer: Vec<u8>,
     doings: Vec<Doings>,
     learnt: Vec<Learnt>,
     outside: Outside,
-    failure: Option<io::Error>,
+    failure: Option<String>,
 }
 
 impl Recorder {
-    /// Records to `file`, which is empty, or to be gone on with when there is no header.
-    pub fn new(file: File, header: Option<Header>, outside: &Outside) -> Self {
+    /// Records to `sink`, which got nothing yet, or, when there is no header, the parts before.
+    pub fn new(sink: Sink, header: Option<Header>, outside: &Outside) -> Self {
         let mut recorder = Self {
-            file,
+            sink,
             buffer: Vec::with_capacity(WORTH_WRITING),
             doings: Vec::new(),
             learnt: Vec::new(),
@@ -55,7 +73,7 @@ impl Recorder {
     }
 
     /// Why nothing more can be recorded, if so. Said once.
-    pub fn failure(&mut self) -> Option<io::Error> {
+    pub fn failure(&mut self) -> Option<String> {
         self.failure.take()
     }
 
@@ -69,11 +87,19 @@ impl Recorder {
     /// Writes what was gathered.
     pub fn flush(&mut self) {
         if !self.buffer.is_empty()
-            && let Err(error) = self.file.write_all(&self.buffer)
+            && let Err(error) = self.sink.write(&self.buffer)
         {
             self.failure = Some(error);
         }
         self.buffer.clear();
+    }
+
+    /// Where it goes, for a successor.
+    pub fn channel(&self) -> Option<IpcBytesSender> {
+        match &self.sink {
+            Sink::File(_) => None,
+            Sink::Channel(channel) => Some(channel.clone()),
+        }
     }
 
     /// A section starts.

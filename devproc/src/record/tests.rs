@@ -5,7 +5,7 @@ use super::format::{
 };
 use super::machine::Machine;
 use super::replay::{Difference, ReplayError, Report, replay};
-use super::{Recorder, export};
+use super::{Recorder, Sink, export};
 use crate::device::{
     Access, Device, IoError, ReadResult, Region, RegionId, Register, ResetKind, StateError, TimerId, Width,
     WriteResult, load_state, save_state,
@@ -189,7 +189,7 @@ fn recording(cold: bool) -> Vec<u8> {
     machine.ram[SOURCE as usize..][..LEN].copy_from_slice(b"original");
     model.attach(&mut machine);
     let mut file = tempfile::tempfile().unwrap();
-    let mut recorder = Recorder::new(file.try_clone().unwrap(), Some(header()), &Outside::live());
+    let mut recorder = Recorder::new(Sink::File(file.try_clone().unwrap()), Some(header()), &Outside::live());
     let mut state = Vec::new();
     model.save(&mut state);
     let regions = model.regions().iter().map(RegionInfo::of).collect();

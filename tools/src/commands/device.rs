@@ -1,14 +1,14 @@
-//! `vmsim device` and `vmsim replay`: recordings of device processes, and a second build beside one.
+//! `vmsim device` and `vmsim replay`: other builds, restarts and recordings of device processes.
 //!
 //! A live look is a recording too: into a pipe, whose other end reads it as it comes.
 
 use super::print_text;
-use crate::cli::DeviceCommand;
+use crate::cli::{DeviceCommand, State, SwapArgs};
 use crate::client;
 use anyhow::{Context, Result, bail};
 use devproc::record::coverage::Coverage;
 use devproc::record::items::Items;
-use ipc::control::{Control, ControlError, Request};
+use ipc::control::{Control, ControlError, Reply, Request, StateChoice};
 use std::fs::{File, OpenOptions};
 use std::io::BufReader;
 use std::os::unix::fs::OpenOptionsExt;
@@ -17,12 +17,18 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode};
 use std::time::{Duration, Instant};
 
+/// How long a device process may take to come back: with back-off, until it is given up.
+const PATIENCE: Duration = Duration::from_secs(120);
 /// How often is looked whether a second build has ended.
 const LOOK: Duration = Duration::from_millis(20);
 
 /// Runs a command about a device process.
 pub fn device(command: &DeviceCommand) -> Result<ExitCode> {
     match command {
+        DeviceCommand::Swap(_) | DeviceCommand::Restart { .. } => {
+            renew(command)?;
+            Ok(ExitCode::SUCCESS)
+        }
         DeviceCommand::Record { device, file, stop: _, vm } => {
             let absolute = |path| std::path::absolute(path).context("The recording's path");
             let to = file.as_ref().map(absolute).transpose()?;
@@ -37,6 +43,41 @@ pub fn device(command: &DeviceCommand) -> Result<ExitCode> {
             let seconds = seconds.map(Duration::try_from_secs_f64).transpose()?;
             compare(device, exe, seconds, *limit, vm.name.as_deref())
         }
+    }
+}
+
+/// Swaps or restarts a device process.
+fn renew(command: &DeviceCommand) -> Result<()> {
+    let (vm, request) = match command {
+        DeviceCommand::Swap(SwapArgs { device, exe, state, timeout, vm }) => {
+            let patience = Duration::try_from_secs_f64(*timeout)
+                .with_context(|| format!("--timeout {timeout} is no number of seconds"))?;
+            // The supervisor may have another working directory.
+            let exe = exe.as_ref().map(std::path::absolute).transpose().context("--exe")?;
+            let request = Request::SwapDevice {
+                device: device.clone(),
+                exe,
+                state: choice(*state),
+                patience_millis: patience.as_millis() as u64,
+            };
+            (vm, request)
+        }
+        DeviceCommand::Restart { device, state, vm } => {
+            (vm, Request::RestartDevice { device: device.clone(), state: choice(*state) })
+        }
+        _ => return Ok(()),
+    };
+    let (mut control, _) = client::connect(vm.name.as_deref())?;
+    if let Reply::Done(line) = control.ask_patiently(&request, PATIENCE)? {
+        print_text(&format!("{line}\n"))?;
+    }
+    Ok(())
+}
+
+fn choice(state: State) -> StateChoice {
+    match state {
+        State::Keep => StateChoice::Keep,
+        State::Cold => StateChoice::Cold,
     }
 }
 

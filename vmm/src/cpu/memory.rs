@@ -260,6 +260,14 @@ impl<B: Bus> Vcpu<B> {
         self.tlb.page_kind(self.mode, linear)
     }
 
+    /// Where the page of `linear` can be read, and its physical address, when its translation is known without a walk: finding
+    /// that out sets no accessed bit.
+    pub fn known_code_page(&self, linear: u32) -> Option<(std::ptr::NonNull<u8>, u64)> {
+        let known = self.tlb.translation(self.mode, linear, false)?;
+        let host = known.grant.read.filter(|_| known.grant.cacheable_code)?;
+        Some((host, known.physical))
+    }
+
     /// The map of what translated code may access directly; it exists after [`Vcpu::set_direct`].
     pub fn direct(&mut self) -> Option<&mut DirectMap> {
         self.tlb.direct()

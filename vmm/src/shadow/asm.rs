@@ -90,6 +90,8 @@ pub const O: Cond = Cond(0);
 pub const A: Cond = Cond(7);
 /// Above or equal (unsigned).
 pub const AE: Cond = Cond(3);
+/// Below (unsigned): CF.
+pub const B: Cond = Cond(2);
 /// Equal, zero.
 pub const E: Cond = Cond(4);
 /// Not equal, not zero.
@@ -114,6 +116,15 @@ pub enum Alu {
     Xor = 6,
     /// CMP.
     Cmp = 7,
+}
+
+/// String operations, by the opcode of their byte form.
+#[derive(Clone, Copy, Debug)]
+pub enum Rep {
+    /// MOVSB.
+    Movs = 0xa4,
+    /// STOSB.
+    Stos = 0xaa,
 }
 
 /// Code being emitted, to be placed at a known address below 2 GiB.
@@ -358,6 +369,12 @@ impl Asm {
         }
     }
 
+    /// `add reg, value` of the lowest byte.
+    pub fn add_low(&mut self, reg: Reg, value: i8) {
+        self.op_rr(W::B, &[0x80], Alu::Add as u8, reg.0);
+        self.code.push(value as u8);
+    }
+
     /// `cmp [mem], value`.
     pub fn cmp_mem_imm(&mut self, w: W, mem: Mem, value: i8) {
         self.op_rm(w, if w == W::B { &[0x80] } else { &[0x83] }, Alu::Cmp as u8, mem);
@@ -446,6 +463,14 @@ impl Asm {
     /// `fldcw [mem]`.
     pub fn fldcw(&mut self, mem: Mem) {
         self.op_rm(W::D, &[0xd9], 5, mem);
+    }
+
+    /// `rep movs` or `rep stos` of elements of `size` bytes.
+    pub fn rep(&mut self, what: Rep, size: u32) {
+        if size == 2 {
+            self.code.push(0x66);
+        }
+        self.bytes(&[0xf3, what as u8 | u8::from(size != 1)]);
     }
 
     /// `lahf`.

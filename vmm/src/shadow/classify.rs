@@ -1,6 +1,7 @@
 //! What is done with each instruction: taken over as it is, rewritten, or left to the interpreter.
 
 use super::mode::Mode;
+use crate::cpu::registers::Seg;
 use iced_x86::{Code, Instruction, Mnemonic, OpKind, Register};
 
 /// Why an instruction is terminal.
@@ -83,6 +84,12 @@ pub enum Kind {
     ReadSegment,
     /// MOVS, STOS, LODS, SCAS, CMPS, not repeated.
     String,
+    /// REP MOVS, REP STOS in flat segments.
+    Repeat,
+    /// CLI and STI at CPL 0.
+    InterruptFlag,
+    /// PUSH of a segment register.
+    PushSegment,
     /// CLD, STD.
     Direction,
     /// XLAT.
@@ -180,6 +187,8 @@ pub fn classify(instruction: &Instruction, mode: Mode) -> Kind {
                 plain(instruction)
             }
         }
+        // Of 16 bits shifted by more than 16 the manual says nothing, and processors differ.
+        Shld | Shrd if instruction.op1_register().is_gpr16() => rare,
         Add | Or | Adc | Sbb | And | Sub | Xor | Cmp | Test | Inc | Dec | Not | Neg | Shl | Sal | Shr
         | Sar | Rol | Ror | Rcl | Rcr | Shld | Shrd | Mul | Imul | Movzx | Movsx | Xchg | Xadd | Cmpxchg
         | Cmpxchg8b | Bsf | Bsr | Cbw | Cwde | Cwd | Cdq | Lahf | Sahf | Cmc | Clc | Stc => {
@@ -207,7 +216,7 @@ pub fn classify(instruction: &Instruction, mode: Mode) -> Kind {
         }
         Push => {
             if has_segment_register(instruction) {
-                rare
+                Kind::PushSegment
             } else {
                 Kind::Push
             }
@@ -231,7 +240,11 @@ pub fn classify(instruction: &Instruction, mode: Mode) -> Kind {
             if instruction.is_string_instruction() =>
         {
             if instruction.has_rep_prefix() || instruction.has_repne_prefix() {
-                Kind::Terminal(Terminal::Repeated)
+                if repeats_plainly(instruction, mode) {
+                    Kind::Repeat
+                } else {
+                    Kind::Terminal(Terminal::Repeated)
+                }
             } else {
                 Kind::String
             }
@@ -257,6 +270,7 @@ pub fn classify(instruction: &Instruction, mode: Mode) -> Kind {
         }
         Ret => near(instruction, mode, Kind::Return),
         In | Out | Insb | Insw | Insd | Outsb | Outsw | Outsd => Kind::Terminal(Terminal::Port),
+        Cli | Sti if !mode.user() => Kind::InterruptFlag,
         Pushf | Pushfd | Popf | Popfd | Cli | Sti => Kind::Terminal(Terminal::Flags),
         Lds | Les | Lss | Lfs | Lgs => Kind::Terminal(Terminal::Segment),
         _ if instruction.is_jcc_short_or_near() => {
@@ -275,6 +289,25 @@ pub fn classify(instruction: &Instruction, mode: Mode) -> Kind {
         Aaa | Aas | Aad | Aam | Daa | Das | Enter | Bound | Arpl | Salc => rare,
         _ => Kind::Terminal(Terminal::System),
     }
+}
+
+/// Whether a repeated string instruction can be the host's own.
+fn repeats_plainly(instruction: &Instruction, mode: Mode) -> bool {
+    use Mnemonic::*;
+    let wide =
+        |n| matches!(instruction.op_kind(n), OpKind::MemoryESEDI | OpKind::MemorySegESI | OpKind::Register);
+    let source_is_flat = || match instruction.memory_segment() {
+        Register::ES => mode.flat(Seg::Es),
+        Register::SS => mode.flat(Seg::Ss),
+        Register::DS => mode.flat(Seg::Ds),
+        _ => false,
+    };
+    let plain = match instruction.mnemonic() {
+        Movsb | Movsw | Movsd => source_is_flat(),
+        Stosb | Stosw | Stosd => true,
+        _ => false,
+    };
+    plain && mode.flat(Seg::Es) && wide(0) && wide(1)
 }
 
 fn is_set(instruction: &Instruction) -> bool {

@@ -4,11 +4,12 @@
 use super::asm::{Asm, R8, R13, W, at};
 use super::bridge::{Bridge, Context, Leave, SLOT_SHIFT};
 use super::cache::{CacheError, CodeCache, Table, Tables};
+use super::classify::Terminal;
 use super::fpu;
 use super::mode::{self, Mode};
 use super::pages::{PageId, Pages, ShadowPage, ShadowUnit};
-use super::scanner::{self, PAGE};
-use super::space::ExecMap;
+use super::scanner::{self, CodeBytes, PAGE};
+use super::space::{self, ExecMap};
 use super::statistics::{Sites, Statistics};
 use super::translate::{Places, Target, Translator, access};
 use crate::cpu::bus::{Bus, PAGE_SIZE};
@@ -18,7 +19,7 @@ use crate::cpu::state::{Activity, InterruptShadow};
 use crate::cpu::{CodeLocation, Seg, Vcpu};
 use crate::interp::op::Op;
 use crate::interp::{Exit, Interp};
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ffi::c_void;
 use std::mem::offset_of;
 use std::pin::Pin;
@@ -26,10 +27,22 @@ use std::pin::Pin;
 /// What shadow code polls where a machine has nobody who could want attention.
 static NO_ATTENTION: u8 = 0;
 
+/// Most instructions across page boundaries that are remembered.
+const MOST_CROSSINGS: usize = 4096;
+/// How many exec maps are found without a look-up: kernel and user with and without something.
+const RECENT: usize = 4;
 /// Most exec maps of one kind before all are forgotten: real-mode programs use many code segments.
 const MOST_MAPS: usize = 256;
 /// The attention bit of an interrupt, which counts only while EFLAGS.IF is set.
 const INTR: u8 = ipc::board::attention::INTR as u8;
+
+/// The page behind one that is being made into code.
+struct NextPage {
+    host: *mut u8,
+    physical: u64,
+    /// What the exec map says of it.
+    entry: u64,
+}
 
 /// The shadow engine. Like the interpreter it holds nothing architectural.
 pub struct Shadow<B: Bus> {
@@ -43,13 +56,18 @@ pub struct Shadow<B: Bus> {
     miss_map: ExecMap,
     maps: Vec<ExecMap>,
     map_of: HashMap<Mode, usize>,
-    current: Option<(Mode, usize)>,
+    /// The exec maps that were used last.
+    recent: [Option<(Mode, usize)>; RECENT],
     pages: Pages<B>,
     generation: Option<u64>,
     counts: bool,
     breakpoints: bool,
     statistics: Statistics,
     sites: Sites,
+    /// Instructions across page boundaries whose units have been made anew: where, and both pages.
+    crossings: HashSet<(u32, u64, u64)>,
+    /// Where one was left to the interpreter just now.
+    crossing: Option<(Mode, u32)>,
 }
 
 /// Called by shadow code whose access met an empty slot: R8D and R9D.
@@ -152,13 +170,15 @@ impl<B: Bus> Shadow<B> {
             miss_map,
             maps: Vec::new(),
             map_of: HashMap::new(),
-            current: None,
+            recent: [None; RECENT],
             pages: Pages::default(),
             generation: None,
             counts: false,
             breakpoints: false,
             statistics: Statistics::default(),
             sites: Sites::default(),
+            crossings: HashSet::new(),
+            crossing: None,
         })
     }
 
@@ -219,6 +239,8 @@ impl<B: Bus> Shadow<B> {
                 Err(_) => return self.interp.run(cpu, budget),
             }
         }
+        // What devices wrote meanwhile.
+        self.interp.drop_written(cpu);
         self.context.budget = budget.max(1) as i64;
         let mut left = budget.max(1);
         let exit = loop {
@@ -245,6 +267,9 @@ impl<B: Bus> Shadow<B> {
             if interpret {
                 let exit = self.interp.run(cpu, 1);
                 self.follow_writes(cpu);
+                if let Some((mode, linear)) = self.crossing.take() {
+                    self.crossed(cpu, mode, linear);
+                }
                 left = left.saturating_sub(1);
                 if exit != Exit::Budget {
                     break exit;
@@ -252,6 +277,7 @@ impl<B: Bus> Shadow<B> {
             }
             // The boundary after STI or MOV SS is none where the monitor could do anything.
             if cpu.wants_attention() && cpu.state.interrupt_shadow == InterruptShadow::None {
+                self.interp.drop_written(cpu);
                 self.follow_writes(cpu);
                 break Exit::Attention;
             }
@@ -372,9 +398,9 @@ impl<B: Bus> Shadow<B> {
     /// Runs shadow code from where the processor is. True when the next instruction is to be interpreted.
     #[inline]
     fn run_shadow(&mut self, cpu: &mut Vcpu<B>, mode: Mode) -> bool {
-        let map = match self.current {
-            Some((known, map)) if known == mode => map,
-            _ => match self.map_for(mode) {
+        let map = match self.recent.iter().position(|recent| recent.is_some_and(|(known, _)| known == mode)) {
+            Some(n) => self.recent[n].map_or(0, |(_, map)| map),
+            None => match self.map_for(mode) {
                 Ok(map) => map,
                 Err(_) => {
                     self.unload_fpu(cpu);
@@ -397,13 +423,15 @@ impl<B: Bus> Shadow<B> {
                 if self.maps.len() >= MOST_MAPS {
                     self.maps.clear();
                     self.map_of.clear();
+                    self.recent = [None; RECENT];
                 }
                 self.maps.push(ExecMap::new(mode, self.tables.address(self.miss_table))?);
                 self.map_of.insert(mode, self.maps.len() - 1);
                 self.maps.len() - 1
             }
         };
-        self.current = Some((mode, map));
+        self.recent.rotate_right(1);
+        self.recent[0] = Some((mode, map));
         Ok(map)
     }
 
@@ -469,6 +497,33 @@ impl<B: Bus> Shadow<B> {
         Some(self.pages.insert(ShadowPage { physical, linear, mode, host, table, units: Vec::new() }))
     }
 
+    /// The page behind that of `location`, for instructions that reach into it; made a shadow page too, so that it can be told in the
+    /// exec map.
+    fn next_page(&mut self, cpu: &mut Vcpu<B>, mode: Mode, location: &CodeLocation) -> Option<NextPage> {
+        let linear = (location.linear | (PAGE as u32 - 1)).checked_add(1)?;
+        let (host, physical) = cpu.known_code_page(linear)?;
+        let id = self.pages.find(physical, linear, mode)?;
+        cpu.mark_code(physical, 1);
+        cpu.code.set_pinned(physical, true);
+        let entry = space::biased(self.tables.address(self.pages.get(id).table), linear);
+        Some(NextPage { host: host.as_ptr(), physical, entry })
+    }
+
+    /// An instruction across the page's boundary was interpreted: when the next page has become known, its unit is made anew.
+    #[cold]
+    fn crossed(&mut self, cpu: &mut Vcpu<B>, mode: Mode, linear: u32) {
+        if self.crossings.len() >= MOST_CROSSINGS {
+            self.crossings.clear();
+        }
+        let next = (linear | (PAGE as u32 - 1)).wrapping_add(1);
+        let known = |page| cpu.known_code_page(page).map(|(_, physical)| physical);
+        let (Some(physical), Some(behind)) = (known(linear), known(next)) else { return };
+        if self.pages.find(behind, next, mode).is_some() && self.crossings.insert((linear, physical, behind))
+        {
+            self.drop_range(cpu, physical | u64::from(linear % PAGE as u32), 1);
+        }
+    }
+
     /// Scans from `offset` and makes code.
     fn translate(
         &mut self,
@@ -482,22 +537,29 @@ impl<B: Bus> Shadow<B> {
         // Marked before it is read: a device that writes it from now on reports that.
         cpu.mark_code(location.physical, 1);
         cpu.code.set_pinned(physical, true);
-        let mut bytes = [0; PAGE];
+        let next = self.next_page(cpu, mode, location);
         let host = location.grant.read?;
-        // SAFETY: the bus granted the whole page for reading; devices may write meanwhile, which they report.
-        unsafe { std::ptr::copy_nonoverlapping(host.as_ptr(), bytes.as_mut_ptr(), PAGE) };
+        let next_host = next.as_ref().map(|next| next.host.cast_const());
+        // SAFETY: the bus granted both pages whole for reading; devices may write meanwhile, which they report.
+        let bytes = unsafe { CodeBytes::copy(host.as_ptr(), next_host) };
         let page_eip = cpu.state.eip.wrapping_sub(offset as u32);
         let table = self.pages.get(id).table;
         let (tables, miss) = (&self.tables, self.places.miss as u32);
         let unit = scanner::scan(&bytes, mode, page_eip, offset as u16, |at| {
             tables.get(table, usize::from(at)) != miss
         });
-        let target = Target { mode, page_eip, table: self.tables.address(table), counts: self.counts };
+        let target = Target {
+            mode,
+            page_eip,
+            table: self.tables.address(table),
+            next_page: next.as_ref().map(|next| next.entry),
+            counts: self.counts,
+        };
         let base = self.cache.next();
         let made = self.translator.translate(&unit, target, base);
         let mut ops = Vec::with_capacity(made.ops.len());
         for &(at, place) in &made.ops {
-            let op = self.interp.decode_one(&bytes[usize::from(at)..], mode.code32())?;
+            let op = self.interp.decode_one(bytes.from(usize::from(at)), mode.code32())?;
             self.translator.set_address(place, std::ptr::from_ref::<Op<B>>(&op) as u64);
             ops.push(op);
         }
@@ -509,6 +571,10 @@ impl<B: Bus> Shadow<B> {
         let ranges = ShadowUnit::<B>::ranges_of(&unit);
         for &(start, end) in &ranges {
             cpu.mark_code(physical + u64::from(start), u32::from(end - start));
+        }
+        let spill = unit.spill().and_then(|bytes| next.map(|next| (next.physical, bytes)));
+        if let Some((physical, bytes)) = spill {
+            cpu.mark_code(physical, u32::from(bytes));
         }
         let mut found = None;
         for &(entry, place) in &made.entries {
@@ -522,14 +588,8 @@ impl<B: Bus> Shadow<B> {
         self.statistics.instructions += unit.instructions.len() as u64;
         self.statistics.code_bytes += len as u64;
         let entries = made.entries.iter().map(|(entry, _)| *entry).collect();
-        self.pages.get_mut(id).units.push(ShadowUnit {
-            ops,
-            ranges,
-            entries,
-            map: made.map,
-            code,
-            len: len as u32,
-        });
+        let unit = ShadowUnit { ops, spill, ranges, entries, map: made.map, code, len: len as u32 };
+        self.pages.add_unit(id, unit);
         found
     }
 
@@ -582,7 +642,12 @@ impl<B: Bus> Shadow<B> {
             leave => {
                 match std::mem::take(&mut context.terminal) {
                     0 => self.statistics.not_plain += 1,
-                    kind => self.count_terminal(cpu, kind as usize - 1),
+                    kind => {
+                        self.count_terminal(cpu, kind as usize - 1);
+                        if kind == Terminal::Boundary as u32 + 1 {
+                            self.crossing = Some((mode, mode.linear(cpu.state.eip)));
+                        }
+                    }
                 }
                 if leave == Leave::InterpretFloat as u32 {
                     self.unload_fpu(cpu);

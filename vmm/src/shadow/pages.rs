@@ -15,6 +15,8 @@ use std::collections::HashMap;
 pub struct ShadowUnit<B: Bus> {
     /// Its terminal instructions, where its code finds them.
     pub ops: Vec<Box<Op<B>>>,
+    /// Physical address of the next page, and how many of its first bytes belong to the unit's last instruction.
+    pub spill: Option<(u64, u16)>,
     /// Ranges of the page's bytes that it was made of: start and end.
     pub ranges: Vec<(u16, u16)>,
     /// Offsets of its instructions that can be entered.
@@ -32,7 +34,7 @@ impl<B: Bus> ShadowUnit<B> {
     pub fn ranges_of(unit: &Unit) -> Vec<(u16, u16)> {
         let mut ranges: Vec<(u16, u16)> = Vec::new();
         for (&start, item) in &unit.instructions {
-            let end = start + item.len() as u16;
+            let end = (usize::from(start) + item.len()).min(PAGE_SIZE as usize) as u16;
             match ranges.last_mut() {
                 Some(last) if start <= last.1 => last.1 = last.1.max(end),
                 _ => ranges.push((start, end)),
@@ -62,6 +64,27 @@ pub struct ShadowPage<B: Bus> {
     pub units: Vec<ShadowUnit<B>>,
 }
 
+impl<B: Bus> ShadowPage<B> {
+    /// Drops the units for which `hit` says so. Returns how many.
+    fn drop_units(&mut self, tables: &mut Tables, miss: u32, hit: impl Fn(&ShadowUnit<B>) -> bool) -> usize {
+        let table = self.table;
+        let before = self.units.len();
+        self.units.retain(|unit| {
+            let hit = hit(unit);
+            if hit {
+                for &entry in &unit.entries {
+                    let at = u64::from(tables.get(table, usize::from(entry)));
+                    if (unit.code..unit.code + u64::from(unit.len)).contains(&at) {
+                        tables.set(table, usize::from(entry), miss);
+                    }
+                }
+            }
+            !hit
+        });
+        before - self.units.len()
+    }
+}
+
 /// Where a shadow page is in [`Pages`].
 pub type PageId = usize;
 
@@ -70,11 +93,13 @@ pub struct Pages<B: Bus> {
     pages: Vec<ShadowPage<B>>,
     index: HashMap<(u64, u32, Mode), PageId>,
     by_physical: HashMap<u64, Vec<PageId>>,
+    /// Shadow pages with units that go on on a physical page.
+    spills: HashMap<u64, Vec<PageId>>,
 }
 
 impl<B: Bus> Default for Pages<B> {
     fn default() -> Self {
-        Self { pages: Vec::new(), index: HashMap::new(), by_physical: HashMap::new() }
+        Self { pages: Vec::new(), index: HashMap::new(), by_physical: HashMap::new(), spills: HashMap::new() }
     }
 }
 
@@ -119,10 +144,29 @@ impl<B: Bus> Pages<B> {
         self.by_physical.iter().map(|(physical, ids)| (*physical, host(ids))).collect()
     }
 
+    /// Adds a unit to a shadow page.
+    pub fn add_unit(&mut self, id: PageId, unit: ShadowUnit<B>) {
+        if let Some((physical, _)) = unit.spill {
+            let pages = self.spills.entry(physical).or_default();
+            if !pages.contains(&id) {
+                pages.push(id);
+            }
+        }
+        self.pages[id].units.push(unit);
+    }
+
+    fn ids(map: &HashMap<u64, Vec<PageId>>, physical: u64) -> &[PageId] {
+        map.get(&physical).map_or(&[], Vec::as_slice)
+    }
+
     /// The bytes of a physical page that units were made of.
     pub fn ranges(&self, physical: u64) -> impl Iterator<Item = (u16, u16)> {
-        let ids = self.by_physical.get(&physical).map_or(&[][..], Vec::as_slice);
-        ids.iter().flat_map(|id| &self.pages[*id].units).flat_map(|unit| unit.ranges.iter().copied())
+        let units = |ids: &'_ [PageId]| ids.to_vec().into_iter().flat_map(|id| &self.pages[id].units);
+        let own = units(Self::ids(&self.by_physical, physical)).flat_map(|unit| unit.ranges.iter().copied());
+        let spilled = units(Self::ids(&self.spills, physical)).filter_map(move |unit| {
+            unit.spill.filter(|(page, _)| *page == physical).map(|(_, end)| (0, end))
+        });
+        own.chain(spilled)
     }
 
     /// Drops the units that have a byte from `start` up to `end` of a physical page. Returns how many.
@@ -134,23 +178,13 @@ impl<B: Bus> Pages<B> {
         start: u64,
         end: u64,
     ) -> usize {
-        let Some(ids) = self.by_physical.get(&physical) else { return 0 };
         let mut dropped = 0;
-        for id in ids {
-            let page = &mut self.pages[*id];
-            let table = page.table;
-            page.units.retain(|unit| {
-                let hit = unit.overlaps(start, end);
-                if hit {
-                    dropped += 1;
-                    for &entry in &unit.entries {
-                        let at = u64::from(tables.get(table, usize::from(entry)));
-                        if (unit.code..unit.code + u64::from(unit.len)).contains(&at) {
-                            tables.set(table, usize::from(entry), miss);
-                        }
-                    }
-                }
-                !hit
+        for id in Self::ids(&self.by_physical, physical) {
+            dropped += self.pages[*id].drop_units(tables, miss, |unit| unit.overlaps(start, end));
+        }
+        for id in Self::ids(&self.spills, physical) {
+            dropped += self.pages[*id].drop_units(tables, miss, |unit| {
+                unit.spill.is_some_and(|(page, len)| page == physical && start < u64::from(len))
             });
         }
         dropped
@@ -166,5 +200,6 @@ impl<B: Bus> Pages<B> {
         self.pages.clear();
         self.index.clear();
         self.by_physical.clear();
+        self.spills.clear();
     }
 }

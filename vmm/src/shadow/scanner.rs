@@ -9,6 +9,7 @@
 //! a conditional jump, LOOP, JCXZ or near CALL with a target on the page makes it scan both ways, a near JMP moves the
 //! scan to its target, a jump that leaves the page ends it. Then it computes which arithmetic flags each instruction
 //! leaves that anybody reads. It knows neither processor nor memory: it gets a page's bytes.
+#![expect(unsafe_code, reason = "copies code that devices may write meanwhile")]
 
 use super::classify::{Kind, Terminal, classify};
 use super::mode::Mode;
@@ -40,6 +41,8 @@ pub struct Scanned {
     pub instruction: Instruction,
     /// What is done with it.
     pub kind: Kind,
+    /// Its last bytes are on the next page.
+    pub crosses: bool,
     /// FOP, of an x87 instruction that is not a control instruction.
     pub fop: Option<u16>,
     /// Something may jump here.
@@ -57,11 +60,49 @@ impl Scanned {
     }
 }
 
+/// The bytes of a page, and the first of the page after it when that is known.
+pub struct CodeBytes {
+    bytes: [u8; PAGE + MAX_LENGTH],
+    len: usize,
+}
+
+impl CodeBytes {
+    /// Copies a page.
+    ///
+    /// # Safety
+    /// A page can be read at `page`, and at `next` if there is one.
+    pub unsafe fn copy(page: *const u8, next: Option<*const u8>) -> Self {
+        let mut copy = Self { bytes: [0; PAGE + MAX_LENGTH], len: PAGE };
+        // SAFETY: promised by the caller; the copy is long enough for both.
+        unsafe {
+            std::ptr::copy_nonoverlapping(page, copy.bytes.as_mut_ptr(), PAGE);
+            if let Some(next) = next {
+                std::ptr::copy_nonoverlapping(next, copy.bytes.as_mut_ptr().add(PAGE), MAX_LENGTH);
+                copy.len += MAX_LENGTH;
+            }
+        }
+        copy
+    }
+
+    /// What is known from `offset` on.
+    pub fn from(&self, offset: usize) -> &[u8] {
+        self.bytes.get(offset..self.len).unwrap_or(&[])
+    }
+}
+
 /// Instructions by their offset in the page.
 #[derive(Debug, Default)]
 pub struct Unit {
     /// The instructions.
     pub instructions: BTreeMap<u16, Scanned>,
+}
+
+impl Unit {
+    /// How many bytes of the next page its last instruction has, if it has any.
+    pub fn spill(&self) -> Option<u16> {
+        let (offset, last) = self.instructions.last_key_value()?;
+        last.crosses.then(|| (usize::from(*offset) + last.len() - PAGE) as u16)
+    }
 }
 
 /// A branch's target: the offset in the page, if it is on the page.
@@ -73,13 +114,7 @@ pub fn on_page(mode: Mode, page_eip: u32, target: u32) -> Option<u16> {
 
 /// Scans from `entry`. `page_eip` is the EIP of the page's first byte (modulo 2^32: it may lie before the segment's start).
 /// `scanned` tells the offsets that have shadow code already. An empty unit: not even the first can be taken.
-pub fn scan(
-    bytes: &[u8; PAGE],
-    mode: Mode,
-    page_eip: u32,
-    entry: u16,
-    scanned: impl Fn(u16) -> bool,
-) -> Unit {
+pub fn scan(bytes: &CodeBytes, mode: Mode, page_eip: u32, entry: u16, scanned: impl Fn(u16) -> bool) -> Unit {
     let mut unit = Unit::default();
     let mut work = vec![entry];
     while let Some(start) = work.pop() {
@@ -95,8 +130,10 @@ pub fn scan(
             }
             let Some((instruction, kind)) = decode(bytes, mode, page_eip, offset) else { break };
             let next = offset + instruction.len();
-            let fop = fop(&instruction, &bytes[offset..]);
-            let item = Scanned { instruction, kind, fop, leader, live_in: ALL_FLAGS, live_out: ALL_FLAGS };
+            let fop = fop(&instruction, bytes.from(offset));
+            let crosses = offset + instruction.len() > PAGE && !matches!(kind, Kind::Terminal(_));
+            let item =
+                Scanned { instruction, kind, crosses, fop, leader, live_in: ALL_FLAGS, live_out: ALL_FLAGS };
             unit.instructions.insert(offset as u16, item);
             leader = false;
             match kind {
@@ -129,24 +166,29 @@ pub fn target(instruction: &Instruction) -> u32 {
     instruction.near_branch_target() as u32
 }
 
-fn decode(bytes: &[u8; PAGE], mode: Mode, page_eip: u32, offset: usize) -> Option<(Instruction, Kind)> {
+fn decode(bytes: &CodeBytes, mode: Mode, page_eip: u32, offset: usize) -> Option<(Instruction, Kind)> {
     let eip = page_eip.wrapping_add(offset as u32);
     if !mode.code32() && eip > mode.eip_mask() {
         return None;
     }
-    let rest = bytes.get(offset..)?;
+    let rest = bytes.from(offset);
     let mut decoder = Decoder::with_ip(if mode.code32() { 32 } else { 16 }, rest, u64::from(eip), OPTIONS);
     let instruction = decoder.decode();
     // Rules 1 and 4: both are the interpreter's, with all bytes that they might have.
     if instruction.is_invalid() {
-        return Some((opaque(rest.len()), Kind::Terminal(Terminal::Boundary)));
+        return Some((opaque(PAGE - offset), Kind::Terminal(Terminal::Boundary)));
     }
     // One that ends at the end of a 16-bit segment would go on at its start.
     let end = eip.wrapping_add(instruction.len() as u32);
     if !mode.code32() && end > mode.eip_mask() {
         return None;
     }
-    Some((instruction, classify(&instruction, mode)))
+    let kind = classify(&instruction, mode);
+    // What is interpreted fetches all of its bytes itself.
+    if offset + instruction.len() > PAGE && matches!(kind, Kind::Terminal(_) | Kind::Repeat) {
+        return Some((opaque(PAGE - offset), Kind::Terminal(Terminal::Boundary)));
+    }
+    Some((instruction, kind))
 }
 
 /// What FOP becomes, if the instruction changes it: the last three bits of the opcode's first byte and its second.

@@ -16,7 +16,7 @@ const LARGE_MASK: u32 = 0xffc0_0000;
 const PAGES_16: usize = 17;
 
 /// An entry: `table` for the page at `page`.
-fn biased(table: u64, page: u32) -> u64 {
+pub fn biased(table: u64, page: u32) -> u64 {
     table.wrapping_sub(4 * u64::from(page))
 }
 

@@ -1,10 +1,11 @@
-//! String instructions that are not repeated, and the direction flag, which lives in [`Context::direction`] as a step.
+//! String instructions, and the direction flag, which lives in [`Context::direction`] as a step.
 
-use super::memory::{Access, Operand};
+use super::memory::{Access, Operand, Stub};
 use super::stack::REACHED;
-use super::{Emit, context, seg_of};
+use super::{Emit, Keep, context, seg_of};
+use crate::cpu::bus::PAGE_SIZE;
 use crate::cpu::registers::Seg;
-use crate::shadow::asm::{self, Alu, R9, R11, RAX, RDI, RSI, Reg, W};
+use crate::shadow::asm::{self, A, AE, Alu, Label, NE, R8, R9, R10, R11, RAX, RCX, RDI, RSI, Reg, Rep, W};
 use crate::shadow::bridge::Context;
 use crate::shadow::scanner::Scanned;
 use iced_x86::{Mnemonic, OpKind};
@@ -30,7 +31,7 @@ impl Emit<'_> {
     pub(super) fn string(&mut self, eip: u32, item: &Scanned) {
         use Mnemonic::*;
         let instruction = &item.instruction;
-        let keep = item.live_in != 0;
+        let keep = Keep::of(item.live_in);
         let size = instruction.memory_size().size() as u32;
         let w = match size {
             1 => W::B,
@@ -78,5 +79,63 @@ impl Emit<'_> {
         if destination_moves {
             self.advance(RDI, size, short);
         }
+    }
+
+    /// REP MOVS and REP STOS in flat segments: the host's own, when every operand lies within a page.
+    pub(super) fn repeat(&mut self, offset: u16, eip: u32, item: &Scanned) {
+        let instruction = &item.instruction;
+        let keep = Keep::of(item.live_in);
+        let size = instruction.memory_size().size() as u32;
+        let moves = matches!(instruction.mnemonic(), Mnemonic::Movsb | Mnemonic::Movsw | Mnemonic::Movsd);
+        let (again, not_plain, done) = (self.asm.label(), self.asm.label(), self.asm.label());
+        let next = eip.wrapping_add(item.len() as u32);
+        self.stubs.push(Stub::InPlace { label: not_plain, back: done, offset, next, saved: keep });
+        self.asm.bind(again);
+        self.save_flags(keep);
+        self.asm.cmp_mem_imm(W::Q, context(offset_of!(Context, direction)), 1);
+        self.asm.jcc(NE, not_plain);
+        // None at all, or more than fit into a page.
+        self.asm.lea(W::D, R9, asm::at(RCX, -1));
+        self.asm.alu_imm(Alu::Cmp, W::D, R9, (PAGE_SIZE as u32 / size) as i32);
+        self.asm.jcc(AE, not_plain);
+        if moves {
+            self.slot_of_all(RSI, size, Access::Read, not_plain, (again, eip, keep));
+            self.asm.lea(W::Q, R11, REACHED);
+        }
+        self.slot_of_all(RDI, size, Access::Write, not_plain, (again, eip, keep));
+        self.restore_flags(keep);
+        if moves {
+            self.asm.lea(W::D, R10, asm::indexed(RSI, RCX, size as u8, 0));
+            self.asm.mov(W::Q, RSI, R11);
+        }
+        self.asm.lea(W::D, R11, asm::indexed(RDI, RCX, size as u8, 0));
+        self.asm.lea(W::Q, RDI, REACHED);
+        self.asm.rep(if moves { Rep::Movs } else { Rep::Stos }, size);
+        self.asm.mov(W::D, RDI, R11);
+        if moves {
+            self.asm.mov(W::D, RSI, R10);
+        }
+        self.asm.bind(done);
+    }
+
+    /// Makes `[R8 + R9]` the place of ECX elements at `register`. To `not_plain` when they do not lie within a page.
+    fn slot_of_all(
+        &mut self,
+        register: Reg,
+        size: u32,
+        access: Access,
+        not_plain: Label,
+        (retry, eip, saved): (Label, u32, Keep),
+    ) {
+        let fill = self.asm.label();
+        self.asm.mov(W::D, R8, register);
+        self.asm.mov(W::D, R9, register);
+        self.asm.alu_imm(Alu::And, W::D, R9, PAGE_SIZE as i32 - 1);
+        self.asm.lea(W::D, R9, asm::indexed(R9, RCX, size as u8, 0));
+        self.asm.alu_imm(Alu::Cmp, W::D, R9, PAGE_SIZE as i32);
+        self.asm.jcc(A, not_plain);
+        self.slot(access, fill);
+        // One byte stands for all: they are in the same page.
+        self.fill_stub(fill, retry, eip, 1, access, saved);
     }
 }
