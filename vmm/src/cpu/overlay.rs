@@ -44,6 +44,11 @@ impl Bytes {
         unsafe { std::ptr::copy_nonoverlapping(host.as_ptr(), self.host().as_ptr(), PAGE_SIZE as usize) };
     }
 
+    /// Whether both are the same, without looking where they are not.
+    fn is(&self, other: &Self) -> bool {
+        self.0.iter().zip(other.0.iter()).fold(0, |all, (a, b)| all | (a.get() ^ b.get())) == 0
+    }
+
     fn words(&self) -> impl Iterator<Item = u64> {
         self.0.iter().map(Cell::get)
     }
@@ -180,7 +185,8 @@ impl Overlay {
     /// Where both disagree, up to `most` places. Accessed and dirty bits of the page-table entries at `walked` do not count: a
     /// processor may look further than it then goes.
     pub fn disagreements(&self, walked: &[u64], most: usize) -> Vec<Disagreement> {
-        let pages = self.pages.iter().take(self.used).filter(|page| page.is_copied());
+        let pages = self.pages.iter().take(self.used);
+        let pages = pages.filter(|page| page.is_copied() && !page.first.is(page.second()));
         let words = pages.flat_map(|page| {
             let versions = page.before.words().zip(page.first.words().zip(page.second().words()));
             versions.enumerate().filter_map(|(n, (before, (first, second)))| {
@@ -188,7 +194,8 @@ impl Overlay {
                     return None;
                 }
                 let physical = page.physical + (n * WORD_BYTES) as u64;
-                let entry = |at: u64, shift: u32| if walked.contains(&at) { ACCESSED_DIRTY << shift } else { 0 };
+                let entry =
+                    |at: u64, shift: u32| if walked.contains(&at) { ACCESSED_DIRTY << shift } else { 0 };
                 let ignored = entry(physical, 0) | entry(physical + 4, u32::BITS);
                 ((first ^ second) & !ignored != 0).then_some(Disagreement { physical, before, first, second })
             })
@@ -198,7 +205,8 @@ impl Overlay {
 
     /// Writes to the machine what the covered processor changed.
     pub fn commit(&self, bus: &mut impl Bus) {
-        for page in self.pages.iter().take(self.used).filter(|page| page.is_copied()) {
+        let pages = self.pages.iter().take(self.used);
+        for page in pages.filter(|page| page.is_copied() && !page.first.is(&page.before)) {
             for (n, (before, first)) in page.before.words().zip(page.first.words()).enumerate() {
                 if before == first {
                     continue;

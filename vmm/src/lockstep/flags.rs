@@ -24,7 +24,8 @@ pub(super) fn that_may_differ(bytes: &CodeBytes, path: &[u32], eip: u32, run: &R
         }
         undefined |= instruction.rflags_undefined();
     }
-    let dead = offset(mode.linear(eip)).map_or(0, |at| !scanner::live_flags(bytes, mode, page_eip, at as u16));
+    let dead =
+        offset(mode.linear(eip)).map_or(0, |at| !scanner::live_flags(bytes, mode, page_eip, at as u16));
     to_eflags(undefined | dead)
 }
 

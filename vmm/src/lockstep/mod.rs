@@ -157,7 +157,9 @@ impl Witness {
                 0
             }
             Verdict::Needs(page) => {
-                self.difference = Some(format!("The reference touches more than {MORE_PAGES} pages that shadow code does not: {page:x}"));
+                self.difference = Some(format!(
+                    "The reference touches more than {MORE_PAGES} pages that shadow code does not: {page:x}"
+                ));
                 0
             }
         };

@@ -43,7 +43,9 @@ fn registers(state: &CpuState) -> Vec<(String, String)> {
     let mut put = |name: &str, value: &dyn Debug| all.push((name.into(), format!("{value:x?}")));
     put("EIP", &state.eip);
     put("EFLAGS", &state.eflags);
-    for (name, seg) in [("ES", Seg::Es), ("CS", Seg::Cs), ("SS", Seg::Ss), ("DS", Seg::Ds), ("FS", Seg::Fs), ("GS", Seg::Gs)] {
+    for (name, seg) in
+        [("ES", Seg::Es), ("CS", Seg::Cs), ("SS", Seg::Ss), ("DS", Seg::Ds), ("FS", Seg::Fs), ("GS", Seg::Gs)]
+    {
         let segment = state.segment(seg);
         put(name, &(segment.selector, segment.base(), segment.limit(), segment.rights()));
     }
@@ -72,7 +74,10 @@ fn registers(state: &CpuState) -> Vec<(String, String)> {
     put("DR", &state.dr);
     put("PDPTE", &state.pdpte);
     put("MSR", &state.msr);
-    put("activity", &(state.activity, state.interrupt_shadow, state.nmi_pending, state.nmi_blocked, state.pending_debug));
+    put(
+        "activity",
+        &(state.activity, state.interrupt_shadow, state.nmi_pending, state.nmi_blocked, state.pending_debug),
+    );
     all
 }
 
@@ -104,16 +109,26 @@ impl Report<'_> {
         let how = if self.run.declined { "declined the instruction at" } else { "was left for" };
         writeln!(out, "shadow code {how} EIP {:08x}", self.shadow.eip)?;
         match (differs.same_place, differs.stopped) {
-            (true, _) => writeln!(out, "the interpreter is there after {} instructions", differs.instructions)?,
-            (_, Some(why)) => {
-                writeln!(out, "the interpreter never comes there: {why} after {} instructions", differs.instructions)?;
+            (true, _) => {
+                writeln!(out, "the interpreter is there after {} instructions", differs.instructions)?
             }
-            _ => writeln!(out, "the interpreter did not come there in {} instructions", differs.instructions)?,
+            (_, Some(why)) => {
+                writeln!(
+                    out,
+                    "the interpreter never comes there: {why} after {} instructions",
+                    differs.instructions
+                )?;
+            }
+            _ => {
+                writeln!(out, "the interpreter did not come there in {} instructions", differs.instructions)?
+            }
         }
 
         writeln!(out, "\n{:8} {:>28} {:>28} {:>28}", "register", "before", "interpreter", "shadow")?;
         let versions = registers(&differs.state).into_iter().zip(registers(self.shadow));
-        for (n, ((name, before), ((_, reference), (_, shadow)))) in registers(self.before).into_iter().zip(versions).enumerate() {
+        for (n, ((name, before), ((_, reference), (_, shadow)))) in
+            registers(self.before).into_iter().zip(versions).enumerate()
+        {
             /// General registers, EIP and EFLAGS: shown whether they differ or not.
             const ALWAYS: usize = 10;
             let mark = if reference != shadow { "  <--" } else { "" };
@@ -125,7 +140,11 @@ impl Report<'_> {
         if !differs.memory.is_empty() {
             writeln!(out, "\n{:16} {:>16} {:>16} {:>16}", "physical", "before", "interpreter", "shadow")?;
             for at in &differs.memory {
-                writeln!(out, "{:016x} {:016x} {:016x} {:016x}", at.physical, at.before, at.second, at.first)?;
+                writeln!(
+                    out,
+                    "{:016x} {:016x} {:016x} {:016x}",
+                    at.physical, at.before, at.second, at.first
+                )?;
             }
         }
         self.code(out)
@@ -153,8 +172,16 @@ impl Report<'_> {
                 }
                 None => format!("{linear:08x}  (bad)"),
             };
-            let mut host = self.host.get(&(offset as u16)).map_or(Vec::new(), |(at, code)| host_lines(*at, code)).into_iter();
-            writeln!(out, "{guest:<GUEST_COLUMN$} | {}", host.next().unwrap_or_else(|| "(no shadow code)".into()))?;
+            let mut host = self
+                .host
+                .get(&(offset as u16))
+                .map_or(Vec::new(), |(at, code)| host_lines(*at, code))
+                .into_iter();
+            writeln!(
+                out,
+                "{guest:<GUEST_COLUMN$} | {}",
+                host.next().unwrap_or_else(|| "(no shadow code)".into())
+            )?;
             for line in host {
                 writeln!(out, "{:<GUEST_COLUMN$} | {line}", "")?;
             }

@@ -41,8 +41,8 @@ fn what_both_engines_do_alike_reaches_memory() {
     // mov ecx, 100 / xor eax, eax / L: add eax, ecx / push eax / call F / pop edx / loop L / mov [0x5000], eax / jmp E
     // F: adc dword [0x5004], 3 / ret / E:
     let (mut cpu, mut shadow) = guest(&[
-        0xb9, 100, 0, 0, 0, 0x31, 0xc0, 0x01, 0xc8, 0x50, 0xe8, 0x0a, 0, 0, 0, 0x5a, 0xe2, 0xf5, 0xa3, 0x00, 0x50,
-        0, 0, 0xeb, 0x08, 0x83, 0x15, 0x04, 0x50, 0, 0, 3, 0xc3,
+        0xb9, 100, 0, 0, 0, 0x31, 0xc0, 0x01, 0xc8, 0x50, 0xe8, 0x0a, 0, 0, 0, 0x5a, 0xe2, 0xf5, 0xa3, 0x00,
+        0x50, 0, 0, 0xeb, 0x08, 0x83, 0x15, 0x04, 0x50, 0, 0, 3, 0xc3,
     ]);
     passes(&mut cpu, &mut shadow);
     assert_eq!(cpu.state.gpr[gpr::EAX], 5050);
@@ -64,11 +64,16 @@ fn a_wrong_operation_is_reported_and_nothing_of_it_happens() {
     shadow.falsify(5, 0x01, 0x29);
     assert_eq!(run(&mut cpu, &mut shadow), Exit::Difference);
     let report = shadow.difference().expect("there is one");
-    let line = |what: &str| report.lines().find(|line| line.contains(what)).unwrap_or_else(|| panic!("no {what}: {report}"));
+    let line = |what: &str| {
+        report.lines().find(|line| line.contains(what)).unwrap_or_else(|| panic!("no {what}: {report}"))
+    };
     assert!(line("add eax,ebx").contains("sub eax,ebx"), "{report}");
     let eax: Vec<&str> = line("EAX ").split_whitespace().collect();
     assert_eq!(eax, ["EAX", "00000077", "00000007", "00000003", "<--"]);
-    assert!(line("0000000000005000").ends_with("0000000000000006 0000000000000007 0000000000000003"), "{report}");
+    assert!(
+        line("0000000000005000").ends_with("0000000000000006 0000000000000007 0000000000000003"),
+        "{report}"
+    );
     assert!(line("mode:").contains("32-bit code"));
     assert_eq!((cpu.state.eip, cpu.state.gpr[gpr::EAX], cpu.bus.peek32(0x5000)), (CODE, 0x77, 6));
     // It stays so.
@@ -101,7 +106,10 @@ fn a_write_that_the_interpreter_does_not_make_is_reported() {
     let exit = run(&mut cpu, &mut shadow);
     let report = shadow.difference().unwrap_or_default();
     assert_eq!(exit, Exit::Difference);
-    assert!(report.contains("0000000000005000 0000000000001234 0000000000001234 0000000000000000"), "{report}");
+    assert!(
+        report.contains("0000000000005000 0000000000001234 0000000000001234 0000000000000000"),
+        "{report}"
+    );
 }
 
 #[test]

@@ -206,7 +206,8 @@ impl<B: Bus> Shadow<B> {
     /// As [`Shadow::new`].
     pub fn in_lockstep() -> Result<Self, CacheError> {
         let mut shadow = Self::new()?;
-        let witness = Witness::new().map_err(|error| CacheError { what: "comparison with the interpreter", error })?;
+        let witness =
+            Witness::new().map_err(|error| CacheError { what: "comparison with the interpreter", error })?;
         shadow.witness = Some(Box::new(witness));
         shadow.context.in_lockstep = true;
         Ok(shadow)
@@ -455,7 +456,11 @@ impl<B: Bus> Shadow<B> {
             self.unload_fpu(cpu);
             return true;
         };
-        if self.context.in_lockstep { self.enter_watched(cpu, mode, map, code) } else { self.enter(cpu, mode, map, code) }
+        if self.context.in_lockstep {
+            self.enter_watched(cpu, mode, map, code)
+        } else {
+            self.enter(cpu, mode, map, code)
+        }
     }
 
     /// [`Shadow::enter`] under the eyes of the witness.
@@ -476,7 +481,9 @@ impl<B: Bus> Shadow<B> {
     fn host_code(&self, code: u64) -> HostCode {
         let has = |unit: &&ShadowUnit<B>| (unit.code..unit.code + u64::from(unit.len)).contains(&code);
         let mut all = HostCode::new();
-        let Some(page) = self.pages.iter().find(|page| page.units.iter().any(|unit| has(&unit))) else { return all };
+        let Some(page) = self.pages.iter().find(|page| page.units.iter().any(|unit| has(&unit))) else {
+            return all;
+        };
         for unit in &page.units {
             let mut places = unit.map.clone();
             places.sort_by_key(|(_, place)| *place);
@@ -673,7 +680,8 @@ impl<B: Bus> Shadow<B> {
     #[cfg(test)]
     pub(crate) fn falsify(&mut self, offset: u16, from: u8, to: u8) {
         let units = self.pages.iter().flat_map(|page| &page.units);
-        let place = units.flat_map(|unit| unit.map.iter().map(|(at, place)| (*at, unit.code + u64::from(*place))));
+        let place =
+            units.flat_map(|unit| unit.map.iter().map(|(at, place)| (*at, unit.code + u64::from(*place))));
         let (_, start) = place.into_iter().find(|(at, _)| *at == offset).expect("there is shadow code of it");
         let at = (start..).find(|at| self.cache.code(*at, 1) == Some(&[from])).expect("it has such a byte");
         self.cache.poke(at, to);
