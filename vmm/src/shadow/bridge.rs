@@ -230,6 +230,8 @@ unsafe extern "sysv64" fn bridge_to_host() {
         "cmp byte ptr [r13 + {fpu_loaded}], 0",
         "je 2f",
         "fxsave64 [r13 + {fpu}]",
+        // What the host's own x87 code, as any function, may take for granted: an empty stack, and its control word.
+        "fninit",
         "ldmxcsr [r13 + {host_mxcsr}]",
         "2:",
         "add rsp, 8",
@@ -404,6 +406,8 @@ unsafe extern "sysv64" fn bridge_interpret() {
         "cmp byte ptr [r13 + {fpu_loaded}], 0",
         "je 2f",
         "fxsave64 [r13 + {fpu}]",
+        // What the host's own x87 code, as any function, may take for granted: an empty stack, and its control word.
+        "fninit",
         "ldmxcsr [r13 + {host_mxcsr}]",
         "2:",
         "add rsp, 8",

@@ -261,6 +261,8 @@ impl<B: Bus> Shadow<B> {
                     true
                 }
             };
+            // Where each instruction faults, this is all that counts.
+            self.context.budget -= 1;
             if interpret {
                 let exit = self.interp.run(cpu, 1);
                 self.follow_writes(cpu);
