@@ -4,11 +4,11 @@
 use super::asm::{Asm, R8, R13, W, at};
 use super::bridge::{Bridge, Context, Leave, SLOT_SHIFT};
 use super::cache::{CacheError, CodeCache, Table, Tables};
+use super::classify::Terminal;
 use super::fpu;
 use super::mode::{self, Mode};
 use super::pages::{PageId, Pages, ShadowPage, ShadowUnit};
 use super::scanner::{self, CodeBytes, PAGE};
-use super::classify::Terminal;
 use super::space::{self, ExecMap};
 use super::statistics::{Sites, Statistics};
 use super::translate::{Places, Target, Translator, access};
@@ -29,6 +29,8 @@ static NO_ATTENTION: u8 = 0;
 
 /// Most instructions across page boundaries that are remembered.
 const MOST_CROSSINGS: usize = 4096;
+/// How many exec maps are found without a look-up: kernel and user with and without something.
+const RECENT: usize = 4;
 /// Most exec maps of one kind before all are forgotten: real-mode programs use many code segments.
 const MOST_MAPS: usize = 256;
 /// The attention bit of an interrupt, which counts only while EFLAGS.IF is set.
@@ -54,7 +56,8 @@ pub struct Shadow<B: Bus> {
     miss_map: ExecMap,
     maps: Vec<ExecMap>,
     map_of: HashMap<Mode, usize>,
-    current: Option<(Mode, usize)>,
+    /// The exec maps that were used last.
+    recent: [Option<(Mode, usize)>; RECENT],
     pages: Pages<B>,
     generation: Option<u64>,
     counts: bool,
@@ -167,7 +170,7 @@ impl<B: Bus> Shadow<B> {
             miss_map,
             maps: Vec::new(),
             map_of: HashMap::new(),
-            current: None,
+            recent: [None; RECENT],
             pages: Pages::default(),
             generation: None,
             counts: false,
@@ -397,9 +400,9 @@ impl<B: Bus> Shadow<B> {
     /// Runs shadow code from where the processor is. True when the next instruction is to be interpreted.
     #[inline]
     fn run_shadow(&mut self, cpu: &mut Vcpu<B>, mode: Mode) -> bool {
-        let map = match self.current {
-            Some((known, map)) if known == mode => map,
-            _ => match self.map_for(mode) {
+        let map = match self.recent.iter().position(|recent| recent.is_some_and(|(known, _)| known == mode)) {
+            Some(n) => self.recent[n].map_or(0, |(_, map)| map),
+            None => match self.map_for(mode) {
                 Ok(map) => map,
                 Err(_) => {
                     self.unload_fpu(cpu);
@@ -422,13 +425,15 @@ impl<B: Bus> Shadow<B> {
                 if self.maps.len() >= MOST_MAPS {
                     self.maps.clear();
                     self.map_of.clear();
+                    self.recent = [None; RECENT];
                 }
                 self.maps.push(ExecMap::new(mode, self.tables.address(self.miss_table))?);
                 self.map_of.insert(mode, self.maps.len() - 1);
                 self.maps.len() - 1
             }
         };
-        self.current = Some((mode, map));
+        self.recent.rotate_right(1);
+        self.recent[0] = Some((mode, map));
         Ok(map)
     }
 
@@ -515,7 +520,8 @@ impl<B: Bus> Shadow<B> {
         let next = (linear | (PAGE as u32 - 1)).wrapping_add(1);
         let known = |page| cpu.known_code_page(page).map(|(_, physical)| physical);
         let (Some(physical), Some(behind)) = (known(linear), known(next)) else { return };
-        if self.pages.find(behind, next, mode).is_some() && self.crossings.insert((linear, physical, behind)) {
+        if self.pages.find(behind, next, mode).is_some() && self.crossings.insert((linear, physical, behind))
+        {
             self.drop_range(cpu, physical | u64::from(linear % PAGE as u32), 1);
         }
     }

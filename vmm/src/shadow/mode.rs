@@ -39,6 +39,8 @@ const SSE2: u8 = 1 << 7;
 pub enum NotNow {
     /// TF, RF, an interrupt shadow, breakpoints.
     SingleStep,
+    /// CPL 1 or 2.
+    Level,
     /// Alignment checks are on.
     Alignment,
     /// The code segment is neither flat 32-bit nor a 16-bit one of 64 KiB.
@@ -64,6 +66,9 @@ impl Mode {
         };
         if !plain || !code32 && cpu.state.eip > LIMIT_16 {
             return Err(NotNow::CodeSegment);
+        }
+        if matches!(cpu.cpl(), 1 | 2) {
+            return Err(NotNow::Level);
         }
         if cpu.mode() == Rights::UserAligned {
             return Err(NotNow::Alignment);

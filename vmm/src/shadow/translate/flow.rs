@@ -9,11 +9,15 @@
 
 use super::memory::{Access, Operand, Stub};
 use super::stack::{REACHED, width};
-use super::{Emit, context, host, number};
-use crate::shadow::asm::{self, Cond, E, Label, R8, R9, R10, R11, R13, R15, RCX, W};
+use super::{Emit, context, host, number, state};
+use crate::cpu::CpuState;
+use crate::cpu::registers::eflags;
+use crate::shadow::asm::{self, Alu, Cond, E, Label, NE, R8, R9, R10, R11, R13, R15, RCX, W};
 use crate::shadow::bridge::{Context, Leave};
+use crate::shadow::classify::{Kind, Terminal};
 use crate::shadow::scanner::{Scanned, Unit, on_page, target};
 use iced_x86::{Code, Mnemonic, OpKind};
+use ipc::board::attention;
 use std::mem::offset_of;
 
 impl Emit<'_> {
@@ -114,6 +118,62 @@ impl Emit<'_> {
         self.asm.load(W::Q, RCX, budget);
         self.asm.lea(W::Q, RCX, asm::at(RCX, -1));
         self.asm.store(W::Q, budget, RCX);
+    }
+
+    /// Leaves at `eip` when attention is wanted.
+    pub(super) fn poll(&mut self, eip: u32, keep_flags: bool) {
+        let wanted = self.asm.label();
+        if keep_flags {
+            self.save_flags();
+        }
+        self.asm.load(W::Q, R9, context(offset_of!(Context, attention)));
+        self.asm.movzx_load(R9, asm::at(R9, 0), W::B);
+        self.asm.test_mem(W::B, context(offset_of!(Context, wanted)), R9);
+        self.asm.jcc(NE, wanted);
+        if keep_flags {
+            self.restore_flags();
+        }
+        self.stubs.push(Stub::Leave { label: wanted, eip, saved: keep_flags, why: Leave::Attention });
+    }
+
+    /// CLI and STI at CPL 0. True: control goes on.
+    pub(super) fn interrupt_flag(&mut self, offset: u16, item: &Scanned, unit: &Unit) -> bool {
+        let sets = item.instruction.mnemonic() == Mnemonic::Sti;
+        let next = unit.instructions.get(&(offset + item.len() as u16));
+        // Interrupts are taken after the instruction behind STI. It must be one that something can be emitted behind, or that
+        // polls itself.
+        let polls = next.is_some_and(|next| {
+            !matches!(
+                next.kind,
+                Kind::Jcc(_) | Kind::Loop | Kind::Jump | Kind::Call | Kind::InterruptFlag | Kind::Terminal(_)
+            )
+        });
+        if sets && (!polls || self.target.counts) {
+            return self.interpret(offset, item, Terminal::Flags);
+        }
+        let keep = item.live_in != 0;
+        if keep {
+            self.save_flags();
+        }
+        let flags = state(offset_of!(CpuState, eflags));
+        self.asm.load(W::D, R9, flags);
+        if sets {
+            self.asm.alu_imm(Alu::Or, W::D, R9, eflags::IF as i32);
+        } else {
+            self.asm.alu_imm(Alu::And, W::D, R9, !eflags::IF as i32);
+        }
+        self.asm.store(W::D, flags, R9);
+        if keep {
+            self.restore_flags();
+        }
+        let map = offset_of!(Context, maps) + if sets { size_of::<u64>() } else { 0 };
+        self.asm.load(W::Q, R9, context(map));
+        let slot = offset_of!(Context, exec) + attention::INTR as usize * size_of::<u64>();
+        self.asm.store(W::Q, context(slot), R9);
+        let wanted = if sets { -1 } else { !attention::INTR as i32 };
+        self.asm.store_imm(W::B, context(offset_of!(Context, wanted)), wanted);
+        self.polls_next = sets;
+        true
     }
 
     fn live_at(unit: &Unit, offset: Option<u16>) -> bool {

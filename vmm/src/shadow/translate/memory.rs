@@ -86,6 +86,8 @@ pub(super) enum Stub {
     Crossing { label: Label, back: Label, fill: Label, size: i32 },
     /// Leave to the interpreter.
     Interpret { label: Label, eip: u32, saved: bool },
+    /// Leave for another reason.
+    Leave { label: Label, eip: u32, saved: bool, why: Leave },
     /// The same for an instruction that uses the floating-point unit.
     InterpretFloat { label: Label, eip: u32, saved: bool },
     /// Have the instruction at the offset, which ends at `next`, interpreted in place, and go on at `back`.
@@ -241,6 +243,7 @@ impl Emit<'_> {
                 Stub::Interpret { label, eip, saved } => {
                     self.interpret_stub(label, eip, saved, Leave::Interpret)
                 }
+                Stub::Leave { label, eip, saved, why } => self.interpret_stub(label, eip, saved, why),
                 Stub::InterpretFloat { label, eip, saved } => {
                     self.interpret_stub(label, eip, saved, Leave::InterpretFloat);
                 }

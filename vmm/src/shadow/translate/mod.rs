@@ -81,6 +81,8 @@ struct Emit<'a> {
     labels: BTreeMap<u16, Label>,
     stubs: Vec<Stub>,
     ops: Vec<(u16, u32)>,
+    /// The instruction before was STI: interrupts are taken after this one.
+    polls_next: bool,
     /// The floating-point unit is known to be loaded here.
     fpu_is_loaded: bool,
     /// The selector of CS has been noted since the last label.
@@ -146,6 +148,7 @@ impl Translator {
             labels,
             stubs: Vec::new(),
             ops: Vec::new(),
+            polls_next: false,
             fpu_is_loaded: false,
             fpu_cs_noted: false,
             fpu_operand_noted: None,
@@ -185,7 +188,12 @@ impl Emit<'_> {
                 self.fpu_operand_noted = None;
             }
             map.push((offset, self.asm.code.len() as u32));
+            let polls = std::mem::take(&mut self.polls_next);
             let continues = self.instruction(offset, item, unit);
+            if polls && continues {
+                let next = self.eip(offset).wrapping_add(item.len() as u32);
+                self.poll(next, item.live_out != 0);
+            }
             falls_to = continues.then(|| offset + item.len() as u16);
         }
         if let Some(expected) = falls_to {
@@ -224,6 +232,8 @@ impl Emit<'_> {
             Kind::ReadSegment => self.read_segment(item),
             Kind::String => self.string(eip, item),
             Kind::Repeat => self.repeat(offset, eip, item),
+            Kind::PushSegment => self.push_segment(eip, item),
+            Kind::InterruptFlag => return self.interrupt_flag(offset, item, unit),
             Kind::Direction => self.direction(item),
             Kind::Xlat => self.xlat(eip, item),
             Kind::Jcc(condition) => self.jump_if(eip, condition, item, unit),

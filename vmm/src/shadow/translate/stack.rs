@@ -1,12 +1,14 @@
 //! PUSH, POP and their kin.
 
 use super::memory::{Access, Operand};
-use super::{Emit, host, number};
+use super::{Emit, host, number, seg_of, segment_field};
+use crate::cpu::Segment;
 use crate::cpu::registers::{Seg, gpr};
 use crate::shadow::asm::{self, Mem, R8, R9, R11, R12, RBP, W};
 use crate::shadow::bridge::Leave;
 use crate::shadow::scanner::Scanned;
 use iced_x86::OpKind;
+use std::mem::offset_of;
 
 /// Where the last access that was reached is.
 pub(super) const REACHED: Mem = asm::indexed(R9, R8, 1, 0);
@@ -52,6 +54,15 @@ impl Emit<'_> {
                 self.asm.store_imm(w, REACHED, value);
             }
         }
+        self.move_stack(-(size as i32));
+    }
+
+    pub(super) fn push_segment(&mut self, eip: u32, item: &Scanned) {
+        let size = item.instruction.stack_pointer_increment().unsigned_abs();
+        let seg = seg_of(item.instruction.op0_register());
+        self.reach_stack(eip, -(size as i32), size, Access::Write, item.live_in != 0);
+        self.asm.movzx_load(R11, segment_field(seg, offset_of!(Segment, selector)), W::H);
+        self.asm.store(width(size), REACHED, R11);
         self.move_stack(-(size as i32));
     }
 
