@@ -459,6 +459,11 @@ pub struct Bridge {
 }
 
 impl Bridge {
+    /// Addresses where nothing is, for listings.
+    pub const fn pretended(at: u64) -> Self {
+        Self { to_vm: at, to_host: at + 0x100, interpret: at + 0x200, fill: at + 0x300 }
+    }
+
     /// Copies the bridge to the head of the code cache.
     pub fn install(cache: &mut CodeCache) -> Self {
         let mut copy = |start: *const u8, end: &'static u8| {

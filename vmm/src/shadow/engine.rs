@@ -590,7 +590,7 @@ impl<B: Bus> Shadow<B> {
         self.statistics.instructions += unit.instructions.len() as u64;
         self.statistics.code_bytes += len as u64;
         let entries = made.entries.iter().map(|(entry, _)| *entry).collect();
-        let unit = ShadowUnit { ops, spill, ranges, entries, map: made.map, code, len: len as u32 };
+        let unit = ShadowUnit { ops, spill, ranges, entries, map: made.map, stubs: made.stubs, code, len: len as u32 };
         self.pages.add_unit(id, unit);
         found
     }

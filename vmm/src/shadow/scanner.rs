@@ -24,7 +24,7 @@ const MAX_LENGTH: usize = 15;
 const MOST: usize = 192;
 
 /// What a P6 decodes, as the interpreter has it.
-const OPTIONS: u32 = DecoderOptions::FORCE_RESERVED_NOP
+pub const OPTIONS: u32 = DecoderOptions::FORCE_RESERVED_NOP
     | DecoderOptions::NO_PAUSE
     | DecoderOptions::NO_WBNOINVD
     | DecoderOptions::NO_MPFX_0FBC
@@ -82,6 +82,12 @@ impl CodeBytes {
             }
         }
         copy
+    }
+
+    /// A page of which nothing follows.
+    pub fn of(page: &[u8; PAGE]) -> Self {
+        // SAFETY: a page can be read there.
+        unsafe { Self::copy(page.as_ptr(), None) }
     }
 
     /// What is known from `offset` on.
