@@ -2,7 +2,7 @@
 
 use super::memory::{Access, Operand, Stub};
 use super::stack::REACHED;
-use super::{Emit, context, seg_of};
+use super::{Emit, Keep, context, seg_of};
 use crate::cpu::bus::PAGE_SIZE;
 use crate::cpu::registers::Seg;
 use crate::shadow::asm::{self, A, AE, Alu, Label, NE, R8, R9, R10, R11, RAX, RCX, RDI, RSI, Reg, Rep, W};
@@ -31,7 +31,7 @@ impl Emit<'_> {
     pub(super) fn string(&mut self, eip: u32, item: &Scanned) {
         use Mnemonic::*;
         let instruction = &item.instruction;
-        let keep = item.live_in != 0;
+        let keep = Keep::of(item.live_in);
         let size = instruction.memory_size().size() as u32;
         let w = match size {
             1 => W::B,
@@ -84,16 +84,14 @@ impl Emit<'_> {
     /// REP MOVS and REP STOS in flat segments: the host's own, when every operand lies within a page.
     pub(super) fn repeat(&mut self, offset: u16, eip: u32, item: &Scanned) {
         let instruction = &item.instruction;
-        let keep = item.live_in != 0;
+        let keep = Keep::of(item.live_in);
         let size = instruction.memory_size().size() as u32;
         let moves = matches!(instruction.mnemonic(), Mnemonic::Movsb | Mnemonic::Movsw | Mnemonic::Movsd);
         let (again, not_plain, done) = (self.asm.label(), self.asm.label(), self.asm.label());
         let next = eip.wrapping_add(item.len() as u32);
         self.stubs.push(Stub::InPlace { label: not_plain, back: done, offset, next, saved: keep });
         self.asm.bind(again);
-        if keep {
-            self.save_flags();
-        }
+        self.save_flags(keep);
         self.asm.cmp_mem_imm(W::Q, context(offset_of!(Context, direction)), 1);
         self.asm.jcc(NE, not_plain);
         // None at all, or more than fit into a page.
@@ -105,9 +103,7 @@ impl Emit<'_> {
             self.asm.lea(W::Q, R11, REACHED);
         }
         self.slot_of_all(RDI, size, Access::Write, not_plain, (again, eip, keep));
-        if keep {
-            self.restore_flags();
-        }
+        self.restore_flags(keep);
         if moves {
             self.asm.lea(W::D, R10, asm::indexed(RSI, RCX, size as u8, 0));
             self.asm.mov(W::Q, RSI, R11);
@@ -129,7 +125,7 @@ impl Emit<'_> {
         size: u32,
         access: Access,
         not_plain: Label,
-        (retry, eip, saved): (Label, u32, bool),
+        (retry, eip, saved): (Label, u32, Keep),
     ) {
         let fill = self.asm.label();
         self.asm.mov(W::D, R8, register);
