@@ -45,6 +45,7 @@ pub fn dispatch(cli: Cli) -> Result<ExitCode> {
         Command::Serial(args) => return serial::serial(&args),
         Command::Log(args) => log::log(&args)?,
         Command::Stats(vm) => inspect::stats(vm.name.as_deref())?,
+        Command::Shadow { at, vm } => inspect::shadow(vm.name.as_deref(), at)?,
         Command::Regs(vm) => inspect::regs(vm.name.as_deref())?,
         Command::Disasm { at, count, vm } => inspect::disasm(vm.name.as_deref(), at, count)?,
         Command::Trace(args) => trace::trace(&args)?,

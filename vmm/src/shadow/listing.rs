@@ -3,10 +3,12 @@
 //! It only reads what the translator made. Addresses in units are relative to their start; what is known has names.
 
 use super::bridge::{Bridge, Context};
-use super::cache::TABLE_ENTRIES;
+use super::cache::{CodeCache, TABLE_ENTRIES};
 use super::mode::Mode;
+use super::pages::ShadowPage;
 use super::scanner::{self, CodeBytes, PAGE};
 use super::translate::{Places, Target, Translator};
+use crate::cpu::bus::Bus;
 use crate::cpu::direct::ARRAY_BYTES;
 use crate::cpu::fpu::FpuState;
 use crate::cpu::{CpuState, Segment};
@@ -178,7 +180,8 @@ fn hex(bytes: &[u8]) -> String {
 impl Code<'_> {
     /// Appends the listing.
     pub(super) fn write(&self, text: &mut String) {
-        let names = Names { base: self.base, len: self.host.len() as u64, places: self.places, table: self.table };
+        let names =
+            Names { base: self.base, len: self.host.len() as u64, places: self.places, table: self.table };
         let mut formatter = NasmFormatter::with_options(Some(Box::new(names)), None);
         let ends = self.map.iter().skip(1).map(|(_, start)| *start).chain([self.stubs]);
         for (&(offset, start), end) in self.map.iter().zip(ends) {
@@ -213,6 +216,44 @@ impl Code<'_> {
     }
 }
 
+/// Most bytes of a listing, which travels in one message.
+const MOST_BYTES: usize = 256 << 10;
+
+/// Appends all units of a shadow page, with the bytes of the guest's page that each consists of.
+pub(super) fn page<B: Bus>(
+    text: &mut String,
+    page: &ShadowPage<B>,
+    guest: &CodeBytes,
+    cache: &CodeCache,
+    places: Places,
+    table: u64,
+) {
+    let ShadowPage { physical, linear, mode, .. } = page;
+    let _ =
+        writeln!(text, "Physical page {physical:x} at linear {linear:x}, {mode}: {} units", page.units.len());
+    for unit in &page.units {
+        if text.len() > MOST_BYTES {
+            text.push_str("and more\n");
+            return;
+        }
+        let ranges: Vec<String> =
+            unit.ranges.iter().map(|(start, end)| format!("{start:03x}-{:03x}", end - 1)).collect();
+        let entries: Vec<String> = unit.entries.iter().map(|entry| format!("{entry:03x}")).collect();
+        let _ = writeln!(
+            text,
+            "\nUnit of bytes {}, entered at {}: {} bytes at {:x}",
+            ranges.join(" "),
+            entries.join(" "),
+            unit.len,
+            unit.code
+        );
+        let Some(host) = cache.code(unit.code, unit.len as usize) else { continue };
+        let (map, stubs) = (&unit.map[..], unit.stubs);
+        let page_eip = linear.wrapping_sub(mode.cs_base);
+        Code { mode: *mode, page_eip, guest, map, stubs, host, base: unit.code, places, table }.write(text);
+    }
+}
+
 /// What a snippet becomes when it is entered at its start, with everything at addresses that do not change.
 pub fn listing(snippet: &Snippet<'_>) -> String {
     const BASE: u64 = 0x1000_0000;
@@ -231,6 +272,7 @@ pub fn listing(snippet: &Snippet<'_>) -> String {
     let made = translator.translate(&unit, target, BASE);
     let mut text = format!("{mode}\n");
     let (map, stubs, host) = (&made.map[..], made.stubs, translator.code());
-    Code { mode, page_eip, guest: &guest, map, stubs, host, base: BASE, places, table: TABLE }.write(&mut text);
+    Code { mode, page_eip, guest: &guest, map, stubs, host, base: BASE, places, table: TABLE }
+        .write(&mut text);
     text
 }
