@@ -85,6 +85,14 @@ pub enum Command {
     Regs(VmArg),
     /// Show what the engine has done: code made, ways out of it, interpreted instructions
     Stats(VmArg),
+    /// Show what was made of a page of guest code: host instructions beside the guest's
+    Shadow {
+        /// Any byte of the page: linear (7c00), SEGMENT:OFFSET (f000:fff0) or phys:ADDRESS, in hexadecimal
+        at: Address,
+        /// Which VM.
+        #[command(flatten)]
+        vm: VmArg,
+    },
     /// Disassemble guest code
     Disasm {
         /// Where to start: linear (7c00), SEGMENT:OFFSET (f000:fff0) or phys:ADDRESS, in

@@ -161,6 +161,15 @@ impl<B: Bus> Engine<B> {
         }
     }
 
+    /// What was made of the guest's page at a physical address, in lines for people.
+    pub fn list(&self, cpu: &mut Vcpu<B>, physical: u64) -> String {
+        match self {
+            Self::Interp(_) => "The interpreter makes no code\n".into(),
+            #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+            Self::Shadow(shadow) => shadow.list(cpu, physical),
+        }
+    }
+
     /// Instructions that were interpreted. What shadow code executes is not counted, unless it is compared.
     pub fn interpreted(&self) -> u64 {
         match self {

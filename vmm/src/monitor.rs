@@ -248,6 +248,13 @@ impl Monitor {
     fn inspect(&mut self, what: &Inspect) -> Inspected {
         match what {
             Inspect::Statistics => Inspected::Text(self.guest.engine.report()),
+            Inspect::Shadow { at } => match debug::physical(&mut self.guest.vcpu, *at) {
+                Ok(physical) => {
+                    let guest = &mut self.guest;
+                    Inspected::Text(guest.engine.list(&mut guest.vcpu, physical))
+                }
+                Err(why) => Inspected::Refused(why),
+            },
             Inspect::Listen { at, wait } => {
                 let reply = self.desk.listen(at);
                 self.waits_for_debugger |= *wait && matches!(reply, Inspected::Listening(_));

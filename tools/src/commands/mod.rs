@@ -49,6 +49,7 @@ pub fn dispatch(cli: Cli) -> Result<ExitCode> {
         Command::Device(command) => return device::device(&command),
         Command::Replay { file, exe, limit } => return device::replay(&file, exe.as_deref(), limit),
         Command::Stats(vm) => inspect::stats(vm.name.as_deref())?,
+        Command::Shadow { at, vm } => inspect::shadow(vm.name.as_deref(), at)?,
         Command::Regs(vm) => inspect::regs(vm.name.as_deref())?,
         Command::Disasm { at, count, vm } => inspect::disasm(vm.name.as_deref(), at, count)?,
         Command::Trace(args) => match &args.recording {

@@ -233,6 +233,8 @@ unsafe extern "sysv64" fn bridge_to_host() {
         "cmp byte ptr [r13 + {fpu_loaded}], 0",
         "je 2f",
         "fxsave64 [r13 + {fpu}]",
+        // What the host's own x87 code, as any function, may take for granted: an empty stack, and its control word.
+        "fninit",
         "ldmxcsr [r13 + {host_mxcsr}]",
         "2:",
         "add rsp, 8",
@@ -407,6 +409,8 @@ unsafe extern "sysv64" fn bridge_interpret() {
         "cmp byte ptr [r13 + {fpu_loaded}], 0",
         "je 2f",
         "fxsave64 [r13 + {fpu}]",
+        // What the host's own x87 code, as any function, may take for granted: an empty stack, and its control word.
+        "fninit",
         "ldmxcsr [r13 + {host_mxcsr}]",
         "2:",
         "add rsp, 8",
@@ -458,6 +462,11 @@ pub struct Bridge {
 }
 
 impl Bridge {
+    /// Addresses where nothing is, for listings.
+    pub const fn pretended(at: u64) -> Self {
+        Self { to_vm: at, to_host: at + 0x100, interpret: at + 0x200, fill: at + 0x300 }
+    }
+
     /// Copies the bridge to the head of the code cache.
     pub fn install(cache: &mut CodeCache) -> Self {
         let mut copy = |start: *const u8, end: &'static u8| {

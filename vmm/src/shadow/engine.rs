@@ -6,6 +6,7 @@ use super::bridge::{Bridge, Context, Leave, SLOT_SHIFT};
 use super::cache::{CacheError, CodeCache, Table, Tables};
 use super::classify::Terminal;
 use super::fpu;
+use super::listing;
 use super::mode::{self, Mode};
 use super::pages::{PageId, Pages, ShadowPage, ShadowUnit};
 use super::scanner::{self, CodeBytes, PAGE};
@@ -311,6 +312,8 @@ impl<B: Bus> Shadow<B> {
             if self.context.in_lockstep && self.difference().is_some() {
                 break Exit::Difference;
             }
+            // Where each instruction faults, this is all that counts.
+            self.context.budget -= 1;
             if interpret {
                 let exit = self.interp.run(cpu, 1);
                 self.follow_writes(cpu);
@@ -675,7 +678,16 @@ impl<B: Bus> Shadow<B> {
         self.statistics.instructions += unit.instructions.len() as u64;
         self.statistics.code_bytes += len as u64;
         let entries = made.entries.iter().map(|(entry, _)| *entry).collect();
-        let unit = ShadowUnit { ops, spill, ranges, entries, map: made.map, code, len: len as u32 };
+        let unit = ShadowUnit {
+            ops,
+            spill,
+            ranges,
+            entries,
+            map: made.map,
+            stubs: made.stubs,
+            code,
+            len: len as u32,
+        };
         self.pages.add_unit(id, unit);
         found
     }
@@ -763,6 +775,24 @@ impl<B: Bus> Shadow<B> {
             *count += 1;
         }
         self.sites.note(cpu.state.segment(Seg::Cs).base().wrapping_add(cpu.state.eip));
+    }
+
+    /// What was made of the guest's page at a physical address, in lines for people.
+    pub fn list(&self, cpu: &mut Vcpu<B>, physical: u64) -> String {
+        let physical = physical & !(PAGE_SIZE - 1);
+        let now = cpu.bus.page(physical).read;
+        let mut text = String::new();
+        for page in self.pages.iter().filter(|page| page.physical == physical) {
+            // A page that is elsewhere now is dropped before shadow code runs again.
+            let Some(host) = now.filter(|host| host.as_ptr() as usize == page.host) else { continue };
+            // SAFETY: the bus granted the whole page for reading; devices may write meanwhile.
+            let guest = unsafe { CodeBytes::copy(host.as_ptr(), None) };
+            listing::page(&mut text, page, &guest, &self.cache, self.places, self.tables.address(page.table));
+        }
+        if text.is_empty() {
+            text.push_str("There is no shadow code of this page\n");
+        }
+        text
     }
 
     /// What has been done, in lines for people.

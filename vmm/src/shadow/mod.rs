@@ -6,6 +6,7 @@
 //! - `translate`: makes host code of them (`asm` knows encodings).
 //! - `pages` (shadow pages), `cache` (memory for code and entry tables), `space` (which shadow page is mapped where).
 //! - `mode`: what shadow code takes for granted.
+//! - `listing`: shows guest code and what was made of it.
 //! - `engine`: the monitor's loop around it all.
 //!
 //! It decides nothing architectural: whatever is not plain is left to [`crate::interp`], instruction by instruction. It runs on
@@ -17,6 +18,7 @@ mod cache;
 mod classify;
 mod engine;
 mod fpu;
+mod listing;
 pub(crate) mod mode;
 mod pages;
 pub(crate) mod scanner;
@@ -26,4 +28,5 @@ mod translate;
 
 pub use cache::CacheError;
 pub use engine::Shadow;
+pub use listing::{Snippet, listing};
 pub use statistics::Statistics;

@@ -25,6 +25,8 @@ pub struct ShadowUnit<B: Bus> {
     pub entries: Vec<u16>,
     /// Offset of each instruction, and where its code starts from `code`.
     pub map: Vec<(u16, u32)>,
+    /// Where its code starts that is needed rarely.
+    pub stubs: u32,
     /// Where its code is.
     pub code: u64,
     /// Bytes of code.

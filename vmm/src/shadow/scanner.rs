@@ -24,7 +24,7 @@ const MAX_LENGTH: usize = 15;
 const MOST: usize = 192;
 
 /// What a P6 decodes, as the interpreter has it.
-const OPTIONS: u32 = DecoderOptions::FORCE_RESERVED_NOP
+pub const OPTIONS: u32 = DecoderOptions::FORCE_RESERVED_NOP
     | DecoderOptions::NO_PAUSE
     | DecoderOptions::NO_WBNOINVD
     | DecoderOptions::NO_MPFX_0FBC

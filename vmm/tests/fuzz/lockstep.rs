@@ -171,7 +171,12 @@ impl Pair {
             let eip = u64::from(self.followed.state.eip);
             let next = Decoder::with_ip(bits, &bytes, eip, DecoderOptions::NONE).decode();
             let faults = self.interp.statistics().faults;
-            self.interp.step(&mut self.followed);
+            if self.followed.state.pending_debug == 0 {
+                self.interp.step(&mut self.followed);
+            } else {
+                // What the delivery of an interrupt left to report comes before any instruction, which `step` does not know.
+                self.interp.run(&mut self.followed, 1);
+            }
             self.steps += 1;
             if path.len() < SHOWN {
                 let mut line = String::new();
