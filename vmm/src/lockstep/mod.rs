@@ -135,7 +135,7 @@ impl Witness {
         }
         let instructions = match verdict {
             Verdict::Same(instructions) => {
-                overlay.commit(&mut cpu.bus);
+                overlay.commit();
                 self.instructions += instructions;
                 instructions
             }
