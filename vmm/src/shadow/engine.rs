@@ -222,6 +222,11 @@ impl<B: Bus> Shadow<B> {
         self.witness.as_ref()?.difference()
     }
 
+    /// In lockstep: how often shadow code would have used a translation that is no longer in the page tables.
+    pub fn outdated(&self) -> u64 {
+        self.witness.as_ref().map_or(0, |witness| witness.outdated())
+    }
+
     /// In lockstep: how many instructions of shadow code were compared.
     pub fn compared(&self) -> u64 {
         self.witness.as_ref().map_or(0, |witness| witness.instructions())

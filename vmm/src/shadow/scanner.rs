@@ -226,7 +226,7 @@ fn fop(instruction: &Instruction, bytes: &[u8]) -> Option<u16> {
     use iced_x86::Mnemonic::*;
     let control = matches!(
         instruction.mnemonic(),
-        Fninit | Fnclex | Fldcw | Fnstcw | Fnstsw | Fnstenv | Fldenv | Fnsave | Frstor | Wait
+        Fnop | Fninit | Fnclex | Fldcw | Fnstcw | Fnstsw | Fnstenv | Fldenv | Fnsave | Frstor | Wait
     );
     if !is_x87(instruction) || control {
         return None;
