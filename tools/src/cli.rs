@@ -63,6 +63,8 @@ pub enum Command {
     Reset(VmArg),
     /// End a VM
     Stop(VmArg),
+    /// Show what each process of a running VM costs
+    Top(TopArgs),
     /// Start again, or replace, a device process of a running VM
     #[command(subcommand)]
     Device(DeviceCommand),
@@ -163,7 +165,8 @@ pub struct RunArgs {
     /// CPU model: pentium2, pentium3 (default) or max (adds SSE2)
     #[arg(long, value_name = "MODEL", value_parser = vmm::cpu::CpuModel::NAMES)]
     pub cpu: Option<String>,
-    /// What runs guest code: shadow (made into host code) or interp (the reference)
+    /// What runs guest code: shadow (made into host code), interp (the reference) or lockstep (both,
+    /// compared)
     #[arg(long, value_name = "ENGINE", value_parser = vmm::engine::EngineKind::NAMES)]
     pub engine: Option<String>,
     /// Guest RAM, such as 64M
@@ -381,6 +384,20 @@ pub enum ImageCommand {
         /// File to make.
         path: PathBuf,
     },
+}
+
+/// Arguments of `vmsim top`.
+#[derive(Debug, Args)]
+pub struct TopArgs {
+    /// Seconds between two looks
+    #[arg(long, default_value_t = 1.0, value_name = "S")]
+    pub interval: f64,
+    /// Stop after so many tables [default: when interrupted]
+    #[arg(long, short = 'n')]
+    pub count: Option<u64>,
+    /// Which VM.
+    #[command(flatten)]
+    pub vm: VmArg,
 }
 
 /// `vmsim device`.

@@ -138,7 +138,7 @@ pub fn plan(args: &RunArgs) -> Result<Plan> {
     let firmware_given = args.firmware.clone().or(file.firmware.clone());
     let cpu = args.cpu.as_deref().or(file.cpu.as_deref()).unwrap_or(vmm::cpu::CpuModel::NAMES[0]);
     let _: vmm::cpu::CpuModel = cpu.parse().with_context(|| format!("cpu = \"{cpu}\""))?;
-    let engine = args.engine.as_deref().or(file.engine.as_deref()).unwrap_or("interp");
+    let engine = args.engine.as_deref().or(file.engine.as_deref()).unwrap_or(vmm::engine::EngineKind::default().name());
     let _: vmm::engine::EngineKind = engine.parse().with_context(|| format!("engine = \"{engine}\""))?;
     let told_nothing = nothing_to_boot && args.machine.is_none() && firmware_given.is_none();
     let linux = if told_nothing && !args.demo { linux_if_possible(args) } else { None };

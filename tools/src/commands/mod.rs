@@ -8,6 +8,7 @@ mod log;
 mod run;
 mod screen;
 mod serial;
+mod top;
 mod trace;
 
 use crate::cli::{Cli, Command, DisplayKind};
@@ -40,6 +41,7 @@ pub fn dispatch(cli: Cli) -> Result<ExitCode> {
         Command::Resume(vm) => ask(vm.name.as_deref(), Request::Resume)?,
         Command::Reset(vm) => ask(vm.name.as_deref(), Request::Reset)?,
         Command::Stop(vm) => stop(vm.name.as_deref())?,
+        Command::Top(args) => top::top(&args)?,
         Command::Device(command) => device::device(&command)?,
         Command::Display { display, vm } => open_display(display, vm.name.as_deref())?,
         Command::Serial(args) => return serial::serial(&args),

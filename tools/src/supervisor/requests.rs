@@ -196,10 +196,12 @@ impl Supervisor {
             name: "supervisor".into(),
             pid: std::process::id(),
             state: "ready".into(),
+            cpu_nanos: super::health::cpu_nanos(std::process::id()),
             ..ProcessStatus::default()
         }];
         for (index, managed) in self.processes.iter().enumerate() {
             let Some(managed) = managed else { continue };
+            let (messages, queue) = self.memory.traffic(index);
             let restarts = board.process(index).map_or(0, |cell| cell.restarts.load(Ordering::Relaxed));
             processes.push(ProcessStatus {
                 name: managed.role.to_string(),
@@ -207,6 +209,13 @@ impl Supervisor {
                 state: self.process_state(index, managed),
                 restarts: if index == DISPLAY { managed.restarts } else { restarts },
                 models: if index < MAX_DEVICES { self.memory.models(index) } else { Vec::new() },
+                messages,
+                queue,
+                errors: self.memory.errors(index),
+                waited_nanos: board
+                    .process(index)
+                    .map_or(0, |cell| cell.waited_nanos.load(Ordering::Relaxed)),
+                cpu_nanos: super::health::cpu_nanos(managed.pid),
             });
         }
         VmStatus {

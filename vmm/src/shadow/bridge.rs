@@ -99,6 +99,8 @@ pub struct Context {
     pub mode: Option<Mode>,
     /// The map generation then.
     pub generation: u64,
+    /// Each run ends at its first poll: it is compared with the interpreter.
+    pub in_lockstep: bool,
     /// The exec map of that mode, and the one that is empty.
     pub maps: [u64; 2],
     /// Instructions interpreted in place, by [`super::classify::Terminal`].
@@ -143,6 +145,7 @@ impl Context {
             fault: None,
             mode: None,
             generation: 0,
+            in_lockstep: false,
             maps: [0; 2],
             in_place: [0; Terminal::COUNT],
             guest_mxcsr: 0,

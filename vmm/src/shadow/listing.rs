@@ -264,7 +264,7 @@ pub fn listing(snippet: &Snippet<'_>) -> String {
     let offset = mode.linear(snippet.eip) as usize % PAGE;
     let mut page = [HLT; PAGE];
     page.iter_mut().skip(offset).zip(snippet.bytes).for_each(|(to, from)| *to = *from);
-    let guest = CodeBytes::of(&page);
+    let guest = CodeBytes::of(&page, None);
     let page_eip = snippet.eip.wrapping_sub(offset as u32);
     let unit = scanner::scan(&guest, mode, page_eip, offset as u16, |_| false);
     let mut translator = Translator::new(places);

@@ -38,8 +38,6 @@ const SSE2: u8 = 1 << 7;
 /// Why no shadow code runs in the present state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NotNow {
-    /// TF, RF, an interrupt shadow, breakpoints.
-    SingleStep,
     /// CPL 1 or 2.
     Level,
     /// Alignment checks are on.

@@ -401,7 +401,7 @@ fn make_tables_sane(cpu: &mut Vcpu<Machine>, random: &mut Random) {
     let put = |at: u32, value: u32| cpu.bus.poke(at, &value.to_le_bytes());
     for n in 0..ENTRIES {
         let table = if n < 2 { 1 } else { 1 + random.below(PAGING_PAGES - 1) };
-        put(PAGING + 4 * n, PAGING + table * PAGE | P_W_U);
+        put(PAGING + 4 * n, (PAGING + table * PAGE) | P_W_U);
     }
     for table in 1..PAGING_PAGES {
         for n in 0..ENTRIES {
