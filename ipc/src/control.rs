@@ -69,6 +69,13 @@ pub enum Request {
     LogAccesses(bool),
     /// Ask the VMM about the guest.
     Inspect(Inspect),
+    /// Have a device process record what happens on its link.
+    Record {
+        /// Name of the device process.
+        device: String,
+        /// The file, which must be new, or a pipe; `None` ends the recording.
+        to: Option<PathBuf>,
+    },
     /// Let another build take the place of a device process. Answered when it serves, or is refused.
     SwapDevice {
         /// Name of the device process.

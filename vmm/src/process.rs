@@ -65,6 +65,8 @@ pub fn run(vm: &str) -> Result<(), ProcessError> {
                 Ok(Command::Inspect { what, answer }) => {
                     bell.ring(Event::Inspect(what, answer));
                 }
+                // For device processes.
+                Ok(Command::Record { .. }) => {}
                 Ok(Command::Shutdown) => break,
                 // For device processes.
                 Ok(Command::HandOver { .. } | Command::TakeOver | Command::GoOn { .. }) => {}

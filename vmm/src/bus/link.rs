@@ -130,6 +130,7 @@ impl DeviceLink {
             tracing::error!("{} published {error}", self.name);
         }
         self.regions = good.into_iter().flatten().collect();
+        self.link.layout().take_regions(generation);
     }
 
     /// A mirror cell.

@@ -44,6 +44,11 @@ impl Bytes {
         unsafe { std::ptr::copy_nonoverlapping(host.as_ptr(), self.host().as_ptr(), PAGE_SIZE as usize) };
     }
 
+    /// Whether both are the same, without looking where they are not.
+    fn is(&self, other: &Self) -> bool {
+        self.0.iter().zip(other.0.iter()).fold(0, |all, (a, b)| all | (a.get() ^ b.get())) == 0
+    }
+
     fn words(&self) -> impl Iterator<Item = u64> {
         self.0.iter().map(Cell::get)
     }
@@ -180,7 +185,8 @@ impl Overlay {
     /// Where both disagree, up to `most` places. Accessed and dirty bits of the page-table entries at `walked` do not count: a
     /// processor may look further than it then goes.
     pub fn disagreements(&self, walked: &[u64], most: usize) -> Vec<Disagreement> {
-        let pages = self.pages.iter().take(self.used).filter(|page| page.is_copied());
+        let pages = self.pages.iter().take(self.used);
+        let pages = pages.filter(|page| page.is_copied() && !page.first.is(page.second()));
         let words = pages.flat_map(|page| {
             let versions = page.before.words().zip(page.first.words().zip(page.second().words()));
             versions.enumerate().filter_map(|(n, (before, (first, second)))| {
@@ -199,7 +205,8 @@ impl Overlay {
 
     /// Writes to the machine what the covered processor changed.
     pub fn commit(&self, bus: &mut impl Bus) {
-        for page in self.pages.iter().take(self.used).filter(|page| page.is_copied()) {
+        let pages = self.pages.iter().take(self.used);
+        for page in pages.filter(|page| page.is_copied() && !page.first.is(&page.before)) {
             for (n, (before, first)) in page.before.words().zip(page.first.words()).enumerate() {
                 if before == first {
                     continue;

@@ -136,8 +136,22 @@ impl Reference {
         walked: &[u64],
     ) -> (Box<Overlay>, Verdict) {
         let bus = &mut self.cpu.bus;
-        *bus = Copies { overlay, a20, generation: bus.generation + 1, needs: None, device: None };
+        *bus = Copies { overlay, a20, generation: bus.generation, needs: None, device: None };
+        self.restart(before, walked);
+        let mut verdict = self.search(shadow, run, None);
+        if matches!(verdict, Verdict::Differs(_)) {
+            // Once more, to tell where it comes nearest.
+            self.restart(before, walked);
+            verdict = self.search(shadow, run, Some(Vec::new()));
+        }
+        (std::mem::take(&mut self.cpu.bus.overlay), verdict)
+    }
+
+    fn restart(&mut self, before: &CpuState, walked: &[u64]) {
+        let bus = &mut self.cpu.bus;
         bus.overlay.restart_second();
+        bus.generation += 1;
+        bus.device = None;
         self.cpu.state.clone_from(before);
         self.cpu.state_replaced();
         self.path.clear();
@@ -145,14 +159,12 @@ impl Reference {
             updated.clear();
             updated.extend_from_slice(walked);
         }
-        let verdict = self.search(shadow, run);
-        (std::mem::take(&mut self.cpu.bus.overlay), verdict)
     }
 
-    fn search(&mut self, shadow: &CpuState, run: &Run) -> Verdict {
+    /// `found`: remember where the reference was at the same place.
+    fn search(&mut self, shadow: &CpuState, run: &Run, mut found: Option<Vec<(usize, Differs)>>) -> Verdict {
         // As `Witness::before` does.
         _ = self.cpu.translate_code(self.cpu.state.eip);
-        let mut nearest: Option<(usize, Differs)> = None;
         let mut stopped = None;
         let mut instructions = 0;
         loop {
@@ -163,10 +175,12 @@ impl Reference {
                 if let Some(page) = self.cpu.bus.needs {
                     return Verdict::Needs(page);
                 }
-                let found = self.differs(instructions, true);
-                let distance = register_differences(&found.state, shadow).len() + found.memory.len();
-                if instructions > 0 && nearest.as_ref().is_none_or(|(least, _)| distance < *least) {
-                    nearest = Some((distance, found));
+                if let Some(found) =
+                    found.as_mut().filter(|found| instructions > 0 && found.len() < MOST_PLACES)
+                {
+                    let differs = self.differs(instructions, true);
+                    let distance = register_differences(&differs.state, shadow).len() + differs.memory.len();
+                    found.push((distance, differs));
                 }
             }
             if instructions == MOST || stopped.is_some() {
@@ -190,8 +204,10 @@ impl Reference {
             self.path.push(at);
             instructions += 1;
         }
-        let found = nearest.map(|(_, found)| found);
-        let mut found = found.unwrap_or_else(|| Differs { stopped, ..self.differs(instructions, false) });
+        let nearest = found.unwrap_or_default().into_iter().min_by_key(|(distance, _)| *distance);
+        let mut found = nearest
+            .map(|(_, differs)| differs)
+            .unwrap_or_else(|| Differs { stopped, ..self.differs(instructions, false) });
         let path = self
             .path
             .get(..usize::try_from(found.instructions).unwrap_or(usize::MAX))
