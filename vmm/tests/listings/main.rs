@@ -23,10 +23,13 @@ const FLAT: Snippet<'static> = Snippet {
 const SEGMENTED: Snippet<'static> = Snippet { flat: false, ..FLAT };
 /// Real mode.
 const REAL: Snippet<'static> =
-    Snippet { eip: 0x100, code32: false, stack32: false, flat: false, sse: false, cs_base: 0x1234_0, ..FLAT };
+    Snippet { eip: 0x100, code32: false, stack32: false, flat: false, sse: false, cs_base: 0x1_2340, ..FLAT };
 
-/// What is listed: file, then title, mode and code.
-const LISTINGS: &[(&str, &[(&str, Snippet<'static>, &[u8])])] = &[
+/// What is listed: title, mode and code.
+type Listed = (&'static str, Snippet<'static>, &'static [u8]);
+
+/// By file.
+const LISTINGS: &[(&str, &[Listed])] = &[
     (
         "plain",
         &[
