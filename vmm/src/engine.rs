@@ -4,7 +4,7 @@ use crate::cpu::Vcpu;
 use crate::cpu::bus::Bus;
 use crate::interp::{Exit, Interp};
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-use crate::shadow::{CacheError, Shadow};
+use crate::shadow::{CacheError, Shadow, WindowPolicy};
 use std::collections::BTreeSet;
 use std::str::FromStr;
 
@@ -80,7 +80,11 @@ impl<B: Bus> Engine<B> {
                 Err(EngineError::Host("a processor with BMI2 (Intel since 2013, AMD since 2015)"))
             }
             #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-            EngineKind::Shadow => Ok(Self::Shadow(Box::new(Shadow::new()?))),
+            EngineKind::Shadow => {
+                let mut shadow = Shadow::new()?;
+                shadow.use_windows(WindowPolicy::Hot);
+                Ok(Self::Shadow(Box::new(shadow)))
+            }
             #[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
             EngineKind::Shadow => Err(EngineError::Host("an x86-64 Linux host")),
         }

@@ -74,6 +74,12 @@ impl CodeCache {
         (address.wrapping_sub(self.executable.as_ptr() as u64) as usize) < self.used
     }
 
+    /// All addresses that it has or may have code at.
+    pub fn range(&self) -> std::ops::Range<u64> {
+        let start = self.executable.as_ptr() as u64;
+        start..start + CODE_BYTES as u64
+    }
+
     /// Appends code; returns where it will be executed. `None`: the cache is full.
     pub fn append(&mut self, code: &[u8]) -> Option<u64> {
         /// Code starts at multiples of this many bytes.

@@ -6,6 +6,7 @@
 //! - `translate`: makes host code of them (`asm` knows encodings).
 //! - `pages` (shadow pages), `cache` (memory for code and entry tables), `space` (which shadow page is mapped where).
 //! - `mode`: what shadow code takes for granted.
+//! - `window` (guest memory mapped where the host does the paging), `trap` (faults in it), `windowed` (which address spaces get one).
 //! - `engine`: the monitor's loop around it all.
 //!
 //! It decides nothing architectural: whatever is not plain is left to [`crate::interp`], instruction by instruction. It runs on
@@ -23,7 +24,12 @@ mod scanner;
 mod space;
 mod statistics;
 mod translate;
+mod trap;
+mod window;
+mod windowed;
 
 pub use cache::CacheError;
 pub use engine::Shadow;
 pub use statistics::Statistics;
+pub use window::WindowStatistics;
+pub use windowed::WindowPolicy;
