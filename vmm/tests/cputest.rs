@@ -138,7 +138,8 @@ impl Memory {
         use rustix::mm::{MapFlags, ProtFlags};
         let protection = ProtFlags::READ | ProtFlags::WRITE;
         // SAFETY: a new mapping at an address of the kernel's choice.
-        let at = unsafe { rustix::mm::mmap_anonymous(std::ptr::null_mut(), RAM, protection, MapFlags::SHARED) };
+        let at =
+            unsafe { rustix::mm::mmap_anonymous(std::ptr::null_mut(), RAM, protection, MapFlags::SHARED) };
         Self(NonNull::new(at.expect("there is memory").cast()).expect("a mapping is nowhere at zero"))
     }
 

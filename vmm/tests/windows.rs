@@ -23,7 +23,8 @@ struct Ram(NonNull<u8>);
 
 impl Ram {
     fn new() -> Self {
-        let (protection, flags) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED | MapFlags::NORESERVE);
+        let (protection, flags) =
+            (ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED | MapFlags::NORESERVE);
         // SAFETY: a new mapping at an address of the kernel's choice.
         let at = unsafe { rustix::mm::mmap_anonymous(std::ptr::null_mut(), RAM, protection, flags) };
         Self(NonNull::new(at.expect("there is memory").cast()).expect("nothing is mapped at zero"))
@@ -32,7 +33,9 @@ impl Ram {
     fn read(&self, address: u32, data: &mut [u8]) {
         assert!(address as usize + data.len() <= RAM);
         // SAFETY: within the mapping.
-        unsafe { self.0.as_ptr().add(address as usize).copy_to_nonoverlapping(data.as_mut_ptr(), data.len()) };
+        unsafe {
+            self.0.as_ptr().add(address as usize).copy_to_nonoverlapping(data.as_mut_ptr(), data.len())
+        };
     }
 
     fn load(&self, address: u32, data: &[u8]) {

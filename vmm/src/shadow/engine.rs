@@ -4,16 +4,16 @@
 use super::asm::{Asm, R8, R13, W, at};
 use super::bridge::{Bridge, Context, Leave, SLOT_SHIFT};
 use super::cache::{CacheError, CodeCache, Table, Tables};
+use super::classify::Terminal;
 use super::fpu;
 use super::mode::{self, Mode};
 use super::pages::{PageId, Pages, ShadowPage, ShadowUnit};
 use super::scanner::{self, CodeBytes, PAGE};
-use super::classify::Terminal;
 use super::space::{self, ExecMap};
 use super::statistics::{Sites, Statistics};
+use super::translate::{Places, Target, Translator, access};
 use super::trap::{self, Trap, Verdict};
 use super::windowed::{self, WindowPolicy, Windowed};
-use super::translate::{Places, Target, Translator, access};
 use crate::cpu::bus::{Bus, PAGE_SIZE};
 use crate::cpu::direct::{DirectMap, Flush};
 use crate::cpu::registers::{cr0, eflags, gpr};
@@ -543,7 +543,8 @@ impl<B: Bus> Shadow<B> {
         let next = (linear | (PAGE as u32 - 1)).wrapping_add(1);
         let known = |page| cpu.known_code_page(page).map(|(_, physical)| physical);
         let (Some(physical), Some(behind)) = (known(linear), known(next)) else { return };
-        if self.pages.find(behind, next, mode).is_some() && self.crossings.insert((linear, physical, behind)) {
+        if self.pages.find(behind, next, mode).is_some() && self.crossings.insert((linear, physical, behind))
+        {
             self.drop_range(cpu, physical | u64::from(linear % PAGE as u32), 1);
         }
     }
@@ -612,7 +613,16 @@ impl<B: Bus> Shadow<B> {
         self.statistics.instructions += unit.instructions.len() as u64;
         self.statistics.code_bytes += len as u64;
         let entries = made.entries.iter().map(|(entry, _)| *entry).collect();
-        let unit = ShadowUnit { ops, spill, ranges, entries, borrows: made.borrows, map: made.map, code, len: len as u32 };
+        let unit = ShadowUnit {
+            ops,
+            spill,
+            ranges,
+            entries,
+            borrows: made.borrows,
+            map: made.map,
+            code,
+            len: len as u32,
+        };
         self.pages.add_unit(id, unit);
         self.code_index.push((code, id));
         found
@@ -662,11 +672,7 @@ impl<B: Bus> Shadow<B> {
         } else {
             (slots, 0)
         };
-        let trap = Trap {
-            code: self.cache.range(),
-            engine: (&raw mut *self).cast(),
-            decide: decide::<B>,
-        };
+        let trap = Trap { code: self.cache.range(), engine: (&raw mut *self).cast(), decide: decide::<B> };
         let context = &mut *self.context;
         context.stack_base = stack_base;
         context.exec[0] = exec;

@@ -172,13 +172,21 @@ impl<B: Bus> Pages<B> {
     pub fn ranges(&self, physical: u64) -> impl Iterator<Item = (u16, u16)> {
         let units = |ids: &'_ [PageId]| ids.to_vec().into_iter().flat_map(|id| &self.pages[id].units);
         let own = units(Self::ids(&self.by_physical, physical)).flat_map(|unit| unit.ranges.iter().copied());
-        let spilled = units(Self::ids(&self.spills, physical))
-            .filter_map(move |unit| unit.spill.filter(|(page, _)| *page == physical).map(|(_, end)| (0, end)));
+        let spilled = units(Self::ids(&self.spills, physical)).filter_map(move |unit| {
+            unit.spill.filter(|(page, _)| *page == physical).map(|(_, end)| (0, end))
+        });
         own.chain(spilled)
     }
 
     /// Drops the units that have a byte from `start` up to `end` of a physical page. Returns how many.
-    pub fn drop_units(&mut self, tables: &mut Tables, miss: u32, physical: u64, start: u64, end: u64) -> usize {
+    pub fn drop_units(
+        &mut self,
+        tables: &mut Tables,
+        miss: u32,
+        physical: u64,
+        start: u64,
+        end: u64,
+    ) -> usize {
         let mut dropped = 0;
         for id in Self::ids(&self.by_physical, physical) {
             dropped += self.pages[*id].drop_units(tables, miss, |unit| unit.overlaps(start, end));

@@ -114,13 +114,7 @@ pub fn on_page(mode: Mode, page_eip: u32, target: u32) -> Option<u16> {
 
 /// Scans from `entry`. `page_eip` is the EIP of the page's first byte (modulo 2^32: it may lie before the segment's start).
 /// `scanned` tells the offsets that have shadow code already. An empty unit: not even the first can be taken.
-pub fn scan(
-    bytes: &CodeBytes,
-    mode: Mode,
-    page_eip: u32,
-    entry: u16,
-    scanned: impl Fn(u16) -> bool,
-) -> Unit {
+pub fn scan(bytes: &CodeBytes, mode: Mode, page_eip: u32, entry: u16, scanned: impl Fn(u16) -> bool) -> Unit {
     let mut unit = Unit::default();
     let mut work = vec![entry];
     while let Some(start) = work.pop() {
@@ -138,7 +132,8 @@ pub fn scan(
             let next = offset + instruction.len();
             let fop = fop(&instruction, bytes.from(offset));
             let crosses = offset + instruction.len() > PAGE && !matches!(kind, Kind::Terminal(_));
-            let item = Scanned { instruction, kind, crosses, fop, leader, live_in: ALL_FLAGS, live_out: ALL_FLAGS };
+            let item =
+                Scanned { instruction, kind, crosses, fop, leader, live_in: ALL_FLAGS, live_out: ALL_FLAGS };
             unit.instructions.insert(offset as u16, item);
             leader = false;
             match kind {

@@ -110,7 +110,8 @@ fn hand_on(signal: c_int, info: *mut libc::siginfo_t, context: *mut c_void) {
                 unsafe { handler(signal, info, context) }
             } else {
                 // SAFETY: it was installed as a function of this type.
-                let handler: unsafe extern "C" fn(c_int) = unsafe { std::mem::transmute(before.sa_sigaction) };
+                let handler: unsafe extern "C" fn(c_int) =
+                    unsafe { std::mem::transmute(before.sa_sigaction) };
                 // SAFETY: with what the kernel gave.
                 unsafe { handler(signal) }
             }

@@ -186,11 +186,7 @@ impl Windows {
 
     /// What has been done.
     pub fn statistics(&self) -> WindowStatistics {
-        WindowStatistics {
-            windows: self.windows.len() as u64,
-            pages: self.pages as u64,
-            ..self.statistics
-        }
+        WindowStatistics { windows: self.windows.len() as u64, pages: self.pages as u64, ..self.statistics }
     }
 
     /// Counts a fault that is left to the interpreter.
@@ -309,7 +305,9 @@ impl Windows {
                 return false;
             }
         }
-        let Some(window) = self.current.and_then(|current| self.windows.get_mut(current)) else { return false };
+        let Some(window) = self.current.and_then(|current| self.windows.get_mut(current)) else {
+            return false;
+        };
         let bytes = count as usize * PAGE_SIZE as usize;
         if host.as_ptr() as u64 % PAGE_SIZE != 0 {
             return false;
@@ -491,7 +489,10 @@ mod tests {
         for space in 0..50 {
             assert!(windows.open(space * PAGE));
             for n in 0..20 {
-                assert!(windows.map(n * 2 * PAGE, at(n as usize, true), ram.page(n as usize), 1), "{space} {n}");
+                assert!(
+                    windows.map(n * 2 * PAGE, at(n as usize, true), ram.page(n as usize), 1),
+                    "{space} {n}"
+                );
                 assert!(windows.pages <= 20);
             }
             assert!(!windows.map(200 * PAGE, at(1, true), ram.page(1), 1), "it alone has all there may be");

@@ -227,7 +227,10 @@ impl Windowed {
             }
             let Some(user) = cpu.user_page(next) else { break };
             let distance = u64::from(count) * PAGE_SIZE;
-            if user.physical != found.physical + distance || user.write != first.write || user.large != found.large {
+            if user.physical != found.physical + distance
+                || user.write != first.write
+                || user.large != found.large
+            {
                 break;
             }
             let behind = cpu.host_page(user.physical);

@@ -183,9 +183,8 @@ impl Emit<'_> {
     /// When an instruction may have written ESP: R12 again.
     fn fix_stack_after(&mut self, instruction: &Instruction) {
         use Mnemonic::*;
-        let is_esp = |n| {
-            instruction.op_kind(n) == OpKind::Register && instruction.op_register(n) == Register::ESP
-        };
+        let is_esp =
+            |n| instruction.op_kind(n) == OpKind::Register && instruction.op_register(n) == Register::ESP;
         let only_read = matches!(instruction.mnemonic(), Cmp | Test | Bt);
         if !(0..instruction.op_count()).any(is_esp) || only_read {
             return;

@@ -4,7 +4,9 @@ use super::memory::{Access, Operand, Stub};
 use super::{Emit, context, seg_of};
 use crate::cpu::bus::PAGE_SIZE;
 use crate::cpu::registers::Seg;
-use crate::shadow::asm::{self, A, AE, Alu, Label, NE, R8, R9, R10, R11, R15, RAX, RCX, RDI, RSI, Reg, Rep, W};
+use crate::shadow::asm::{
+    self, A, AE, Alu, Label, NE, R8, R9, R10, R11, R15, RAX, RCX, RDI, RSI, Reg, Rep, W,
+};
 use crate::shadow::bridge::{Context, SLOT_SHIFT};
 use crate::shadow::scanner::Scanned;
 use iced_x86::{Mnemonic, OpKind};
