@@ -426,6 +426,13 @@ pub trait Device: Send {
     /// Called after every handled access that reported a change: keep it small and cheap.
     fn save(&self, out: &mut Vec<u8>);
 
+    /// Appends the state in the format of an older `version`, for an older build that is to go on from it.
+    /// False when this model cannot: then that build cannot take its place with the state kept.
+    fn save_older(&self, version: u16, out: &mut Vec<u8>) -> bool {
+        let _ = (version, out);
+        false
+    }
+
     /// Whether the state may have changed since the last call to this method. A model that
     /// always says true is correct; one that knows better makes accesses cheaper.
     fn take_changed(&mut self) -> bool {

@@ -135,8 +135,71 @@ pub struct ProcessCell {
     pub state: AtomicU32,
     /// Times it was started again.
     pub restarts: AtomicU32,
-    /// Counts main-loop rounds: a hung process is one whose count stands while it has work.
+    /// Counts main-loop rounds, of which there are some every second, work or not: a process hangs when
+    /// its count stands.
     pub heartbeat: AtomicU32,
+    /// A [`Health`], for people.
+    pub health: AtomicU32,
+    /// How far a process is that gives its place to another build, see [`hand_over`].
+    pub hand_over: AtomicU32,
+}
+
+/// Values of [`ProcessCell::hand_over`].
+pub mod hand_over {
+    /// It keeps its place.
+    pub const NONE: u32 = 0;
+    /// It has committed everything and does nothing more.
+    pub const PARKED: u32 = 1;
+    /// It cannot commit its states as the other build wants them.
+    pub const CANNOT: u32 = 2;
+    /// The other build has taken all states and begins to change what is shared.
+    pub const TAKEN: u32 = 3;
+}
+
+/// How a process is, as the supervisor sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Health {
+    /// It does its work.
+    Works = 0,
+    /// It has done nothing for a while although it runs.
+    Slow = 1,
+    /// The same for so long that the watchdog ends it.
+    Hangs = 2,
+    /// A signal stopped it.
+    Stopped = 3,
+    /// A debugger holds it.
+    Traced = 4,
+}
+
+impl Health {
+    /// From a word of the board; unknown values count as well.
+    pub fn from_wire(raw: u32) -> Self {
+        match raw {
+            1 => Self::Slow,
+            2 => Self::Hangs,
+            3 => Self::Stopped,
+            4 => Self::Traced,
+            _ => Self::Works,
+        }
+    }
+
+    /// Whether somebody keeps the process from running.
+    pub fn is_held(self) -> bool {
+        matches!(self, Self::Stopped | Self::Traced)
+    }
+}
+
+impl std::fmt::Display for Health {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Works => "ready",
+            Self::Slow => "slow",
+            Self::Hangs => "hung",
+            Self::Stopped => "stopped",
+            Self::Traced => "traced",
+        })
+    }
 }
 
 /// State of a device process as it and the supervisor publish it.
@@ -151,8 +214,10 @@ pub enum ProcessState {
     Ready = 2,
     /// It died; it will be started again.
     Restarting = 3,
-    /// It died too often and is off the bus: reads give all ones.
+    /// It died too often and is off the bus, until somebody brings it back: reads give all ones.
     Offline = 4,
+    /// Another build is about to take its place.
+    Swapping = 5,
 }
 
 impl ProcessState {
@@ -163,6 +228,7 @@ impl ProcessState {
             2 => Self::Ready,
             3 => Self::Restarting,
             4 => Self::Offline,
+            5 => Self::Swapping,
             _ => Self::Absent,
         }
     }
@@ -323,11 +389,13 @@ impl Board {
         self.call_vcpu(attention::MAP | attention::INTR | attention::RESET | attention::CODE_WRITTEN);
     }
 
-    /// Lets go of what device process `slot` drives, because it is off the bus for good.
+    /// Lets go of what device process `slot` drives, because it is off the bus, and has the bus leave
+    /// out its regions.
     pub fn disconnect(&self, slot: usize) {
         self.lines.release(slot);
         self.wake_watchers(slot);
-        self.call_vcpu(attention::RUN_STATE);
+        self.map_generation.fetch_add(1, Ordering::Release);
+        self.call_vcpu(attention::RUN_STATE | attention::MAP);
     }
 
     /// Where the attention bits are, for code that polls them by itself.

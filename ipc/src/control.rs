@@ -69,6 +69,31 @@ pub enum Request {
     LogAccesses(bool),
     /// Ask the VMM about the guest.
     Inspect(Inspect),
+    /// Let another build take the place of a device process. Answered when it serves, or is refused.
+    SwapDevice {
+        /// Name of the device process.
+        device: String,
+        /// Program of the other build; the one that the VM has for it, if none is given.
+        exe: Option<PathBuf>,
+        /// What it begins with.
+        state: StateChoice,
+        /// How long it may take to be there, milliseconds.
+        patience_millis: u64,
+    },
+    /// This process, which was started to take the place of another one, is prepared.
+    StandBy {
+        /// Its process ID.
+        pid: u32,
+        /// Versions of the states that its models save, by number of the model.
+        versions: Vec<u16>,
+    },
+    /// Start a device process again, also one that is off the bus. Answered when it serves.
+    RestartDevice {
+        /// Its name.
+        device: String,
+        /// What it begins with.
+        state: StateChoice,
+    },
     /// Start a display, if none runs.
     OpenDisplay {
         /// `window`.
@@ -78,11 +103,22 @@ pub enum Request {
     },
 }
 
+/// What becomes of the state of a device process that is started again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum StateChoice {
+    /// It is kept.
+    Keep,
+    /// The models begin as at power-on.
+    Cold,
+}
+
 /// What the supervisor answers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Reply {
     /// Done.
     Ok,
+    /// Done; one line for the user.
+    Done(String),
     /// Not done; one line that says why and what to do.
     Refused(String),
     /// To [`Request::Status`].
@@ -244,6 +280,15 @@ impl Control {
             Reply::Refused(why) => Err(ControlError::Refused(why)),
             reply => Ok(reply),
         }
+    }
+
+    /// As [`Control::ask`], for what may take long.
+    ///
+    /// # Errors
+    /// As [`Control::ask`].
+    pub fn ask_patiently(&mut self, request: &Request, patience: Duration) -> Result<Reply, ControlError> {
+        self.stream.set_read_timeout(Some(patience))?;
+        self.ask(request)
     }
 
     /// Asks for the VM's state.

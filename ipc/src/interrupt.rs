@@ -201,6 +201,15 @@ impl InterruptRequest {
         }
     }
 
+    /// The acknowledge that was on its way to the controller in device process `slot` will never arrive: it
+    /// was dropped while the process was off the bus.
+    pub fn forget_acknowledge(&self, slot: u8) {
+        let word = self.word.load(Ordering::Acquire);
+        if word & INTR_ACKNOWLEDGED != 0 && (word >> 24) as u8 == slot {
+            self.acknowledge_arrived((word >> 32) as u32);
+        }
+    }
+
     /// Controller: the acknowledge of request number `generation` has arrived; requests may be
     /// published again. A second arrival of the same one (a successor that does not know how far its
     /// predecessor got) does nothing: it neither drops nor doubles a request published since.
@@ -239,6 +248,20 @@ mod tests {
         lines.set_pirq(2, 4, true);
         lines.release(2);
         assert_eq!(lines.levels(), (0, 1 << 2));
+    }
+
+    #[test]
+    fn an_acknowledge_that_was_dropped_on_its_way_is_forgotten_for_its_process_only() {
+        let intr = InterruptRequest::default();
+        assert!(intr.publish(Some(0x08), 1, 2));
+        intr.take().unwrap();
+        intr.forget_acknowledge(3);
+        assert!(!intr.publish(Some(0x09), 1, 2));
+        intr.forget_acknowledge(1);
+        assert!(intr.publish(Some(0x09), 1, 2));
+        // One that was not taken stays.
+        intr.forget_acknowledge(1);
+        assert_eq!(intr.take().map(|taken| taken.vector), Some(9));
     }
 
     #[test]

@@ -166,6 +166,15 @@ impl<const N: usize> Ring<N> {
         Some(self.slot(last))
     }
 
+    /// The last messages produced, oldest first, also those that were consumed already, each with its
+    /// number (the first is 1). For those who look at what happened; a producer that goes on meanwhile may
+    /// overwrite the oldest, so what is in a message must be checked against its number.
+    pub fn history(&self) -> Vec<(u64, [u64; MESSAGE_WORDS])> {
+        let tail = self.tail.0.load(Ordering::Acquire);
+        let first = tail.saturating_sub(N as u64);
+        (first..tail).map(|index| (index + 1, self.slot(index))).collect()
+    }
+
     /// Drops the oldest message: it has been dealt with. Must only be called by the one
     /// consumer, after a successful [`Ring::peek`].
     #[inline]
@@ -217,6 +226,22 @@ mod tests {
 
     fn message(n: u64) -> [u64; MESSAGE_WORDS] {
         std::array::from_fn(|i| n * 10 + i as u64)
+    }
+
+    #[test]
+    fn the_history_has_what_was_produced_last_consumed_or_not() {
+        let ring = Ring::<8>::default();
+        assert_eq!(ring.history(), []);
+        for n in 1..=11 {
+            ring.push(message(n)).unwrap();
+            ring.advance();
+        }
+        ring.push(message(12)).unwrap();
+        let history = ring.history();
+        assert_eq!(history.len(), 8);
+        assert_eq!((history[0], history[7]), ((5, message(5)), (12, message(12))));
+        ring.tail.0.store(u64::MAX, Ordering::Relaxed);
+        assert_eq!(ring.history().len(), 8);
     }
 
     proptest! {

@@ -14,6 +14,11 @@ use ipc_channel::ipc::{IpcOneShotServer, IpcReceiver, IpcSender};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+/// Environment variable of processes that a supervisor starts: the VM is there.
+pub const SPAWNED_VARIABLE: &str = "VMSIM_SPAWNED";
+/// Environment variable of a process that waits for a debugger before it does anything.
+pub const DEBUG_VARIABLE: &str = "VMSIM_WAIT_DEBUGGER";
+
 /// What the supervisor tells an attached process.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Setup {
@@ -26,16 +31,47 @@ pub struct Setup {
     /// The device processes of this VM: slot and name.
     pub devices: Vec<(u32, String)>,
     /// Later commands; broken when the supervisor is gone.
-    pub commands: IpcReceiver<Command>,
-    /// Whether the process goes on from committed states (after a crash) or starts afresh.
-    pub resume: bool,
+    pub commands: Commands,
+    /// What a device process begins with.
+    pub from: StartFrom,
+    /// It is to take the place of one that runs: it prepares everything, says so
+    /// ([`Request::StandBy`]), and waits for [`Command::TakeOver`].
+    pub stands_by: bool,
+    /// It goes into a sandbox once its models are built.
+    pub sandbox: bool,
 }
+
+/// What a device process begins with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum StartFrom {
+    /// The machine is switched on: nothing was before it.
+    PowerOn,
+    /// The states that a predecessor committed.
+    Committed,
+    /// As at power-on, in the place of a predecessor: what the guest waits for is answered.
+    Cold,
+}
+
+/// Where a process hears what the supervisor tells it later.
+pub type Commands = IpcReceiver<Command>;
 
 /// What the supervisor tells a process later.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Command {
     /// End, in order.
     Shutdown,
+    /// Commit the states of all models, in these versions (0: the model's own), and do nothing more.
+    HandOver {
+        /// By number of the model.
+        versions: Vec<u16>,
+    },
+    /// Begin, in the place of the process that has handed over.
+    TakeOver,
+    /// Go on: no other build takes your place.
+    GoOn {
+        /// The other build may have gone on from your states: go on from what is committed now.
+        reload: bool,
+    },
     /// Answer a question about the guest. For the VMM only.
     Inspect {
         /// The question.
@@ -100,10 +136,7 @@ impl Lifeline {
 ///
 /// # Errors
 /// [`AttachError::Channel`].
-pub fn accept(
-    server: String,
-    setup: impl FnOnce(IpcReceiver<Command>) -> Setup,
-) -> Result<Lifeline, AttachError> {
+pub fn accept(server: String, setup: impl FnOnce(Commands) -> Setup) -> Result<Lifeline, AttachError> {
     let channel = |error: &dyn std::fmt::Display| AttachError::Channel(error.to_string());
     let (commands, receiver) = ipc_channel::ipc::channel().map_err(|e| channel(&e))?;
     let to_process = IpcSender::<Setup>::connect(server).map_err(|e| channel(&e))?;

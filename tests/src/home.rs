@@ -58,7 +58,7 @@ impl Home {
     /// New, empty surroundings.
     pub fn new() -> Self {
         let folder = tempfile::Builder::new().prefix("vmsim-test-").tempdir().expect("a temporary folder");
-        for name in ["run", "tmp", "files"] {
+        for name in ["run", "tmp", "state", "files"] {
             std::fs::create_dir(folder.path().join(name)).expect("a folder");
         }
         Self { folder, display: None, has_runtime_dir: true }
@@ -111,6 +111,11 @@ impl Home {
         self.folder.path().join("tmp")
     }
 
+    /// `$XDG_STATE_HOME` of this test.
+    pub fn state_dir(&self) -> PathBuf {
+        self.folder.path().join("state")
+    }
+
     /// An executable that was built with the tests.
     pub fn built(name: &str) -> PathBuf {
         let test = std::env::current_exe().expect("the path of the test program");
@@ -127,6 +132,7 @@ impl Home {
             .args(args)
             .env("XDG_RUNTIME_DIR", self.runtime_dir())
             .env("TMPDIR", self.temporary_dir())
+            .env("XDG_STATE_HOME", self.state_dir())
             .env_remove("DISPLAY")
             .env_remove("WAYLAND_DISPLAY")
             .env_remove("RUST_LOG")

@@ -10,6 +10,7 @@ mod home;
 mod image;
 mod process;
 mod skip;
+mod toy;
 mod vm;
 
 pub use guests::guest;
@@ -17,6 +18,7 @@ pub use home::{Home, Said, run};
 pub use image::{Pixels, read_png};
 pub use process::{cpu_time, is_alive, kill};
 pub use skip::{Missing, is_root, program_in_path, skip};
+pub use toy::Toy;
 pub use vm::{ProcessRow, Status, Vm};
 
 use std::time::{Duration, Instant};

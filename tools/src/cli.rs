@@ -63,6 +63,9 @@ pub enum Command {
     Reset(VmArg),
     /// End a VM
     Stop(VmArg),
+    /// Start again, or replace, a device process of a running VM
+    #[command(subcommand)]
+    Device(DeviceCommand),
     /// Open a display for a running VM (closing it leaves the guest alone)
     Display {
         /// What kind.
@@ -190,6 +193,12 @@ pub struct RunArgs {
     /// DEVICE=hand leaves it to you to start it ('vmsim-dev gpu --attach VM')
     #[arg(long, value_name = "DEVICE=PATH")]
     pub device: Vec<String>,
+    /// Let device processes keep the rights of their user once their models are built
+    #[arg(long)]
+    pub no_sandbox: bool,
+    /// Let a device process wait for a debugger before it begins, and print how to attach one
+    #[arg(long, value_name = "DEVICE")]
+    pub debug: Vec<String>,
     /// Let a debugger connect: --gdb (a Unix socket in the VM's directory), --gdb=tcp:PORT (of
     /// 127.0.0.1) or --gdb=unix:PATH
     #[arg(long, value_name = "WHERE", num_args = 0..=1, require_equals = true)]
@@ -364,6 +373,53 @@ pub enum ImageCommand {
         /// File to make.
         path: PathBuf,
     },
+}
+
+/// `vmsim device`.
+#[derive(Debug, Subcommand)]
+pub enum DeviceCommand {
+    /// Let another build take the place of a device process while the guest runs; when it is refused, the
+    /// running one goes on
+    Swap(SwapArgs),
+    /// End a device process and start it again, or bring back one that is off the bus
+    Restart {
+        /// Its name, such as gpu
+        device: String,
+        /// What its models begin with
+        #[arg(long, value_enum, default_value_t = State::Keep)]
+        state: State,
+        /// Which VM.
+        #[command(flatten)]
+        vm: VmArg,
+    },
+}
+
+/// Arguments of `vmsim device swap`.
+#[derive(Debug, Args)]
+pub struct SwapArgs {
+    /// Name of the device process, such as gpu
+    pub device: String,
+    /// The other build, or built-in [default: the program that the VM has for it, as it is on disk now]
+    #[arg(long, value_name = "PATH")]
+    pub exe: Option<PathBuf>,
+    /// What its models begin with
+    #[arg(long, value_enum, default_value_t = State::Keep)]
+    pub state: State,
+    /// Seconds within which it must be prepared; the guest runs meanwhile
+    #[arg(long, default_value_t = 10.0, value_name = "S")]
+    pub timeout: f64,
+    /// Which VM.
+    #[command(flatten)]
+    pub vm: VmArg,
+}
+
+/// What the models of a device process begin with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum State {
+    /// The state that was committed last.
+    Keep,
+    /// The state of a machine that was just switched on.
+    Cold,
 }
 
 /// Arguments of the hidden `vmsim role`.

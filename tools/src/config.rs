@@ -12,10 +12,13 @@ use ipc::inspect::Listen;
 use ipc::machine::{BootDevice, DriveConfig, Geometry, MachineConfig, SerialBackend};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 const DEFAULT_RAM: u64 = 64 << 20;
 const MIB: u64 = 1 << 20;
 const SECTOR: u64 = 512;
+/// Much longer than any model of this project needs, however busy the host is.
+const DEFAULT_WATCHDOG: Duration = Duration::from_secs(5);
 
 /// A machine ready to be started.
 #[derive(Debug)]
@@ -24,14 +27,36 @@ pub struct Plan {
     pub config: MachineConfig,
     /// What shows the picture.
     pub display: DisplayKind,
-    /// Device processes and their executables, by name.
-    pub devices: Vec<(String, Executable)>,
+    /// Device processes, by name.
+    pub devices: Vec<DevicePlan>,
     /// The serial port (1 is COM1) at whose other end this process's standard input and output are.
     pub stdio: Option<u8>,
     /// Where a debugger can connect, and whether the guest waits for one.
     pub debugger: Option<(Listen, bool)>,
     /// Files made for this run, removed when it ends.
     pub temporary: Option<tempfile::TempDir>,
+}
+
+/// One device process.
+#[derive(Clone, Debug)]
+pub struct DevicePlan {
+    /// Its name.
+    pub name: String,
+    /// What runs it.
+    pub executable: Executable,
+    /// It is taken for hung after doing nothing for so long; `None`: never.
+    pub watchdog: Option<Duration>,
+    /// It waits for a debugger before it begins.
+    pub debug: bool,
+    /// It goes into a sandbox once its models are built.
+    pub sandbox: bool,
+}
+
+impl DevicePlan {
+    fn new(name: &str) -> Self {
+        let watchdog = Some(DEFAULT_WATCHDOG);
+        Self { name: name.into(), executable: Executable::Own, watchdog, debug: false, sandbox: true }
+    }
 }
 
 /// Checks everything that can be checked before anything is started.
@@ -49,16 +74,48 @@ pub fn plan(args: &RunArgs) -> Result<Plan> {
             MAX_RAM / MIB
         );
     }
-    let mut devices: BTreeMap<String, Executable> =
-        roles::STANDARD_DEVICES.iter().map(|name| (name.to_string(), Executable::Own)).collect();
+    let mut devices: BTreeMap<String, DevicePlan> =
+        roles::STANDARD_DEVICES.iter().map(|name| (name.to_string(), DevicePlan::new(name))).collect();
     for (name, device) in &file.device {
-        devices.insert(name.clone(), executable(&device.exe)?);
+        let built_in = devices.contains_key(name);
+        let plan = devices.entry(name.clone()).or_insert_with(|| DevicePlan::new(name));
+        match &device.exe {
+            Some(exe) => plan.executable = executable(exe)?,
+            None => {
+                ensure!(built_in, "Device process '{name}' is not built in: give its executable (exe = ...)")
+            }
+        }
+        plan.sandbox = device.sandbox;
+        match device.watchdog {
+            None => {}
+            Some(0.0) => plan.watchdog = None,
+            Some(seconds) => {
+                let patience = Duration::try_from_secs_f64(seconds).ok();
+                plan.watchdog = Some(patience.with_context(|| {
+                    format!("Device process '{name}': watchdog = {seconds} is no number of seconds")
+                })?);
+            }
+        }
     }
     for option in &args.device {
         let (name, path) = option.split_once('=').with_context(|| {
             format!("--device {option}: write DEVICE=PATH, such as gpu=target/release/my-gpu")
         })?;
-        devices.insert(name.into(), executable(Path::new(path))?);
+        let plan = devices.entry(name.into()).or_insert_with(|| DevicePlan::new(name));
+        plan.executable = executable(Path::new(path))?;
+    }
+    if args.no_sandbox {
+        devices.values_mut().for_each(|device| device.sandbox = false);
+    }
+    for name in &args.debug {
+        let known = devices.keys().cloned().collect::<Vec<_>>().join(", ");
+        let plan = devices.get_mut(name);
+        let plan = plan.with_context(|| format!("--debug {name}: the device processes are {known}"))?;
+        ensure!(
+            plan.executable != Executable::ByHand,
+            "--debug {name}: it is started by hand, so start it in the debugger"
+        );
+        plan.debug = true;
     }
     for name in devices.keys() {
         let good = name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_');
@@ -144,7 +201,7 @@ pub fn plan(args: &RunArgs) -> Result<Plan> {
         display => display,
     };
     let debugger = debugger(args)?;
-    Ok(Plan { config, display, stdio, devices: devices.into_iter().collect(), debugger, temporary })
+    Ok(Plan { config, display, stdio, devices: devices.into_values().collect(), debugger, temporary })
 }
 
 fn debugger(args: &RunArgs) -> Result<Option<(Listen, bool)>> {
@@ -171,10 +228,14 @@ fn linux_if_possible(args: &RunArgs) -> Option<default_guest::Linux> {
     }
 }
 
-fn executable(path: &Path) -> Result<Executable> {
+/// What a path of a device executable means.
+pub fn executable(path: &Path) -> Result<Executable> {
     use std::os::unix::fs::PermissionsExt;
     if path.file_name().is_some_and(|name| name == Executable::BY_HAND) && !path.exists() {
         return Ok(Executable::ByHand);
+    }
+    if path.file_name().is_some_and(|name| name == Executable::BUILT_IN) && !path.exists() {
+        return Ok(Executable::Own);
     }
     let meta = std::fs::metadata(path).with_context(|| format!("Device executable {}", path.display()))?;
     ensure!(

@@ -3,7 +3,7 @@
 use anyhow::Result;
 use display::source::{Command, Frame, InputSink, ScreenSource, VmStatus};
 use display::{Options, View};
-use ipc::board::{Board, ProcessState, RunState, VcpuState};
+use ipc::board::{Board, Health, ProcessState, RunState, VcpuState};
 use ipc::control::{Control, Request, Role};
 use ipc::input::{HostEvent, Key};
 use ipc::screen::Screen;
@@ -79,7 +79,12 @@ impl SharedScreen {
             match ProcessState::from_wire(cell.state.load(Ordering::Relaxed)) {
                 ProcessState::Restarting | ProcessState::Starting => Some(format!("{name}: restarting")),
                 ProcessState::Offline => Some(format!("{name}: off the bus")),
-                ProcessState::Absent | ProcessState::Ready => None,
+                ProcessState::Swapping => Some(format!("{name}: being swapped")),
+                ProcessState::Absent => None,
+                ProcessState::Ready => {
+                    let health = Health::from_wire(cell.health.load(Ordering::Relaxed));
+                    (health != Health::Works).then(|| format!("{name}: {health}"))
+                }
             }
         })
     }

@@ -122,8 +122,17 @@ pub struct Drive {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DeviceProcess {
-    /// Executable to run, as `EXE NAME --attach VM`.
-    pub exe: PathBuf,
+    /// Executable to run, as `EXE NAME --attach VM`; without one, the built-in models.
+    pub exe: Option<PathBuf>,
+    /// Seconds without any progress after which it is taken for hung; 0: never.
+    pub watchdog: Option<f64>,
+    /// Whether it goes into a sandbox once its models are built.
+    #[serde(default = "yes")]
+    pub sandbox: bool,
+}
+
+fn yes() -> bool {
+    true
 }
 
 impl MachineFile {
@@ -142,7 +151,7 @@ impl MachineFile {
         let ends = [&mut file.serial1, &mut file.serial2].into_iter().flatten();
         ends.filter_map(SerialEnd::path_mut).for_each(fix);
         file.floppy.iter_mut().chain(&mut file.disk).map(|d| &mut d.path).for_each(fix);
-        file.device.values_mut().map(|d| &mut d.exe).for_each(fix);
+        file.device.values_mut().filter_map(|d| d.exe.as_mut()).for_each(fix);
         Ok(file)
     }
 }
@@ -170,7 +179,7 @@ mod tests {
             read("[[floppy]]\npath = \"dos.img\"\nread_only = true\n[device.gpu]\nexe = \"/bin/gpu\"\n")
                 .unwrap();
         assert!(file.floppy[0].path.is_absolute() && file.floppy[0].read_only);
-        assert_eq!(file.device["gpu"].exe, PathBuf::from("/bin/gpu"));
+        assert_eq!(file.device["gpu"].exe, Some(PathBuf::from("/bin/gpu")));
     }
 
     #[test]

@@ -29,6 +29,30 @@ pub enum Executable {
 impl Executable {
     /// What `--device NAME=hand` says.
     pub const BY_HAND: &str = "hand";
+
+    /// What it says for this program.
+    pub const BUILT_IN: &str = "built-in";
+
+    /// The command with which a person starts it as device process `device` of `vm`.
+    pub fn by_hand_command(&self, device: &str, vm: &str) -> String {
+        match self {
+            Self::Own | Self::ByHand => format!("vmsim-dev {device} --attach {vm}"),
+            Self::Other(path) => format!("{} {device} --attach {vm}", path.display()),
+        }
+    }
+}
+
+impl std::fmt::Display for Executable {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Own => match std::fs::read_link("/proc/self/exe") {
+                Ok(path) => path.display().fmt(f),
+                Err(_) => f.write_str("vmsim"),
+            },
+            Self::Other(path) => path.display().fmt(f),
+            Self::ByHand => f.write_str("started by hand"),
+        }
+    }
 }
 
 /// The program file of this process, even when it was replaced on disk meanwhile.

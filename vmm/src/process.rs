@@ -57,6 +57,8 @@ pub fn run(vm: &str) -> Result<(), ProcessError> {
                     bell.ring(Event::Inspect(what, answer));
                 }
                 Ok(Command::Shutdown) => break,
+                // For device processes.
+                Ok(Command::HandOver { .. } | Command::TakeOver | Command::GoOn { .. }) => {}
                 // The channel breaks when the supervisor is gone: then nothing must stay behind.
                 Err(_) => {
                     watch_dir.remove_abandoned(&watch_names);

@@ -17,7 +17,8 @@ use super::host::ModelHost;
 use super::machine::{DeviceProcess, Shared};
 use crate::device::{Device, ResetKind};
 use ipc::board::attention;
-use ipc::message::{Kind, Message};
+use ipc::message::{Kind, Message, Status};
+use ipc::setup::StartFrom;
 use ipc::sync::Ordering;
 use ipc::time::VirtualTime;
 use std::io::Write;
@@ -70,6 +71,18 @@ impl Committer {
         let new = self.events[number] < count;
         self.events[number] = self.events[number].max(count);
         new
+    }
+
+    /// Commits `state`, of `version`, for a model that does nothing at present.
+    pub fn commit_as(&mut self, number: usize, version: u16, state: &[u8], shared: &Shared) {
+        let deferred = shared.deferred[number].unwrap_or(0);
+        let decisions = Decisions { reply: None, late_reply: None, events: self.events[number], deferred };
+        pack_record(&decisions, &[], |_| (false, 0), &mut self.record);
+        let page = &shared.layout().states[number];
+        if !page.commit(shared.layout().requests.consumed(), version, &self.record, state) {
+            tracing::error!("State of model {number} is too large to commit ({} bytes)", state.len());
+        }
+        page.set_applied();
     }
 
     /// Commits `model`'s state if it changed or if it did something.
@@ -126,9 +139,12 @@ struct Resumed {
 
 impl DeviceProcess {
     /// Starts the models afresh, or goes on from what a predecessor committed.
-    pub(super) fn start(&mut self, resume: bool) {
+    pub(super) fn start(&mut self, from: StartFrom) {
         let now = self.shared.board().clock.now();
-        let models = if resume { 0..self.models.len() } else { 0..0 };
+        if from == StartFrom::Cold {
+            self.let_go_of_what_is_deferred(now);
+        }
+        let models = if from == StartFrom::Committed { 0..self.models.len() } else { 0..0 };
         let resumed: Vec<_> = models.filter_map(|number| self.load(number)).collect();
         let head = self.shared.layout().requests.peek().ok().flatten().and_then(Message::decode);
         let next = self.next_sequence();
@@ -188,6 +204,18 @@ impl DeviceProcess {
         for number in 0..self.models.len() {
             // What changed by attaching.
             self.call(number, now, |_, _| {});
+        }
+    }
+
+    /// Answers the access that the predecessor had deferred: the answer that it would have got is lost.
+    fn let_go_of_what_is_deferred(&self, now: VirtualTime) {
+        for page in &self.shared.layout().states {
+            let deferred =
+                page.committed().map_or(0, |state| unpack_record(&state.record).decisions.deferred);
+            if deferred != 0 {
+                let lost = Message { status: Status::NoResponse, time: now, ..Message::new(Kind::Reply) };
+                self.send(&Message { sequence: deferred, ..lost });
+            }
         }
     }
 

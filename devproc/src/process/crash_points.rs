@@ -7,7 +7,7 @@
 
 mod serial;
 
-use super::{BuildContext, Builder, DeviceProcess, Place};
+use super::{BuildContext, Builder, DeviceProcess, Order, Place};
 use crate::device::{
     Access, Device, IoError, ReadResult, Region, RegionId, ResetKind, StateError, TimerId, Width,
     WriteResult, load_state, save_state,
@@ -20,6 +20,7 @@ use ipc::link::{Link, encode_event};
 use ipc::machine::{MachineConfig, SerialBackend};
 use ipc::message::{FLAG_POSTED, Kind, Message, Status};
 use ipc::segment::{Segment, SegmentNames};
+use ipc::setup::StartFrom;
 use ipc::sync::Ordering;
 use ipc::time::VirtualTime;
 use serde::{Deserialize, Serialize};
@@ -389,12 +390,13 @@ impl Machine {
     /// Serves until nothing is left to do, with as many processes as that takes.
     fn settle(&mut self) {
         loop {
-            let place = Place { slot: 0, config: &self.config, resume: self.started };
+            let from = if self.started { StartFrom::Committed } else { StartFrom::PowerOn };
+            let place = Place { slot: 0, config: &self.config };
             let (names, builder, process) = (&self.names, self.builder, self.process.take());
             let run = AssertUnwindSafe(|| {
-                let mut process =
-                    process.unwrap_or_else(|| DeviceProcess::open(names, "toy", &place, builder).unwrap());
-                process.stop_flag().raise();
+                let mut process = process
+                    .unwrap_or_else(|| DeviceProcess::open(names, "toy", &place, from, builder).unwrap());
+                process.orders.give(Order::End);
                 process.serve().unwrap();
                 process
             });

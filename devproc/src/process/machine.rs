@@ -2,6 +2,7 @@
 
 use super::commit::Committer;
 use super::effects::Effect;
+use super::orders::Orders;
 use super::picture::Painter;
 use super::{BuildContext, Builder, ProcessError};
 use crate::device::{Device, Reads, Region, RegionId, Space, TimerId, Writes};
@@ -11,10 +12,10 @@ use ipc::machine::{MachineConfig, SerialBackend};
 use ipc::region::{RegionInfo, WritePolicy};
 use ipc::segment::{Segment, SegmentError, SegmentNames};
 use ipc::serial::SerialCables;
+use ipc::setup::StartFrom;
 use ipc::sync::Ordering;
 use ipc::time::VirtualTime;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 const PAGE: u64 = 4096;
@@ -211,31 +212,8 @@ pub struct DeviceProcess {
     pub lines_seen: u32,
     /// While models attach: lines are gathered, to be driven together when all have said theirs.
     pub starting: bool,
-    /// Raised when the process is to end.
-    pub stop: StopFlag,
-}
-
-/// Tells the main loop to end once nothing is left to do.
-#[derive(Clone)]
-pub struct StopFlag {
-    raised: Arc<AtomicBool>,
-    board: Arc<Segment>,
-    slot: usize,
-}
-
-impl StopFlag {
-    /// Tells it, and wakes it.
-    pub fn raise(&self) {
-        self.raised.store(true, Ordering::Release);
-        if let Ok(board) = self.board.view::<Board>() {
-            board.processes[self.slot].doorbell.ring();
-        }
-    }
-
-    /// Whether it was told.
-    pub fn is_raised(&self) -> bool {
-        self.raised.load(Ordering::Acquire)
-    }
+    /// What the supervisor wants.
+    pub orders: Orders,
 }
 
 /// Which process of which machine a device process is.
@@ -245,27 +223,37 @@ pub struct Place<'a> {
     pub slot: usize,
     /// The machine.
     pub config: &'a MachineConfig,
-    /// Whether it goes on from committed states.
-    pub resume: bool,
 }
 
 impl DeviceProcess {
-    /// The flag that ends [`DeviceProcess::serve`].
-    pub fn stop_flag(&self) -> StopFlag {
-        self.stop.clone()
-    }
-
     /// Opens the VM's shared memory, builds the models and starts or resumes them.
     ///
     /// # Errors
     /// [`ProcessError`].
+    #[cfg(test)]
     pub fn open(
+        names: &SegmentNames,
+        device: &str,
+        place: &Place<'_>,
+        from: StartFrom,
+        build: Builder,
+    ) -> Result<Self, ProcessError> {
+        let mut process = Self::prepare(names, device, place, build)?;
+        process.begin(from);
+        Ok(process)
+    }
+
+    /// Opens the VM's shared memory and builds the models. Nobody notices yet.
+    ///
+    /// # Errors
+    /// [`ProcessError`].
+    pub fn prepare(
         names: &SegmentNames,
         device: &str,
         place: &Place<'_>,
         build: Builder,
     ) -> Result<Self, ProcessError> {
-        let Place { slot, config, resume } = *place;
+        let Place { slot, config } = *place;
         let board_segment = Arc::new(Segment::open(&names.board())?);
         let board: &Board = board_segment.view()?;
         if board.magic.load(Ordering::Acquire) != BOARD_MAGIC || board.process(slot).is_none() {
@@ -279,7 +267,6 @@ impl DeviceProcess {
         let link = Link::open(&names.link(slot))?;
         let (memory_of, memory_bytes) = lay_out_memory(&models);
         let memory = open_device_memory(names, slot, memory_bytes)?;
-        link.layout().device_memory_bytes.store(memory_bytes, Ordering::Release);
         let mirror_of = lay_out_mirrors(&models);
         let regions: Vec<_> = models.iter().map(|m| m.regions()).collect();
         check_limits(device, &models, &regions)?;
@@ -287,14 +274,11 @@ impl DeviceProcess {
         let has_cables = config.serial.iter().any(SerialBackend::is_cable);
         let serial = has_cables.then(|| SerialCables::open(&names.serial())).transpose()?;
         let watchers: Vec<_> = (0..models.len()).filter(|i| models[*i].watches_lines()).collect();
-        if !watchers.is_empty() {
-            board.lines.watch(slot);
-        }
         let painter = match models.iter().position(|m| m.has_picture()) {
             Some(model) => Some(Painter::open(names, model)?),
             None => None,
         };
-        let stop = StopFlag { raised: Arc::default(), board: board_segment.clone(), slot };
+        let orders = Orders::new(board_segment.clone(), slot);
         let shared = Shared {
             slot,
             ram: Segment::open(&names.ram())?,
@@ -313,23 +297,37 @@ impl DeviceProcess {
             serial,
             serial_stalled: false,
         };
-        let infos: Vec<_> = models
-            .iter()
-            .map(|m| ModelInfo {
-                name: m.name().into(),
-                pci: m.pci_address().map(|a| (a.bus, a.device, a.function)),
-            })
-            .collect();
-        shared.layout().set_models(&infos);
         let committer = Committer::new(models.len());
-        let mut process =
-            Self { models, shared, committer, painter, watchers, lines_seen: 0, starting: false, stop };
-        process.start(resume);
-        let cell = &process.shared.board().processes[slot];
-        cell.state.store(ProcessState::Ready as u32, Ordering::Release);
-        process.shared.board().processes[ipc::board::VMM_SLOT].doorbell.ring();
+        Ok(Self { models, shared, committer, painter, watchers, lines_seen: 0, starting: false, orders })
+    }
+
+    /// Publishes everything and starts or resumes the models; the process is ready then.
+    pub fn begin(&mut self, from: StartFrom) {
+        let slot = self.shared.slot;
+        let info = |model: &dyn Device| ModelInfo {
+            name: model.name().into(),
+            pci: model.pci_address().map(|a| (a.bus, a.device, a.function)),
+        };
+        let infos: Vec<_> = self.models.iter().map(|model| info(model.as_ref())).collect();
+        let before = self.shared.layout().model_infos();
+        let bytes = self.shared.memory.as_ref().map_or(0, Segment::len);
+        self.shared.layout().device_memory_bytes.store(bytes, Ordering::Release);
+        self.shared.layout().set_models(&infos);
+        if !self.watchers.is_empty() {
+            self.shared.board().lines.watch(slot);
+        }
+        for (number, page) in self.shared.layout().states.iter().enumerate() {
+            let name = |models: &[ModelInfo]| models.get(number).map(|info| info.name.clone());
+            if name(&before).is_some() && name(&before) != name(&infos) {
+                // Another model had this place: its state is of no use, now or to a later build.
+                page.clear();
+            }
+        }
+        self.start(from);
+        let board = self.shared.board();
+        board.processes[slot].state.store(ProcessState::Ready as u32, Ordering::Release);
+        board.processes[ipc::board::VMM_SLOT].doorbell.ring();
         tracing::info!("Serves {}", infos.iter().map(|i| i.name.as_str()).collect::<Vec<_>>().join(", "));
-        Ok(process)
     }
 }
 

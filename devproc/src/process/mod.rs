@@ -8,18 +8,31 @@
 mod commit;
 #[cfg(test)]
 mod crash_points;
+mod debugger;
 mod effects;
 mod host;
 mod machine;
+mod orders;
 mod picture;
+mod sandbox;
 mod serve;
+mod swap;
 
 use crate::device::Device;
+use ipc::board::{Board, ProcessState, hand_over};
+use ipc::clock::Freeze;
+use ipc::control::{ControlError, Role};
 use ipc::machine::MachineConfig;
-use ipc::setup::{AttachError, Attachment};
+use ipc::runtime_dir::VmDir;
+use ipc::segment::{Segment, SegmentNames};
+use ipc::setup::{AttachError, Attachment, Command, Commands, SPAWNED_VARIABLE, StartFrom};
+use ipc::sync::Ordering;
+use std::time::Duration;
 use thiserror::Error;
 
 pub use machine::{DeviceProcess, Place};
+use orders::{Order, Orders};
+use serve::Ended;
 
 /// A place where a process may die as well as anywhere else. Tests let it die here; otherwise it
 /// is nothing.
@@ -28,6 +41,9 @@ fn crash_point() {
     #[cfg(test)]
     crash_points::reached();
 }
+
+/// How often a process that was started by hand looks whether its VM is there.
+const LOOK_FOR_VM: Duration = Duration::from_millis(100);
 
 /// Why a device process ended with an error.
 #[derive(Debug, Error)]
@@ -54,6 +70,14 @@ pub enum ProcessError {
         /// What it has too much of.
         what: String,
     },
+    /// A model does not take the state that the build before it has committed.
+    #[error("{model} cannot go on from the running build's state: {reason}")]
+    State {
+        /// Name of the model.
+        model: String,
+        /// Why.
+        reason: String,
+    },
     /// The VMM's ring is corrupt.
     #[error("The VMM sent what no VMM sends: {0}")]
     Protocol(String),
@@ -77,9 +101,49 @@ pub type Builder = fn(&BuildContext<'_>) -> Result<Vec<Box<dyn Device>>, String>
 /// # Errors
 /// [`ProcessError`].
 pub fn run(vm: &str, device: &str, build: Builder) -> Result<(), ProcessError> {
-    let role = ipc::control::Role::Device(device.into());
-    let attachment = ipc::setup::attach(vm, role, env!("CARGO_PKG_VERSION"))?;
+    debugger::wait_if_told(device);
+    let attachment = attach(vm, device)?;
     serve_attached(attachment, device, build)
+}
+
+/// Attaches to the VM; a process that was started by hand waits for a VM that is not there yet.
+fn attach(vm: &str, device: &str) -> Result<Attachment, AttachError> {
+    let by_hand = std::env::var_os(SPAWNED_VARIABLE).is_none();
+    let mut told = false;
+    loop {
+        let role = Role::Device(device.into());
+        match ipc::setup::attach(vm, role, env!("CARGO_PKG_VERSION")) {
+            Err(AttachError::Control(ControlError::Connect { path, .. })) if by_hand => {
+                if !std::mem::replace(&mut told, true) {
+                    eprintln!(
+                        "{device}: waits for the VM '{vm}' (nobody answers at {path}); start it with: \
+                         vmsim run --name {vm} --device {device}=hand"
+                    );
+                }
+                std::thread::sleep(LOOK_FOR_VM);
+            }
+            attached => return attached,
+        }
+    }
+}
+
+/// A process that panics says where before it ends, which takes a while. The guest must not go on without
+/// it meanwhile: time stands still at once, until the supervisor has a successor.
+fn stop_time_on_panic(names: &SegmentNames, slot: usize) {
+    let Ok(board) = Segment::open(&names.board()) else { return };
+    let main_loop = std::thread::current().id();
+    let say = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |what| {
+        // The end of another thread is not that of the process.
+        if std::thread::current().id() == main_loop
+            && let Ok(board) = board.view::<Board>()
+            && let Some(cell) = board.process(slot)
+        {
+            board.clock.freeze(Freeze::DeviceGone);
+            cell.state.store(ProcessState::Restarting as u32, Ordering::Release);
+        }
+        say(what);
+    }));
 }
 
 fn serve_attached(attachment: Attachment, device: &str, build: Builder) -> Result<(), ProcessError> {
@@ -88,19 +152,68 @@ fn serve_attached(attachment: Attachment, device: &str, build: Builder) -> Resul
     if let Err(error) = ipc::logging::to_file(&dir.log(device), device) {
         eprintln!("{device}: no log: {error}");
     }
-    let place = Place { slot: setup.slot as usize, config: &setup.config, resume: setup.resume };
-    let mut process = DeviceProcess::open(&names, device, &place, build)?;
-    let stop = process.stop_flag();
-    let commands = setup.commands;
+    let slot = setup.slot as usize;
+    let place = Place { slot, config: &setup.config };
+    let mut process = DeviceProcess::prepare(&names, device, &place, build)?;
+    let keeps = setup.from == StartFrom::Committed;
+    let report = if setup.stands_by {
+        Some(process.try_out(&setup.config, device, build, keeps, &dir)?)
+    } else {
+        None
+    };
+    if setup.sandbox {
+        match sandbox::enter(&setup.config, &names, slot, &dir.log(device)) {
+            Ok(what) => tracing::info!("Sandboxed: {what}"),
+            Err(error) => tracing::error!("No sandbox: {error}"),
+        }
+    }
+    listen(setup.commands, process.orders.clone(), dir.clone(), names.clone());
+    if let Some(report) = report {
+        if !process.stand_by(report)? {
+            return Ok(());
+        }
+        if keeps {
+            process.try_states(false)?;
+        }
+        // From here on, what the predecessor knows is out of date.
+        let cell = &process.shared.board().processes[slot];
+        cell.hand_over.store(hand_over::TAKEN, Ordering::Release);
+    }
+    stop_time_on_panic(&names, slot);
+    process.begin(setup.from);
+    loop {
+        let Ended::HandsOver(versions) = process.serve()? else { return Ok(()) };
+        match process.park(&versions) {
+            Order::GoOn { reload: true } => {
+                let orders = process.orders.clone();
+                drop(process);
+                process = DeviceProcess::prepare(&names, device, &place, build)?;
+                process.orders = orders;
+                process.begin(StartFrom::Committed);
+            }
+            Order::End => return Ok(()),
+            _ => {}
+        }
+    }
+}
+
+/// Passes on what the supervisor says.
+fn listen(commands: Commands, orders: Orders, dir: VmDir, names: SegmentNames) {
     std::thread::spawn(move || {
-        if commands.recv().is_ok() {
-            // The main loop finishes what was posted, then ends.
-            stop.raise();
-            return;
+        loop {
+            orders.give(match commands.recv() {
+                // The main loop finishes what was posted, then ends.
+                Ok(Command::Shutdown) => Order::End,
+                Ok(Command::HandOver { versions }) => Order::HandOver(versions),
+                Ok(Command::TakeOver) => Order::TakeOver,
+                Ok(Command::GoOn { reload }) => Order::GoOn { reload },
+                // For the VMM only.
+                Ok(Command::Inspect { .. }) => continue,
+                Err(_) => break,
+            });
         }
         // The channel broke: the supervisor is gone, and nothing must stay behind.
         dir.remove_abandoned(&names);
         std::process::exit(0);
     });
-    process.serve()
 }

@@ -21,15 +21,30 @@ const PATIENT_TRIES: u32 = 1000;
 /// While spinning, the clock is read once in this many rounds.
 const CLOCK_ROUNDS: u32 = 16;
 
+/// Why a device process does not serve any more.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// It is to end, and nothing is left to do.
+    Told,
+    /// It is to give its place to another build, with states of these versions (0: the model's own).
+    HandsOver(Vec<u16>),
+}
+
 impl DeviceProcess {
-    /// Serves until the process ends.
+    /// Serves until the process is to end, or to give its place to another one.
     ///
     /// # Errors
     /// [`ProcessError::Protocol`] when the request ring is corrupt.
-    pub fn serve(&mut self) -> Result<(), ProcessError> {
+    pub fn serve(&mut self) -> Result<Ended, ProcessError> {
         let mut buffer = vec![0; PAYLOAD_BYTES];
         let mut patience = Patience::for_work();
         loop {
+            self.beat();
+            if self.orders.is_new()
+                && let Some(versions) = self.orders.hand_over()
+            {
+                return Ok(Ended::HandsOver(versions));
+            }
             let mut worked = self.serve_requests(&mut buffer)?;
             worked |= self.serve_timers();
             worked |= self.serve_events();
@@ -40,12 +55,10 @@ impl DeviceProcess {
             }
             self.paint_if_due();
             if worked {
-                let cell = &self.shared.board().processes[self.shared.slot];
-                cell.heartbeat.fetch_add(1, Ordering::Relaxed);
                 continue;
             }
-            if self.stop.is_raised() {
-                return Ok(());
+            if self.orders.is_ending() {
+                return Ok(Ended::Told);
             }
             let timer = self.shared.timers.next();
             let mut round = 0u32;
@@ -62,13 +75,21 @@ impl DeviceProcess {
         }
     }
 
+    /// Shows that this process does not hang.
+    fn beat(&self) {
+        let cell = &self.shared.board().processes[self.shared.slot];
+        // Only this thread writes it: no locked instruction is needed.
+        cell.heartbeat.store(cell.heartbeat.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
+    }
+
     /// Whether somebody wants something. Looked at while spinning: cheap.
     fn has_news(&self) -> bool {
         let layout = self.shared.layout();
         !layout.requests.is_empty()
             || !layout.events.is_empty()
             || (!self.watchers.is_empty() && self.shared.board().lines.generation() != self.lines_seen)
-            || self.stop.is_raised()
+            || self.orders.is_ending()
+            || self.orders.is_new()
     }
 
     fn is_due(&self, timer: Option<VirtualTime>) -> bool {
@@ -141,7 +162,8 @@ impl DeviceProcess {
                 Ok(waiting) => waiting,
                 Err(error) => return Err(ProcessError::Protocol(error.to_string())),
             };
-            if waiting == 0 {
+            // One that is to hand over leaves the rest to its successor, however much comes.
+            if waiting == 0 || self.orders.is_new() && !self.orders.is_ending() {
                 if worked {
                     // The VMM may wait for posted writes to have been handled.
                     self.shared.board().processes[ipc::board::VMM_SLOT].doorbell.ring();
@@ -239,11 +261,13 @@ impl DeviceProcess {
                 tracing::error!("Reply lost: {error}");
                 return;
             }
-            if self.stop.is_raised() || self.shared.board().run_state() == RunState::Stopping {
+            if self.orders.is_ending() || self.shared.board().run_state() == RunState::Stopping {
                 // Nobody takes it any more, and what was posted must still be done.
                 return;
             }
             self.shared.board().call_vcpu(ipc::board::attention::CODE_WRITTEN);
+            // It is the VMM that does not get on.
+            self.beat();
             tries += 1;
             if tries < PATIENT_TRIES {
                 std::thread::yield_now();

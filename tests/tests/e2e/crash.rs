@@ -158,32 +158,6 @@ fn nothing_is_left_within_a_second_after_the_vmm_dies() {
 }
 
 #[test]
-fn a_device_that_dies_again_and_again_goes_off_the_bus_and_the_guest_lives() {
-    let vm = Vm::start(&["--demo"]);
-    vm.wait_text("Press 1 to 6");
-
-    poll("storage off the bus", PATIENCE, || {
-        let status = vm.ps();
-        let row = status.process("storage");
-        if row.state == "offline" {
-            return Some(());
-        }
-        if let Some(pid) = row.pid.filter(|pid| is_alive(*pid)) {
-            kill(pid);
-        }
-        None
-    });
-
-    // The guest's floppy driver finds nothing and gives up; the rest works.
-    vm.key("3");
-    vm.wait_text("Type something");
-    vm.type_text("alive");
-    vm.wait_text("alive");
-    assert!(vm.log(&[]).contains("off the bus"));
-    vm.stop();
-}
-
-#[test]
 fn a_vm_starts_in_the_place_of_one_that_was_killed_as_a_whole() {
     let vm = Vm::start(&["--demo"]);
     vm.wait_text("Press 1 to 6");

@@ -26,7 +26,10 @@ struct Linux {
 impl Linux {
     /// `None`, said on the terminal, where the packages cannot be had.
     fn boot(args: &[&str]) -> Option<Self> {
-        let home = Home::new();
+        Self::boot_in(Home::new(), args)
+    }
+
+    fn boot_in(home: Home, args: &[&str]) -> Option<Self> {
         let image = home.file("linux.img").display().to_string();
         let made = home.vmsim(&["image", "linux", &image]);
         if made.code != Some(0) {
@@ -137,4 +140,112 @@ fn gdb_stops_at_an_address_of_the_kernel_and_the_guest_goes_on() {
     assert!(out.contains("then ") && !out.contains(&format!("then {address}\n")), "{out}");
     linux.vm.wait_text("6.1.");
     assert_eq!(linux.power_off(), Some(0));
+}
+
+/// What happens to a random device process, again and again.
+#[derive(Clone, Copy, PartialEq)]
+enum Storm {
+    /// SIGKILL every 200 ms.
+    Kills,
+    /// SIGSTOP for up to a second, or as the variable says.
+    Stops,
+}
+
+/// How often, and how much Linux copies meanwhile; more on demand.
+const STORM_BLOWS: usize = 25;
+const STORM_MIB: usize = 8;
+const STORM_PERIOD: Duration = Duration::from_millis(200);
+const LONGEST_STOP_MILLIS: u64 = 1000;
+
+fn setting(variable: &str, default: usize) -> usize {
+    std::env::var(variable).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
+}
+
+/// One blow to one process.
+fn strike(linux: &Linux, storm: Storm, random: u64) -> bool {
+    let devices = ["chipset", "gpu", "keyboard", "storage"];
+    let status = linux.vm.ps();
+    let Some(pid) = status.process(devices[random as usize % devices.len()]).pid else { return false };
+    let signal = |signal| {
+        let pid = rustix::process::Pid::from_raw(pid as i32).expect("a process");
+        rustix::process::kill_process(pid, signal).expect("the process lives");
+    };
+    match storm {
+        Storm::Kills => signal(rustix::process::Signal::KILL),
+        Storm::Stops => {
+            let longest = setting("VMSIM_STORM_STOP_MILLIS", LONGEST_STOP_MILLIS as usize) as u64;
+            signal(rustix::process::Signal::STOP);
+            std::thread::sleep(Duration::from_millis(100 + (random >> 8) % longest.max(1)));
+            signal(rustix::process::Signal::CONT);
+        }
+    }
+    true
+}
+
+/// Linux copies from one disk to another, synchronises and reads back while devices are struck; the guest has
+/// no word of it in its log, and its clock agrees with virtual time.
+fn copies_in_a_storm(storm: Storm) {
+    let (blows, mib) = (setting("VMSIM_STORM_KILLS", STORM_BLOWS), setting("VMSIM_STORM_MIB", STORM_MIB));
+    let home = Home::new();
+    let mut random = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut next = || {
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        random
+    };
+    let data: Vec<u8> = std::iter::repeat_with(|| next().to_le_bytes()).take(mib << 17).flatten().collect();
+    let source = home.write("source.img", &data);
+    let target = home.write("target.img", &vec![0; mib << 20]);
+    let Some(linux) = Linux::boot_in(home, &["--disk", &source, "--disk", &target]) else { return };
+    let uptime = |linux: &Linux| -> f64 {
+        let text = linux.shell("cat /proc/uptime");
+        text.split_whitespace().next().and_then(|word| word.parse().ok()).expect("seconds")
+    };
+    let (guest_before, before) = (uptime(&linux), linux.vm.ps().seconds);
+
+    let (mut struck, mut rounds) = (0, 0);
+    while struck < blows {
+        rounds += 1;
+        linux.vm.type_text(&format!(
+            "clear; dd if=/dev/sdb of=/dev/sdc bs=64k; sync; echo 3 >/proc/sys/vm/drop_caches; \
+             md5sum </dev/sdc; echo ROUND$(({rounds}+0))END\\n"
+        ));
+        let end = format!("ROUND{rounds}END");
+        let started = std::time::Instant::now();
+        while !linux.vm.shows(&end) {
+            assert!(started.elapsed() < 40 * BOOT_PATIENCE, "round {rounds} does not end");
+            let blow = std::time::Instant::now();
+            if struck < blows && strike(&linux, storm, next() >> 16) {
+                struck += 1;
+            }
+            std::thread::sleep(STORM_PERIOD.saturating_sub(blow.elapsed()));
+        }
+        let sum = linux.vm.screen_text();
+        assert!(sum.contains(&md5sum(&data)), "round {rounds}: {sum}");
+    }
+
+    assert!(std::fs::read(&target).expect("the image") == data, "the image differs from what was copied");
+
+    let (guest_after, after) = (uptime(&linux), linux.vm.ps().seconds);
+    let drift = (guest_after - guest_before) - (after - before);
+    assert!(drift.abs() < 1.5, "the guest's clock went {drift} s away from virtual time");
+    let complaints = linux.shell(
+        "dmesg | grep -iE 'lost|timed out|timeout|lockup|exception|stall|i/o error' | grep -v 'NMI watchdog' | tail -5",
+    );
+    let complaints: Vec<_> = complaints.lines().filter(|line| line.starts_with('[')).collect();
+    assert!(complaints.is_empty(), "the guest noticed: {complaints:?}");
+    let restarts: u32 = linux.vm.ps().processes.iter().map(|row| row.restarts).sum();
+    assert_eq!(restarts, if storm == Storm::Kills { blows as u32 } else { 0 });
+    assert_eq!(linux.power_off(), Some(0));
+}
+
+#[test]
+fn linux_copies_a_disk_in_a_storm_of_kills() {
+    copies_in_a_storm(Storm::Kills);
+}
+
+#[test]
+fn linux_copies_a_disk_while_devices_are_stopped() {
+    copies_in_a_storm(Storm::Stops);
 }

@@ -3,7 +3,7 @@
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use vmsim_tests::{Missing, Vm, is_root, program_in_path, run, skip};
+use vmsim_tests::{Home, Missing, PATIENCE, Toy, Vm, is_root, poll, program_in_path, run, skip};
 
 const PERMISSIONS: u32 = 0o777;
 /// The user and group that own nothing, on every Linux system.
@@ -87,4 +87,52 @@ fn set_mode(place: &Path, top: &Path, mode: u32) {
     for folder in place.ancestors().take_while(|folder| folder.starts_with(top)) {
         std::fs::set_permissions(folder, std::fs::Permissions::from_mode(mode)).expect("the folder's mode");
     }
+}
+
+/// What the toy device says of each of its attempts to get out of its sandbox, or without one.
+fn attempts(args: &[&str]) -> Vec<String> {
+    let home = Home::new();
+    let toy = Toy::new(&home, "toy", 2);
+    toy.tell("escape");
+    let option = toy.option();
+    let mut all = vec!["--demo", "--device", &option];
+    all.extend(args);
+    let vm = Vm::start_in(home, &all);
+    let lines = poll("the last attempt", PATIENCE, || {
+        let lines = toy.seen();
+        lines.iter().any(|line| line.starts_with("signal ")).then_some(lines)
+    });
+    // The device works all the same.
+    vm.wait_text("Press 1 to 6");
+    assert_eq!(vm.ps().process("toy").restarts, 0);
+    vm.stop();
+    lines.into_iter().filter(|line| !line.starts_with("starts")).collect()
+}
+
+#[test]
+fn a_device_process_does_not_get_out_of_its_sandbox() {
+    let sandboxed = attempts(&[]);
+
+    assert_eq!(sandboxed.len(), 9);
+    for line in &sandboxed {
+        assert!(line.contains(" is refused "), "{line}");
+    }
+    // Without the sandbox the same attempts work, so it is the sandbox that refuses them.
+    let free = attempts(&["--no-sandbox"]);
+    for line in &free {
+        assert!(line.contains(" works "), "{line}");
+    }
+}
+
+#[test]
+fn every_device_process_is_in_a_sandbox() {
+    let vm = Vm::start(&["--demo"]);
+    for device in ["chipset", "gpu", "keyboard", "storage"] {
+        let status =
+            std::fs::read_to_string(format!("/proc/{}/status", vm.pid_of(device))).expect("its status");
+        let filters = status.lines().find_map(|line| line.strip_prefix("Seccomp:"));
+        assert_eq!(filters.map(str::trim), Some("2"), "{device}: {status}");
+    }
+    assert_eq!(vm.log(&[]).matches("Sandboxed: files: restricted").count(), 4);
+    vm.stop();
 }

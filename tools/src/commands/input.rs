@@ -21,9 +21,9 @@ pub fn type_text(text: &str, vm: Option<&str>) -> Result<()> {
     let combinations = typing::combinations_for(&text)?;
     let (mut control, _) = client::connect(vm)?;
     for combination in combinations {
-        for stroke in combination.strokes() {
-            send(&mut control, stroke.key, stroke.pressed)?;
-        }
+        // Together: a key whose release is late, on a busy host, would repeat in the guest.
+        let stroke = |stroke: typing::Stroke| HostEvent::Key { key: stroke.key, pressed: stroke.pressed };
+        control.ask(&Request::Input(combination.strokes().into_iter().map(stroke).collect()))?;
         std::thread::sleep(STROKE);
     }
     Ok(())

@@ -1,5 +1,6 @@
 //! The commands of the program, one function or module each.
 
+mod device;
 mod image;
 mod input;
 pub mod inspect;
@@ -39,6 +40,7 @@ pub fn dispatch(cli: Cli) -> Result<ExitCode> {
         Command::Resume(vm) => ask(vm.name.as_deref(), Request::Resume)?,
         Command::Reset(vm) => ask(vm.name.as_deref(), Request::Reset)?,
         Command::Stop(vm) => stop(vm.name.as_deref())?,
+        Command::Device(command) => device::device(&command)?,
         Command::Display { display, vm } => open_display(display, vm.name.as_deref())?,
         Command::Serial(args) => return serial::serial(&args),
         Command::Log(args) => log::log(&args)?,

@@ -3,9 +3,11 @@
 #![expect(unsafe_code)] // `pre_exec`: between fork and exec, only system calls.
 
 use super::Event;
+use super::deaths::Cause;
 use crossbeam::channel::Sender;
 use ipc::control::Role;
 use rustix::process::{Pid, PidfdFlags, WaitOptions, pidfd_open, waitpid};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGKILL, SIGTERM};
 use std::fs::OpenOptions;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -14,6 +16,7 @@ use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 /// A running child.
 pub struct Child {
@@ -37,15 +40,24 @@ pub struct ChildExit {
 
 impl ChildExit {
     /// One line that says how it ended: the last thing it said, or its signal or exit code.
-    pub fn why(&self, stderr: &Path) -> String {
-        let said = std::fs::read_to_string(stderr).unwrap_or_default();
-        let last = said.lines().rev().find(|line| !line.trim().is_empty());
+    pub fn why(&self, said: &str) -> String {
         let Some(status) = self.status else { return "it was started by hand and ended".into() };
-        match (status.signal(), last) {
-            (Some(signal), _) => format!("killed by signal {signal}"),
-            (None, Some(line)) if !status.success() => line.trim().into(),
+        match (status.signal(), last_words(said)) {
+            (Some(signal), _) => {
+                let core = if status.core_dumped() { ", core dumped" } else { "" };
+                format!("killed by signal {signal}{core}")
+            }
+            (None, Some(line)) if !status.success() => line,
             _ => status.to_string(),
         }
+    }
+
+    /// Whose fault it was.
+    pub fn cause(&self) -> Cause {
+        // What is sent by people and by the system, not what a process brings upon itself.
+        const SENT: [i32; 4] = [SIGKILL, SIGTERM, SIGINT, SIGHUP];
+        let sent = |status: &ExitStatus| status.signal().is_some_and(|signal| SENT.contains(&signal));
+        if self.status.as_ref().is_none_or(sent) { Cause::Killed } else { Cause::Crashed }
     }
 
     /// Whether it ended in order. What is not known counts as that.
@@ -58,6 +70,20 @@ impl ChildExit {
         self.status.is_some_and(|status| status.code() == Some(1))
     }
 }
+
+/// The last line that a process said; of one that panicked, where and why.
+pub fn last_words(said: &str) -> Option<String> {
+    let lines: Vec<_> = said.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    if let Some(at) = lines.iter().rposition(|line| line.contains("panicked at ")) {
+        let place = lines[at].split_once("panicked at ").map_or("", |(_, place)| place);
+        let why = lines.get(at + 1).copied().unwrap_or_default();
+        return Some(format!("panic at {place} {why}").trim_end().into());
+    }
+    lines.last().map(|line| (*line).to_owned())
+}
+
+/// How long a process may take to write its core.
+const TIME_TO_ABORT: Duration = Duration::from_secs(2);
 
 static GENERATION: AtomicU64 = AtomicU64::new(1);
 
@@ -121,6 +147,25 @@ impl Child {
         Ok(Self { pid, generation, handle })
     }
 
+    /// Ends it so that it leaves a core, if the system keeps those.
+    pub fn abort(&self) {
+        // As for `kill`.
+        let _ = rustix::process::pidfd_send_signal(&self.handle, rustix::process::Signal::ABORT);
+        // It may have the signal blocked.
+        let Ok(handle) = self.handle.try_clone() else { return self.kill() };
+        std::thread::spawn(move || {
+            std::thread::sleep(TIME_TO_ABORT);
+            let _ = rustix::process::pidfd_send_signal(&handle, rustix::process::Signal::KILL);
+        });
+    }
+
+    /// Whether it has ended, be it that nobody has been told yet.
+    pub fn has_ended(&self) -> bool {
+        use rustix::event::{PollFd, PollFlags, Timespec, poll};
+        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+        matches!(poll(&mut [PollFd::new(&self.handle, PollFlags::IN)], Some(&now)), Ok(ready) if ready > 0)
+    }
+
     /// Kills it.
     pub fn kill(&self) {
         // It may have ended by itself just now.
@@ -154,5 +199,27 @@ fn watch(pid: u32, process: usize, generation: u64, events: &Sender<Event>) {
         if events.send(event).is_err() || ended {
             return;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_a_panic_its_place_and_reason_are_told_and_not_the_end_of_the_backtrace() {
+        let said = "\nthread 'main' panicked at vga.rs:5:1:\nindex out of range\nstack backtrace:\n   0: x\nnote: y\n";
+        assert_eq!(last_words(said).as_deref(), Some("panic at vga.rs:5:1: index out of range"));
+        assert_eq!(last_words("a\nb\n\n").as_deref(), Some("b"));
+        assert_eq!(last_words("\n"), None);
+    }
+
+    #[test]
+    fn a_kill_is_not_the_fault_of_the_process() {
+        let exit = |raw| ChildExit { process: 0, generation: 0, status: raw };
+        assert_eq!(exit(Some(ExitStatus::from_raw(SIGKILL))).cause(), Cause::Killed);
+        assert_eq!(exit(None).cause(), Cause::Killed);
+        assert_eq!(exit(Some(ExitStatus::from_raw(signal_hook::consts::SIGSEGV))).cause(), Cause::Crashed);
+        assert_eq!(exit(Some(ExitStatus::from_raw(101 << 8))).cause(), Cause::Crashed);
     }
 }

@@ -1,9 +1,9 @@
 //! The shared memory of a VM, from the supervisor's side.
 
-use crate::roles::Executable;
+use crate::config::DevicePlan;
 use ipc::board::{Board, ProcessState};
 use ipc::input::HostEvent;
-use ipc::link::{Link, encode_event};
+use ipc::link::{Link, LinkLayout, encode_event};
 use ipc::machine::MachineConfig;
 use ipc::screen::Screen;
 use ipc::segment::{Segment, SegmentError, SegmentNames};
@@ -29,7 +29,7 @@ pub struct VmMemory {
 
 impl VmMemory {
     /// Creates the segments. On error nothing is left behind.
-    pub fn create(config: &MachineConfig, devices: &[(String, Executable)]) -> Result<Self, SegmentError> {
+    pub fn create(config: &MachineConfig, devices: &[DevicePlan]) -> Result<Self, SegmentError> {
         let names = SegmentNames::new(&config.name);
         let board = Segment::create(&names.board(), size_of::<Board>() as u64)?;
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
@@ -65,6 +65,24 @@ impl VmMemory {
     pub fn process_state(&self, slot: usize) -> ProcessState {
         let state = self.board().process(slot).map_or(0, |cell| cell.state.load(Ordering::Acquire));
         ProcessState::from_wire(state)
+    }
+
+    /// The link of a device process.
+    pub fn link(&self, slot: usize) -> Option<&LinkLayout> {
+        self.links.get(slot).map(Link::layout)
+    }
+
+    /// How much a device process has been asked and told so far and has dealt with.
+    pub fn handled(&self, slot: usize) -> u64 {
+        self.link(slot).map_or(0, |link| link.requests.consumed().wrapping_add(link.events.consumed()))
+    }
+
+    /// Drops what was asked of a device process while it was off the bus. Only while it does not run.
+    pub fn forget_requests(&self, slot: usize) {
+        if let Some(link) = self.link(slot) {
+            link.requests.clear();
+            self.board().intr.forget_acknowledge(slot as u8);
+        }
     }
 
     /// Names of the models of a device process.

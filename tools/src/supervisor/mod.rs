@@ -5,20 +5,28 @@
 //! child, a connection, a signal) and send it events.
 
 mod children;
+mod crash_bundle;
+mod deaths;
+mod health;
 mod image_locks;
 mod inspection;
 mod memory;
+mod recovery;
 mod requests;
 mod serial;
 mod server;
+mod swap;
+mod watchdog;
 
 use crate::cli::DisplayKind;
-use crate::config::Plan;
+use crate::config::{DevicePlan, Plan};
 use crate::progress::say;
 use crate::roles::Executable;
 use anyhow::{Context, Result, bail};
 use children::{Child, ChildExit};
 use crossbeam::channel::{Receiver, Sender, unbounded};
+use deaths::Deaths;
+use health::Watch;
 use image_locks::ImageLocks;
 use ipc::board::{KILLED, MAX_DEVICES, ProcessState, RunState, VMM_SLOT};
 use ipc::clock::Freeze;
@@ -27,23 +35,19 @@ use ipc::host_clock::Keeper;
 use ipc::input::HostEvent;
 use ipc::inspect::{Inspect, Inspected, Listen};
 use ipc::runtime_dir::{RuntimeDir, VmDir, VmLock};
-use ipc::setup::{Command, Lifeline};
+use ipc::setup::{Command, DEBUG_VARIABLE, Lifeline, SPAWNED_VARIABLE};
 use ipc::sync::Ordering;
 use memory::VmMemory;
+use recovery::PendingRestart;
 use serial::SerialPorts;
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
+use swap::Swap;
 
 /// How long processes may take to attach when a VM starts.
 const START_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long processes may take to end in order.
 const STOP_TIMEOUT: Duration = Duration::from_millis(700);
-/// A process that died this often within [`DEATH_WINDOW`] is taken off the bus.
-const MAX_DEATHS: usize = 10;
-const DEATH_WINDOW: Duration = Duration::from_secs(10);
-/// Restarts beyond the first few wait this much longer each time.
-const BACK_OFF: Duration = Duration::from_millis(20);
-const QUICK_RESTARTS: usize = 3;
 /// How soon input that did not fit is offered again.
 const INPUT_RETRY: Duration = Duration::from_millis(2);
 
@@ -82,9 +86,32 @@ struct Managed {
     lifeline: Option<Lifeline>,
     pid: u32,
     build: String,
-    deaths: Vec<Instant>,
+    deaths: Deaths,
     attached_before: bool,
     stopped: bool,
+    /// It begins as at power-on next time.
+    cold: bool,
+    /// It is being ended because somebody asked for a restart.
+    end_wanted: bool,
+    /// The watchdog ends it: why.
+    hung: Option<String>,
+    /// What had been handled in its slot when it began.
+    handled_at_start: u64,
+    /// How it ended last.
+    last_end: String,
+    /// When that was, while it is not back.
+    died: Option<Instant>,
+    /// Of the display, which has no slot on the board: times it was started again.
+    restarts: u32,
+    /// When its run began.
+    started: Instant,
+    watch: Option<Watch>,
+    /// It is taken for hung after doing nothing for so long; `None`: never.
+    watchdog: Option<Duration>,
+    /// Each run of it waits for a debugger.
+    debug: bool,
+    /// It goes into a sandbox.
+    sandbox: bool,
 }
 
 /// Why the VM ended.
@@ -111,10 +138,14 @@ pub struct Supervisor {
     display_environment: Vec<(String, String)>,
     /// Input that the keyboard process has not taken yet.
     input: VecDeque<HostEvent>,
+    pending_restarts: Vec<PendingRestart>,
+    /// A build that is to take the place of another one.
+    swap: Option<Swap>,
     events: Receiver<Event>,
     sender: Sender<Event>,
     last_sample: (Instant, u64),
     time_stands: bool,
+    last_look: Instant,
     host_clock: Keeper,
     _images: ImageLocks,
     _temporary: Option<tempfile::TempDir>,
@@ -152,17 +183,20 @@ impl Supervisor {
         let mut supervisor = Self {
             serial: None,
             memory,
-            devices: slots.map(|(slot, (name, _))| (slot as u32, name.clone())).collect(),
+            devices: slots.map(|(slot, device)| (slot as u32, device.name.clone())).collect(),
             processes: (0..=DISPLAY).map(|_| None).collect(),
             display_kind: display_kind(display),
             display_environment: Vec::new(),
             input: VecDeque::new(),
+            pending_restarts: Vec::new(),
+            swap: None,
             dir,
             config,
             events,
             sender,
             last_sample: (Instant::now(), 0),
             time_stands: false,
+            last_look: Instant::now(),
             host_clock: Keeper::new(),
             _images: images,
             _temporary: temporary,
@@ -173,8 +207,11 @@ impl Supervisor {
         server::watch_signals(supervisor.sender.clone())?;
         let cables = supervisor.memory.serial();
         supervisor.serial = Some(SerialPorts::open(&supervisor.config.serial, cables, &supervisor.sender)?);
-        for (slot, (name, executable)) in devices.into_iter().enumerate() {
-            supervisor.processes[slot] = Some(Managed::new(Role::Device(name), executable));
+        for (slot, DevicePlan { name, executable, watchdog, debug, sandbox }) in
+            devices.into_iter().enumerate()
+        {
+            let managed = Managed::new(Role::Device(name), executable);
+            supervisor.processes[slot] = Some(Managed { watchdog, debug, sandbox, ..managed });
             supervisor.spawn(slot)?;
         }
         supervisor.processes[VMM_SLOT] = Some(Managed::new(Role::Vmm, Executable::Own));
@@ -202,13 +239,14 @@ impl Supervisor {
             if waiting.is_empty() {
                 return Ok(());
             }
-            let by_hand = |name: &String| self.is_by_hand(name);
-            if Instant::now() > deadline && !waiting.iter().all(by_hand) {
+            let patient = |name: &String| self.waits_for_person(name);
+            if Instant::now() > deadline && !waiting.iter().all(patient) {
                 bail!("{} did not attach within {START_TIMEOUT:?}", waiting.join(", "));
             }
             match self.events.recv_timeout(Duration::from_millis(5)) {
                 Ok(Event::Exit(exit)) => {
-                    let why = exit.why(&self.dir.log(&format!("{}.stderr", self.name(exit.process))));
+                    let stderr = self.dir.log(&format!("{}.stderr", self.name(exit.process)));
+                    let why = exit.why(&std::fs::read_to_string(stderr).unwrap_or_default());
                     bail!("{} ended while the VM was starting: {why}", self.name(exit.process));
                 }
                 Ok(Event::Interrupted) => bail!("Interrupted"),
@@ -268,10 +306,14 @@ impl Supervisor {
             _ => return Ok(Some(Ending::PoweredOff)),
         }
         self.pass_input();
+        self.look_after_processes();
         self.keep_time();
+        self.follow_restarts();
+        self.follow_swap();
         self.renew_clock();
         let wait = if self.input.is_empty() { wait } else { wait.min(INPUT_RETRY) };
-        let wait = if self.time_stands { wait.min(RECOVERY_LOOK) } else { wait };
+        let wait =
+            wait.min(if self.time_stands || self.swap.is_some() { RECOVERY_LOOK } else { self.next_look() });
         match self.events.recv_timeout(wait) {
             Ok(Event::Exit(exit)) => self.handle_exit(exit)?,
             Ok(Event::Stopped { process, generation, stopped }) => {
@@ -295,6 +337,16 @@ impl Supervisor {
             Ok(Event::Request(ipc::control::Request::Inspect(what), reply)) => {
                 inspection::forward(self.vmm_lifeline(), what, reply);
             }
+            Ok(Event::Request(ipc::control::Request::RestartDevice { device, state }, reply)) => {
+                self.restart_device(&device, state, reply);
+            }
+            Ok(Event::Request(
+                ipc::control::Request::SwapDevice { device, exe, state, patience_millis },
+                reply,
+            )) => {
+                let patience = Duration::from_millis(patience_millis);
+                self.swap_device(&device, exe.as_deref(), state, patience, reply);
+            }
             Ok(Event::Request(request, reply)) => {
                 // As above.
                 let _ = reply.send(self.answer(request));
@@ -308,9 +360,7 @@ impl Supervisor {
     /// is missed and no time-out of the guest expires, also when the CPU waits for an interrupt.
     fn keep_time(&mut self) {
         let missing = |(slot, managed): (usize, &Option<Managed>)| {
-            let ready =
-                || matches!(self.memory.process_state(slot), ProcessState::Ready | ProcessState::Offline);
-            managed.as_ref().is_some_and(|managed| managed.stopped || slot != VMM_SLOT && !ready())
+            managed.as_ref().is_some_and(|managed| self.holds_time(slot, managed))
         };
         let stands = self.processes.iter().enumerate().take(VMM_SLOT + 1).any(missing);
         if stands != self.time_stands {
@@ -324,6 +374,11 @@ impl Supervisor {
         }
     }
 
+    fn holds_time(&self, slot: usize, managed: &Managed) -> bool {
+        let ready = || matches!(self.memory.process_state(slot), ProcessState::Ready | ProcessState::Offline);
+        managed.stopped || slot != VMM_SLOT && !ready()
+    }
+
     /// Says anew how host time is read off the time-stamp counter, when that is due.
     fn renew_clock(&mut self) {
         if let Some(line) = self.host_clock.line() {
@@ -335,115 +390,34 @@ impl Supervisor {
         self.processes[VMM_SLOT].as_ref()?.lifeline.as_ref()
     }
 
-    fn is_by_hand(&self, name: &str) -> bool {
+    /// Whether a process waits to be started by hand, or for a debugger. The VMM waits for the others.
+    fn waits_for_person(&self, name: &str) -> bool {
+        let waits = |p: &Managed| (p.executable == Executable::ByHand || p.debug) && p.lifeline.is_none();
+        let any = || self.processes.iter().flatten().any(waits);
         self.processes
             .iter()
             .flatten()
-            .any(|p| p.executable == Executable::ByHand && p.role.to_string() == name && p.pid == 0)
+            .any(|p| p.role.to_string() == name && (waits(p) || p.role == Role::Vmm && any()))
     }
 
     fn name(&self, process: usize) -> String {
         self.processes[process].as_ref().map_or_else(|| "?".into(), |p| p.role.to_string())
     }
 
-    fn handle_exit(&mut self, exit: ChildExit) -> Result<()> {
-        let process = exit.process;
-        let name = self.name(process);
-        let stderr = self.dir.log(&format!("{name}.stderr"));
-        let Some(managed) = &mut self.processes[process] else { return Ok(()) };
-        if managed.child.as_ref().is_none_or(|child| child.generation != exit.generation) {
-            return Ok(());
+    /// What every process is told by its environment.
+    fn set_environment(&self, command: &mut std::process::Command) {
+        // A socket that a process leaves that is killed while it attaches goes away with the VM.
+        command.env("TMPDIR", self.dir.path());
+        // Where a model panicked is what its author wants to know.
+        if std::env::var_os("RUST_BACKTRACE").is_none() {
+            command.env("RUST_BACKTRACE", "1");
         }
-        managed.child = None;
-        managed.lifeline = None;
-        managed.stopped = false;
-        managed.pid = 0;
-        let why = exit.why(&stderr);
-        if process == VMM_SLOT {
-            bail!("The VMM ended: {why}");
-        }
-        if process == DISPLAY {
-            self.memory.board().displays.store(0, Ordering::Release);
-            if exit.was_orderly() {
-                // The user closed it.
-                self.processes[DISPLAY] = None;
-                if self.memory.board().powered_off.load(Ordering::Acquire) == 0 {
-                    let vm = &self.config.name;
-                    say(&format!(
-                        "the view is closed and '{vm}' runs on; 'vmsim display --vm {vm}' opens it again, \
-                         'vmsim stop --vm {vm}' ends it"
-                    ));
-                }
-                return Ok(());
-            }
-            if exit.was_refused() {
-                self.note(&format!("display: {why}"));
-                say(&why);
-                self.processes[DISPLAY] = None;
-                return Ok(());
-            }
-        }
-        if let Some(cell) = self.memory.board().process(process) {
-            cell.state.store(ProcessState::Restarting as u32, Ordering::Release);
-        }
-        self.keep_time();
-        self.note(&format!("{name} died ({why}); it is started again"));
-        self.restart(process);
-        Ok(())
-    }
-
-    fn restart(&mut self, process: usize) {
-        let Some(managed) = &mut self.processes[process] else { return };
-        let now = Instant::now();
-        managed.deaths.retain(|death| now - *death < DEATH_WINDOW);
-        managed.deaths.push(now);
-        let deaths = managed.deaths.len();
-        if process < MAX_DEVICES {
-            let cell = &self.memory.board().processes[process];
-            cell.pid.store(0, Ordering::Relaxed);
-            let offline = deaths > MAX_DEATHS;
-            let state = if offline { ProcessState::Offline } else { ProcessState::Restarting };
-            cell.state.store(state as u32, Ordering::Release);
-            if offline {
-                let name = self.name(process);
-                self.note(&format!("{name} died {deaths} times in {DEATH_WINDOW:?}: it is off the bus"));
-                self.memory.board().disconnect(process);
-                return;
-            }
-        } else if deaths > MAX_DEATHS {
-            self.note("the display dies again and again: it stays closed; 'vmsim display' opens one");
-            self.processes[process] = None;
-            return;
-        }
-        if deaths <= QUICK_RESTARTS {
-            self.restart_now(process);
-        } else {
-            let (sender, wait) = (self.sender.clone(), BACK_OFF * (deaths - QUICK_RESTARTS) as u32);
-            std::thread::spawn(move || {
-                std::thread::sleep(wait);
-                // The supervisor may be gone by now.
-                let _ = sender.send(Event::Restart(process));
-            });
-        }
-    }
-
-    fn restart_now(&mut self, process: usize) {
-        // Meanwhile somebody may have started it by hand.
-        if self.processes[process].as_ref().is_none_or(|managed| managed.child.is_some()) {
-            return;
-        }
-        if let Some(cell) = self.memory.board().process(process) {
-            cell.restarts.fetch_add(1, Ordering::Relaxed);
-        }
-        if let Err(error) = self.spawn(process) {
-            self.note(&format!("{} cannot be started again: {error:#}", self.name(process)));
-            self.restart(process);
-        }
+        command.env(SPAWNED_VARIABLE, "1");
     }
 
     fn spawn(&mut self, process: usize) -> Result<()> {
         let name = self.name(process);
-        let Some(managed) = &mut self.processes[process] else { return Ok(()) };
+        let Some(managed) = &self.processes[process] else { return Ok(()) };
         let vm = &self.config.name;
         let command = match &managed.role {
             Role::Vmm => Some(crate::roles::vmm_command(vm)),
@@ -451,23 +425,33 @@ impl Supervisor {
             Role::Display => Some(crate::roles::display_command(vm, self.display_kind.unwrap_or("window"))),
         };
         let Some(mut command) = command else {
-            say(&format!("waits for {name}; start it with: vmsim-dev {name} --attach {vm}"));
+            let command = Executable::ByHand.by_hand_command(&name, vm);
+            say(&format!("waits for {name}; start it with: {command}"));
             return Ok(());
         };
         if managed.role == Role::Display {
             command.envs(self.display_environment.iter().cloned());
         }
-        // A socket that a process leaves that is killed while it attaches goes away with the VM.
-        command.env("TMPDIR", self.dir.path());
+        self.set_environment(&mut command);
+        let debug = managed.debug;
+        if debug {
+            command.env(DEBUG_VARIABLE, "1");
+        }
         let terminal = managed.role == Role::Display && self.display_kind == Some("terminal");
         let stderr = self.dir.log(&format!("{name}.stderr"));
         let child = Child::spawn(command, process, &managed.role, terminal, &stderr, self.sender.clone())
             .with_context(|| format!("Cannot start {name}"))?;
-        managed.pid = child.pid;
-        managed.child = Some(child);
+        let Some(managed) = &mut self.processes[process] else { return Ok(()) };
+        managed.begin(child);
+        managed.handled_at_start = self.memory.handled(process);
         if let Some(cell) = self.memory.board().process(process) {
             cell.pid.store(managed.pid, Ordering::Relaxed);
             cell.state.store(ProcessState::Starting as u32, Ordering::Release);
+        }
+        if debug {
+            let command = format!("gdb -p {}", self.processes[process].as_ref().map_or(0, |p| p.pid));
+            self.note(&format!("{name} waits for a debugger: {command}"));
+            say(&format!("{name} waits for a debugger (set breakpoints, then 'continue'): {command}"));
         }
         Ok(())
     }
@@ -489,6 +473,9 @@ impl Supervisor {
                 child.kill();
             }
             managed.lifeline = None;
+        }
+        if let Some(swap) = self.swap.take() {
+            swap.abandon();
         }
         // The guest's last words are sent by now.
         self.serial = None;
@@ -526,6 +513,14 @@ impl Drop for Supervisor {
 }
 
 impl Managed {
+    /// A run of it begins.
+    fn begin(&mut self, child: Child) {
+        self.pid = child.pid;
+        self.watch = Some(Watch::new(child.pid));
+        self.started = Instant::now();
+        self.child = Some(child);
+    }
+
     fn new(role: Role, executable: Executable) -> Self {
         Self {
             role,
@@ -534,9 +529,21 @@ impl Managed {
             lifeline: None,
             pid: 0,
             build: String::new(),
-            deaths: Vec::new(),
+            deaths: Deaths::default(),
             attached_before: false,
             stopped: false,
+            cold: false,
+            end_wanted: false,
+            hung: None,
+            handled_at_start: 0,
+            last_end: String::new(),
+            died: None,
+            restarts: 0,
+            started: Instant::now(),
+            watch: None,
+            watchdog: None,
+            debug: false,
+            sandbox: false,
         }
     }
 }

@@ -1,14 +1,15 @@
 //! Answers to what clients ask of a VM.
 
 use super::children::Child;
+use super::health::Watch;
 use super::{DISPLAY, Managed, Supervisor};
 use crate::roles::Executable;
-use ipc::board::{MAX_DEVICES, ProcessState, ResetRequest, RunState, VMM_SLOT, VcpuState};
+use ipc::board::{Health, MAX_DEVICES, ProcessState, ResetRequest, RunState, VMM_SLOT, VcpuState};
 use ipc::clock::Freeze;
 use ipc::control::{ProcessStatus, Reply, Request, Role, VmStatus};
 use ipc::input::HostEvent;
 use ipc::message::PROTOCOL_VERSION;
-use ipc::setup::Setup;
+use ipc::setup::{Setup, StartFrom};
 use ipc::sync::Ordering;
 use std::time::Instant;
 
@@ -42,9 +43,13 @@ impl Supervisor {
                 self.memory.board().log_accesses.store(u32::from(on), Ordering::Relaxed);
                 Reply::Ok
             }
+            Request::StandBy { pid, versions } => self.swap_stands_by(pid, versions),
             Request::OpenDisplay { kind, environment } => self.open_display(&kind, environment),
             // Asked before the guest runs: nothing to see yet.
-            Request::Stop | Request::Inspect(_) => Reply::Refused("The VM has not started yet".into()),
+            Request::Stop
+            | Request::Inspect(_)
+            | Request::RestartDevice { .. }
+            | Request::SwapDevice { .. } => Reply::Refused("The VM has not started yet".into()),
         }
     }
 
@@ -52,15 +57,9 @@ impl Supervisor {
         let index = match role {
             Role::Vmm => VMM_SLOT,
             Role::Display => DISPLAY,
-            Role::Device(name) => match self.devices.iter().find(|(_, n)| n == name) {
-                Some((slot, _)) => *slot as usize,
-                None => {
-                    let known: Vec<_> = self.devices.iter().map(|(_, n)| n.as_str()).collect();
-                    return Reply::Refused(format!(
-                        "This VM has no device process '{name}'; it has {}",
-                        known.join(", ")
-                    ));
-                }
+            Role::Device(name) => match self.device_slot(name) {
+                Ok(slot) => slot,
+                Err(why) => return Reply::Refused(why),
             },
         };
         // A display may be opened by hand any time; it is not kept in a slot of the board.
@@ -69,6 +68,29 @@ impl Supervisor {
         }
         let config = self.config.clone();
         let devices = self.devices.clone();
+        let sandbox = self.processes[index].as_ref().is_some_and(|managed| {
+            managed.sandbox && !managed.debug && managed.executable != Executable::ByHand
+        });
+        if let Some(swap) = self.swap.as_mut().filter(|swap| swap.process() == index && swap.is(pid)) {
+            let from = swap.from();
+            let sent = ipc::setup::accept(server, |commands| Setup {
+                version: PROTOCOL_VERSION,
+                config,
+                slot: index as u32,
+                devices,
+                commands,
+                from,
+                stands_by: true,
+                sandbox,
+            });
+            return match sent {
+                Ok(lifeline) => {
+                    swap.attached(lifeline, build);
+                    Reply::Ok
+                }
+                Err(error) => Reply::Refused(error.to_string()),
+            };
+        }
         let Some(managed) = &mut self.processes[index] else {
             return Reply::Refused(format!("This VM has no {role}"));
         };
@@ -80,20 +102,27 @@ impl Supervisor {
                 child.pid
             ));
         }
-        let resume = managed.attached_before;
+        let from = match managed.attached_before {
+            false => StartFrom::PowerOn,
+            true if managed.cold => StartFrom::Cold,
+            true => StartFrom::Committed,
+        };
+        managed.handled_at_start = self.memory.handled(index);
         let sent = ipc::setup::accept(server, |commands| Setup {
             version: PROTOCOL_VERSION,
             config,
             slot: index as u32,
             devices,
             commands,
-            resume,
+            from,
+            stands_by: false,
+            sandbox,
         });
         match sent {
             Ok(lifeline) => {
                 if managed.child.is_none() {
                     match Child::adopt(pid, index, self.sender.clone()) {
-                        Ok(child) => managed.child = Some(child),
+                        Ok(child) => managed.begin(child),
                         Err(error) => {
                             return Reply::Refused(format!("Process {pid} cannot be watched: {error}"));
                         }
@@ -176,7 +205,7 @@ impl Supervisor {
                 name: managed.role.to_string(),
                 pid: managed.pid,
                 state: self.process_state(index, managed),
-                restarts: if index == DISPLAY { managed.deaths.len() as u32 } else { restarts },
+                restarts: if index == DISPLAY { managed.restarts } else { restarts },
                 models: if index < MAX_DEVICES { self.memory.models(index) } else { Vec::new() },
             });
         }
@@ -193,28 +222,30 @@ impl Supervisor {
     }
 
     fn process_state(&self, index: usize, managed: &Managed) -> String {
-        let stopped = std::fs::read_to_string(format!("/proc/{}/stat", managed.pid))
-            .ok()
-            .and_then(|stat| stat.rsplit_once(')').and_then(|(_, rest)| rest.trim().chars().next()));
-        let state = match stopped {
-            Some('T') => "stopped",
-            Some('t') => "traced",
-            _ if index == DISPLAY => {
-                if managed.lifeline.is_some() {
-                    "ready"
-                } else {
-                    "starting"
-                }
-            }
-            _ => match self.memory.process_state(index) {
-                ProcessState::Absent => "absent",
-                ProcessState::Starting => "starting",
-                ProcessState::Ready => "ready",
-                ProcessState::Restarting => "restarting",
-                ProcessState::Offline => "offline",
-            },
-        };
-        state.into()
+        let health = managed.watch.as_ref().map_or(Health::Works, Watch::health);
+        if health.is_held() {
+            return health.to_string();
+        }
+        if index == DISPLAY {
+            return if managed.lifeline.is_some() { "ready" } else { "starting" }.into();
+        }
+        match self.memory.process_state(index) {
+            ProcessState::Absent => "absent".into(),
+            ProcessState::Starting if managed.debug && managed.lifeline.is_none() => "awaits-gdb".into(),
+            ProcessState::Starting => "starting".into(),
+            ProcessState::Ready => health.to_string(),
+            ProcessState::Restarting => "restarting".into(),
+            ProcessState::Offline => "offline".into(),
+            ProcessState::Swapping => "swapping".into(),
+        }
+    }
+
+    /// Which process time stands still for, and how that one is.
+    fn standing_for(&self) -> Option<(String, String)> {
+        let at =
+            |index: usize| self.processes[index].as_ref().filter(|managed| self.holds_time(index, managed));
+        let (index, managed) = (0..=VMM_SLOT).find_map(|index| Some((index, at(index)?)))?;
+        Some((managed.role.to_string(), self.process_state(index, managed)))
     }
 
     fn vm_state(&self) -> String {
@@ -230,10 +261,20 @@ impl Supervisor {
                 let slot = board.vcpu.waits_for.load(Ordering::Relaxed).wrapping_sub(1);
                 let since = board.vcpu.waits_since.load(Ordering::Relaxed);
                 let millis = ipc::host_clock::host_nanos().saturating_sub(since) / 1_000_000;
-                match self.devices.iter().find(|(s, _)| *s == slot) {
-                    Some((_, name)) if millis > 100 => format!("waits for {name} since {millis} ms"),
-                    _ => "running".into(),
+                let waits =
+                    self.processes.get(slot as usize).and_then(Option::as_ref).filter(|_| millis > 100);
+                match waits {
+                    Some(managed) => {
+                        let state = self.process_state(slot as usize, managed);
+                        format!("waits for {} ({state}) since {millis} ms", managed.role)
+                    }
+                    None => "running".into(),
                 }
+            }
+            _ if self.time_stands
+                && let Some((name, state)) = self.standing_for() =>
+            {
+                format!("stands still: {name} is {state}")
             }
             VcpuState::Halted => "idle".into(),
             VcpuState::Shutdown => "shut down".into(),

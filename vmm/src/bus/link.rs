@@ -72,6 +72,12 @@ impl DeviceLink {
         self.slot
     }
 
+    /// Whether it answers for its regions: not when its process has been given up.
+    pub fn is_on_bus(&self, board: &Board) -> bool {
+        let state = board.processes[self.slot].state.load(Ordering::Acquire);
+        ProcessState::from_wire(state) != ProcessState::Offline
+    }
+
     /// Name of the device process.
     pub fn name(&self) -> &str {
         &self.name

@@ -141,7 +141,8 @@ impl MachineBus {
         self.board_map_seen = self.board().map_generation();
         let mut regions = Vec::new();
         self.pci.clear();
-        for (index, link) in self.links.iter().enumerate() {
+        let board = board_in(&self.board);
+        for (index, link) in self.links.iter().enumerate().filter(|(_, link)| link.is_on_bus(board)) {
             regions.extend(link.regions().iter().map(|info| BusRegion { link: index, info: info.clone() }));
             for (model, info) in link.models().iter().enumerate() {
                 if let Some(address) = info.pci {

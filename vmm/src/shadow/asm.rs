@@ -97,6 +97,8 @@ pub const O: Cond = Cond(0);
 pub const A: Cond = Cond(7);
 /// Above or equal (unsigned).
 pub const AE: Cond = Cond(3);
+/// Below (unsigned): CF.
+pub const B: Cond = Cond(2);
 /// Equal, zero.
 pub const E: Cond = Cond(4);
 /// Not equal, not zero.
@@ -372,6 +374,12 @@ impl Asm {
             self.op_rr(w, &[0x81], op as u8, to.0);
             self.imm32(value);
         }
+    }
+
+    /// `add reg, value` of the lowest byte.
+    pub fn add_low(&mut self, reg: Reg, value: i8) {
+        self.op_rr(W::B, &[0x80], Alu::Add as u8, reg.0);
+        self.code.push(value as u8);
     }
 
     /// `cmp [mem], value`.

@@ -86,6 +86,10 @@ pub enum Kind {
     String,
     /// REP MOVS, REP STOS in flat segments.
     Repeat,
+    /// CLI and STI at CPL 0.
+    InterruptFlag,
+    /// PUSH of a segment register.
+    PushSegment,
     /// CLD, STD.
     Direction,
     /// XLAT.
@@ -183,6 +187,8 @@ pub fn classify(instruction: &Instruction, mode: Mode) -> Kind {
                 plain(instruction)
             }
         }
+        // Of 16 bits shifted by more than 16 the manual says nothing, and processors differ.
+        Shld | Shrd if instruction.op1_register().is_gpr16() => rare,
         Add | Or | Adc | Sbb | And | Sub | Xor | Cmp | Test | Inc | Dec | Not | Neg | Shl | Sal | Shr
         | Sar | Rol | Ror | Rcl | Rcr | Shld | Shrd | Mul | Imul | Movzx | Movsx | Xchg | Xadd | Cmpxchg
         | Cmpxchg8b | Bsf | Bsr | Cbw | Cwde | Cwd | Cdq | Lahf | Sahf | Cmc | Clc | Stc => {
@@ -210,7 +216,7 @@ pub fn classify(instruction: &Instruction, mode: Mode) -> Kind {
         }
         Push => {
             if has_segment_register(instruction) {
-                rare
+                Kind::PushSegment
             } else {
                 Kind::Push
             }
@@ -264,6 +270,7 @@ pub fn classify(instruction: &Instruction, mode: Mode) -> Kind {
         }
         Ret => near(instruction, mode, Kind::Return),
         In | Out | Insb | Insw | Insd | Outsb | Outsw | Outsd => Kind::Terminal(Terminal::Port),
+        Cli | Sti if !mode.user() => Kind::InterruptFlag,
         Pushf | Pushfd | Popf | Popfd | Cli | Sti => Kind::Terminal(Terminal::Flags),
         Lds | Les | Lss | Lfs | Lgs => Kind::Terminal(Terminal::Segment),
         _ if instruction.is_jcc_short_or_near() => {

@@ -31,6 +31,8 @@ static NO_ATTENTION: u8 = 0;
 
 /// Most instructions across page boundaries that are remembered.
 const MOST_CROSSINGS: usize = 4096;
+/// How many exec maps are found without a look-up: kernel and user with and without something.
+const RECENT: usize = 4;
 /// Most exec maps of one kind before all are forgotten: real-mode programs use many code segments.
 const MOST_MAPS: usize = 256;
 /// The attention bit of an interrupt, which counts only while EFLAGS.IF is set.
@@ -56,7 +58,8 @@ pub struct Shadow<B: Bus> {
     miss_map: ExecMap,
     maps: Vec<ExecMap>,
     map_of: HashMap<Mode, usize>,
-    current: Option<(Mode, usize)>,
+    /// The exec maps that were used last.
+    recent: [Option<(Mode, usize)>; RECENT],
     pages: Pages<B>,
     generation: Option<u64>,
     counts: bool,
@@ -182,7 +185,7 @@ impl<B: Bus> Shadow<B> {
             miss_map,
             maps: Vec::new(),
             map_of: HashMap::new(),
-            current: None,
+            recent: [None; RECENT],
             pages: Pages::default(),
             generation: None,
             counts: false,
@@ -263,6 +266,8 @@ impl<B: Bus> Shadow<B> {
         if self.windowed.is_on() && !self.windowed.prepare(cpu) {
             self.use_windows(WindowPolicy::Off);
         }
+        // What devices wrote meanwhile.
+        self.interp.drop_written(cpu);
         self.context.budget = budget.max(1) as i64;
         let mut left = budget.max(1);
         let exit = loop {
@@ -302,6 +307,7 @@ impl<B: Bus> Shadow<B> {
             }
             // The boundary after STI or MOV SS is none where the monitor could do anything.
             if cpu.wants_attention() && cpu.state.interrupt_shadow == InterruptShadow::None {
+                self.interp.drop_written(cpu);
                 self.follow_writes(cpu);
                 break Exit::Attention;
             }
@@ -425,9 +431,9 @@ impl<B: Bus> Shadow<B> {
     /// Runs shadow code from where the processor is. True when the next instruction is to be interpreted.
     #[inline]
     fn run_shadow(&mut self, cpu: &mut Vcpu<B>, mode: Mode) -> bool {
-        let map = match self.current {
-            Some((known, map)) if known == mode => map,
-            _ => match self.map_for(mode) {
+        let map = match self.recent.iter().position(|recent| recent.is_some_and(|(known, _)| known == mode)) {
+            Some(n) => self.recent[n].map_or(0, |(_, map)| map),
+            None => match self.map_for(mode) {
                 Ok(map) => map,
                 Err(_) => {
                     self.unload_fpu(cpu);
@@ -450,13 +456,15 @@ impl<B: Bus> Shadow<B> {
                 if self.maps.len() >= MOST_MAPS {
                     self.maps.clear();
                     self.map_of.clear();
+                    self.recent = [None; RECENT];
                 }
                 self.maps.push(ExecMap::new(mode, self.tables.address(self.miss_table))?);
                 self.map_of.insert(mode, self.maps.len() - 1);
                 self.maps.len() - 1
             }
         };
-        self.current = Some((mode, map));
+        self.recent.rotate_right(1);
+        self.recent[0] = Some((mode, map));
         Ok(map)
     }
 

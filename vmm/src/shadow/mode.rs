@@ -44,6 +44,8 @@ const FOR_WINDOW: u16 = CODE32 | STACK32 | USER | FLAT_DS | FLAT_ES | FLAT_SS;
 pub enum NotNow {
     /// TF, RF, an interrupt shadow, breakpoints.
     SingleStep,
+    /// CPL 1 or 2.
+    Level,
     /// Alignment checks are on.
     Alignment,
     /// The code segment is neither flat 32-bit nor a 16-bit one of 64 KiB.
@@ -69,6 +71,9 @@ impl Mode {
         };
         if !plain || !code32 && cpu.state.eip > LIMIT_16 {
             return Err(NotNow::CodeSegment);
+        }
+        if matches!(cpu.cpl(), 1 | 2) {
+            return Err(NotNow::Level);
         }
         if cpu.mode() == Rights::UserAligned {
             return Err(NotNow::Alignment);

@@ -2,6 +2,7 @@
 
 use super::generate::{Approximate, Generator, Loose, Sequence};
 use super::isa::{self, Class};
+use super::liveness;
 use super::machine::{Engine, Event, IMAGE, Image, Machine, Outcome, Program, address_of, at, fx};
 use super::undefined;
 use iced_x86::{
@@ -31,8 +32,12 @@ pub struct Comparison<'a> {
     image: Box<Image>,
     after: [Box<Image>; 2],
     counts: BTreeMap<Code, Count>,
+    /// The engine runs each program twice, and the second run counts.
+    warm: bool,
     /// Print each sequence before it runs.
     pub list: bool,
+    /// Sequences that were compared.
+    pub sequences: u64,
     /// Instructions generated.
     pub instructions: u64,
     /// Exceptions by vector.
@@ -45,6 +50,8 @@ pub struct Comparison<'a> {
 #[derive(Default)]
 struct Ignored {
     flags: u32,
+    /// Those of `flags` that are only ignored because nobody reads them.
+    dead: u32,
     /// Bits of the x87 status word.
     status: u16,
     /// An instruction faulted of which it is open how far it gets before that.
@@ -60,7 +67,10 @@ impl Ignored {
     fn reasons(&self) -> Vec<&'static str> {
         let loose = &self.loose;
         let mut reasons = Vec::new();
-        if self.flags != 0 {
+        if self.dead != 0 {
+            reasons.push("flags in the frame of a fault that the program writes before it reads them");
+        }
+        if self.flags & !self.dead != 0 {
             reasons.push("flags that the manual leaves undefined");
         }
         if self.status != 0 {
@@ -96,7 +106,9 @@ impl<'a> Comparison<'a> {
             image: image(),
             after: [image(), image()],
             counts: BTreeMap::new(),
+            warm: false,
             list: false,
+            sequences: 0,
             instructions: 0,
             exceptions: BTreeMap::new(),
             excused: BTreeMap::new(),
@@ -114,13 +126,22 @@ impl<'a> Comparison<'a> {
         }
         let [reference, engine] = self.run(&program, &sequence.before);
         self.note(&sequence, &program, &reference);
-        let ignored = ignored(&sequence, &program, &reference);
+        let ignored = self.ignored(&sequence, &program, &reference, sequence.pieces.len());
         if let Some(reason) = optional(&sequence, &program, &reference, &engine) {
             *self.excused.entry(reason).or_default() += 1;
             return Ok(());
         }
         if !self.same(&reference, &engine, &ignored) {
             return Err(self.explain(&sequence));
+        }
+        if self.engine.runs_warm() {
+            let again = self.run_engine(&program, &sequence.before);
+            if !self.same(&reference, &again, &ignored) {
+                self.warm = true;
+                let text = self.explain(&sequence);
+                self.warm = false;
+                return Err(format!("in the second run: {text}"));
+            }
         }
         if !ignored.is_nothing() && !self.same(&reference, &engine, &Ignored::default()) {
             for reason in ignored.reasons() {
@@ -132,11 +153,41 @@ impl<'a> Comparison<'a> {
 
     fn run(&mut self, program: &Program, before: &Machine) -> [Outcome; 2] {
         self.reference.set_memory(&self.image);
-        self.engine.set_memory(&self.image);
-        let outcomes = [self.reference.run(program, before), self.engine.run(program, before)];
+        self.engine.hide(true);
+        let reference = self.reference.run(program, before);
+        self.engine.hide(false);
         self.reference.memory(&mut self.after[0]);
+        if self.warm {
+            self.run_engine(program, before);
+        }
+        [reference, self.run_engine(program, before)]
+    }
+
+    fn run_engine(&mut self, program: &Program, before: &Machine) -> Outcome {
+        self.engine.set_memory(&self.image);
+        let outcome = self.engine.run(program, before);
         self.engine.memory(&mut self.after[1]);
-        outcomes
+        outcome
+    }
+
+    /// What is not compared when the first `count` instructions of a sequence ended as the reference says.
+    fn ignored(&self, sequence: &Sequence, program: &Program, reference: &Outcome, count: usize) -> Ignored {
+        let mut ignored = ignored_by(sequence, program, reference, count);
+        let trap = |number| matches!(number, vector::DB | vector::BP | vector::OF);
+        if let Event::Exception { vector, .. } = reference.event
+            && self.engine.leaves_dead_flags()
+            && !trap(vector)
+        {
+            let mut fetch = |eip: u32| {
+                let rest = program.bytes.get(eip.wrapping_sub(program.start) as usize..);
+                rest.unwrap_or_default().to_vec()
+            };
+            let mut code = liveness::Code { bits: 32, fetch: &mut fetch };
+            let dead = liveness::dead(&mut code, reference.machine.eip) & !ignored.flags;
+            ignored.flags |= dead;
+            ignored.dead = dead;
+        }
+        ignored
     }
 
     fn same(&self, reference: &Outcome, engine: &Outcome, ignored: &Ignored) -> bool {
@@ -163,6 +214,7 @@ impl<'a> Comparison<'a> {
 
     /// Counts what was executed.
     fn note(&mut self, sequence: &Sequence, program: &Program, outcome: &Outcome) {
+        self.sequences += 1;
         self.instructions += sequence.pieces.len() as u64;
         let mut stopped_at = None;
         if let Event::Exception { vector, .. } = outcome.event {
@@ -206,7 +258,7 @@ impl<'a> Comparison<'a> {
         for count in 1..=sequence.pieces.len() {
             let program = sequence.program(count);
             let [reference, engine] = self.run(&program, &sequence.before);
-            let ignored = ignored_by(sequence, &program, &reference, count);
+            let ignored = self.ignored(sequence, &program, &reference, count);
             if self.same(&reference, &engine, &ignored) {
                 states.push((reference.machine, self.after[0].clone()));
                 continue;
@@ -244,7 +296,7 @@ impl<'a> Comparison<'a> {
         let _ = writeln!(text, "before:\n{}", show(&sequence.before, true));
         let program = sequence.program(sequence.pieces.len());
         let [reference, engine] = self.run(&program, &sequence.before);
-        let ignored = ignored(sequence, &program, &reference);
+        let ignored = self.ignored(sequence, &program, &reference, sequence.pieces.len());
         self.outcomes(&mut text, &reference, &engine, &ignored, true);
         let _ = writeln!(text, "reproduce: VMSIM_SILICON_SEED={} VMSIM_SILICON_SEQUENCES=1", sequence.seed);
         text
@@ -316,10 +368,6 @@ fn always_faults(code: Code) -> bool {
     matches!(code, Code::Int_imm8 | Code::Int3 | Code::Int1)
 }
 
-fn ignored(sequence: &Sequence, program: &Program, reference: &Outcome) -> Ignored {
-    ignored_by(sequence, program, reference, sequence.pieces.len())
-}
-
 fn is_memory_fault(event: Event) -> bool {
     matches!(event, Event::Exception { vector: vector::PF | vector::GP | vector::SS, .. })
 }
@@ -379,7 +427,13 @@ fn ignored_by(sequence: &Sequence, program: &Program, reference: &Outcome, count
     }
     let partial = stopped.and_then(|piece| undefined::partial(piece.code));
     let whole = count == sequence.pieces.len() && stopped.is_none();
-    Ignored { flags, status, partial, loose: if whole { sequence.loose.clone() } else { Loose::default() } }
+    Ignored {
+        flags,
+        dead: 0,
+        status,
+        partial,
+        loose: if whole { sequence.loose.clone() } else { Loose::default() },
+    }
 }
 
 /// What differs in x87, MMX and SSE.

@@ -4,6 +4,7 @@
 //! memory, and which flags are undefined, so that nothing reads them.
 
 use super::isa::{self, Class};
+use super::liveness::arithmetic;
 use super::machine::{Image, LOCAL_SEGMENTS, Machine, Program, at, exit_jump, selector};
 use super::operands::Place;
 use super::prepare::After;
@@ -643,22 +644,6 @@ impl Builder<'_> {
 /// Accepted with LOCK by processors of AMD: VERW by a slip, MOV CR0 as another name of CR8.
 fn takes_lock(code: Code) -> bool {
     matches!(code, Code::Verw_rm16 | Code::Verw_r32m16 | Code::Mov_r32_cr | Code::Mov_cr_r32)
-}
-
-/// iced-x86's flag bits as EFLAGS.
-fn arithmetic(bits: u32) -> u32 {
-    use iced_x86::RflagsBits as R;
-    [
-        (R::OF, eflags::OF),
-        (R::SF, eflags::SF),
-        (R::ZF, eflags::ZF),
-        (R::AF, eflags::AF),
-        (R::CF, eflags::CF),
-        (R::PF, eflags::PF),
-    ]
-    .iter()
-    .filter(|(bit, _)| bits & bit != 0)
-    .fold(0, |flags, (_, flag)| flags | flag)
 }
 
 /// What an instruction leaves open; `None` if that cannot be said before it has run.

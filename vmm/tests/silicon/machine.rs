@@ -204,6 +204,16 @@ pub fn exit_jump() -> [u8; 7] {
 pub trait Engine {
     /// For messages.
     fn name(&self) -> &str;
+    /// Whether the frame of a fault may hold any value of flags that the program writes before it reads them.
+    fn leaves_dead_flags(&self) -> bool {
+        false
+    }
+    /// Whether a program is to be run twice: what it ran from is kept, and used again.
+    fn runs_warm(&self) -> bool {
+        false
+    }
+    /// Takes away, or gives back, what of this engine other engines' programs could come across.
+    fn hide(&mut self, _hidden: bool) {}
     /// Fills the writable memory.
     fn set_memory(&mut self, image: &Image);
     /// Reads the writable memory.

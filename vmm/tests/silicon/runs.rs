@@ -1,7 +1,7 @@
 //! The tests: a short run, a long one, and that nothing of the instruction set is missing.
 
 use super::compare::Comparison;
-use super::interpreter::Interpreter;
+use super::guest::Guest;
 use super::isa::{self, Class};
 use super::native::Native;
 use std::collections::BTreeMap;
@@ -12,6 +12,13 @@ use vmm::cpu::CpuModel;
 const SHORT: u64 = 400_000;
 /// Sequences of the long run; they have some 7 instructions each.
 const LONG: u64 = 4_000_000;
+/// The shadow engine runs each program twice.
+const RUNS_OF_SHADOW: u64 = 2;
+/// What ends a program is interpreted: a far jump or an exception, and HLT.
+const ENDS: u64 = 2;
+/// Percentage of instructions of which the shadow engine may make no code: encodings are generated in equal numbers, and half of
+/// them are floating point.
+const MOST_INTERPRETED: u64 = 50;
 /// Differences that are described before a run gives up.
 const SHOWN: usize = 5;
 
@@ -20,7 +27,7 @@ fn from_environment(name: &str, default: u64) -> u64 {
     text.parse().unwrap_or_else(|_| panic!("{name}={text}: a number is expected"))
 }
 
-fn run(sequences: u64) {
+fn run(sequences: u64, engine: fn(CpuModel) -> Guest) {
     let mut native = match Native::new() {
         Ok(native) => native,
         Err(error) => {
@@ -29,9 +36,9 @@ fn run(sequences: u64) {
         }
     };
     let model = CpuModel::Max;
-    let mut interpreter = Interpreter::new(model);
+    let mut guest = engine(model);
     let codes = isa::all().filter(|(code, _)| isa::exists(*code, model));
-    let mut comparison = Comparison::new(&mut native, &mut interpreter, codes);
+    let mut comparison = Comparison::new(&mut native, &mut guest, codes);
     let first = from_environment("VMSIM_SILICON_SEED", 1);
     let sequences = from_environment("VMSIM_SILICON_SEQUENCES", sequences);
     comparison.list = std::env::var_os("VMSIM_SILICON_LIST").is_some();
@@ -70,6 +77,17 @@ fn run(sequences: u64) {
     for failure in &failures {
         println!("{failure}");
     }
+    let (executed, programs) =
+        (RUNS_OF_SHADOW * comparison.executed(), RUNS_OF_SHADOW * comparison.sequences);
+    if let Some((statistics, interpreted)) = guest.statistics() {
+        let interpreted = interpreted.saturating_sub(ENDS * programs);
+        println!("{statistics:?}; {interpreted} of some {executed} instructions interpreted");
+        let share = 100 * interpreted / executed.max(1);
+        assert!(
+            sequences < SHORT || share < MOST_INTERPRETED,
+            "{share} % of the instructions were interpreted"
+        );
+    }
     assert!(failures.is_empty(), "{} differences", failures.len());
     if sequences >= SHORT {
         assert!(missing.is_empty(), "{} encodings:\n{}", missing.len(), missing.join("\n"));
@@ -78,11 +96,22 @@ fn run(sequences: u64) {
 
 #[test]
 fn the_interpreter_agrees_with_the_host() {
-    run(SHORT);
+    run(SHORT, Guest::interpreter);
+}
+
+#[test]
+fn the_shadow_engine_agrees_with_the_host() {
+    run(SHORT, Guest::shadow);
 }
 
 #[test]
 #[ignore = "takes minutes"]
 fn the_interpreter_agrees_with_the_host_for_long() {
-    run(LONG);
+    run(LONG, Guest::interpreter);
+}
+
+#[test]
+#[ignore = "takes minutes"]
+fn the_shadow_engine_agrees_with_the_host_for_long() {
+    run(LONG, Guest::shadow);
 }

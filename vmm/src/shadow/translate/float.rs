@@ -5,7 +5,7 @@
 //! ([`crate::shadow::mode::fpu_is_plain`]); instructions that could change that are checked, or interpreted.
 
 use super::memory::{Access, Operand, Stub};
-use super::{Emit, context, segment_field, state};
+use super::{Emit, Keep, context, segment_field, state};
 use crate::cpu::fpu::{FpuState, fcw};
 use crate::cpu::registers::Seg;
 use crate::cpu::{CpuState, Segment};
@@ -41,7 +41,7 @@ fn demands_alignment(instruction: &Instruction) -> bool {
 impl Emit<'_> {
     pub(super) fn float(&mut self, eip: u32, item: &Scanned) {
         let instruction = &item.instruction;
-        let keep = item.live_in != 0;
+        let keep = Keep::of(item.live_in);
         self.load_fpu(eip, keep);
         match instruction.mnemonic() {
             Mnemonic::Wait => return,
@@ -84,13 +84,13 @@ impl Emit<'_> {
     }
 
     /// Makes sure that the guest's state is in the host's registers.
-    fn load_fpu(&mut self, eip: u32, keep: bool) {
+    fn load_fpu(&mut self, eip: u32, keep: Keep) {
         if std::mem::replace(&mut self.fpu_is_loaded, true) {
             return;
         }
         let loaded = context(offset_of!(Context, fpu_loaded));
         let go_on = self.asm.label();
-        if keep {
+        if keep != Keep::Nothing {
             self.asm.mov(W::Q, R10, RCX);
             self.asm.movzx_load(RCX, loaded, W::B);
             let load = self.asm.label();
@@ -150,20 +150,16 @@ impl Emit<'_> {
 
     /// FLDCW: to the interpreter when it unmasks an exception.
     fn load_control_word(&mut self, eip: u32, item: &Scanned) {
-        let keep = item.live_in != 0;
+        let keep = Keep::of(item.live_in);
         self.reach(eip, &Operand::of(&item.instruction), 2, Access::Read, keep, false);
         self.asm.movzx_load(R11, self.reached(), W::H);
-        if keep {
-            // R9 is lost, R8 is not: the slot is looked up again below.
-            self.save_flags();
-        }
+        // R9 is lost, R8 is not: the slot is looked up again below.
+        self.save_flags(keep);
         let unmasks = self.asm.label();
         self.asm.not(R11);
         self.asm.test_low(R11, fcw::MASKS as u8);
         self.asm.jcc(NE, unmasks);
-        if keep {
-            self.restore_flags();
-        }
+        self.restore_flags(keep);
         self.stubs.push(Stub::InterpretFloat { label: unmasks, eip, saved: keep });
         // From a copy: what was checked is what is loaded, whoever else writes the operand.
         self.asm.not(R11);

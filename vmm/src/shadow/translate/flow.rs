@@ -9,11 +9,15 @@
 
 use super::memory::{Access, Operand, Stub};
 use super::stack::width;
-use super::{Emit, context, host, number};
-use crate::shadow::asm::{self, Cond, E, Label, R8, R9, R10, R11, R13, R15, RCX, W};
+use super::{Emit, Keep, context, host, number, state};
+use crate::cpu::CpuState;
+use crate::cpu::registers::eflags;
+use crate::shadow::asm::{self, Alu, Cond, E, Label, NE, R8, R9, R10, R11, R13, R15, RCX, W};
 use crate::shadow::bridge::{Context, Leave};
+use crate::shadow::classify::{Kind, Terminal};
 use crate::shadow::scanner::{Scanned, Unit, on_page, target};
 use iced_x86::{Code, Mnemonic, OpKind};
+use ipc::board::attention;
 use std::mem::offset_of;
 
 impl Emit<'_> {
@@ -29,16 +33,19 @@ impl Emit<'_> {
     }
 
     /// Jumps to a constant EIP. `live`: somebody there reads arithmetic flags.
-    pub(super) fn jump_to(&mut self, from: u32, to: u32, live: bool) {
+    pub(super) fn jump_to(&mut self, from: u32, to: u32, live: Keep) {
         match self.inside(to) {
             Some((_, label)) if !self.is_backward(from, to) => self.asm.jmp(label),
-            Some((_, label)) if !live => {
+            Some((_, label)) if live != Keep::All => {
                 self.count(to);
-                self.asm.load(W::Q, R9, context(offset_of!(Context, attention)));
-                self.asm.movzx_load(R9, asm::at(R9, 0), W::B);
-                self.asm.test_mem(W::B, context(offset_of!(Context, wanted)), R9);
-                self.asm.jcc(E, label);
-                self.leave(to, Leave::Attention);
+                if live == Keep::Nothing {
+                    self.load_attention();
+                    self.asm.jcc(E, label);
+                    self.leave(to, Leave::Attention);
+                } else {
+                    self.poll(to, live);
+                    self.asm.jmp(label);
+                }
             }
             _ => self.jump_external(from, to),
         }
@@ -116,11 +123,66 @@ impl Emit<'_> {
         self.asm.store(W::Q, budget, RCX);
     }
 
-    fn live_at(unit: &Unit, offset: Option<u16>) -> bool {
-        offset.and_then(|offset| unit.instructions.get(&offset)).is_none_or(|item| item.live_in != 0)
+    /// ZF: no attention is wanted. R9 is lost.
+    fn load_attention(&mut self) {
+        self.asm.load(W::Q, R9, context(offset_of!(Context, attention)));
+        self.asm.movzx_load(R9, asm::at(R9, 0), W::B);
+        self.asm.test_mem(W::B, context(offset_of!(Context, wanted)), R9);
     }
 
-    fn live_there(&self, unit: &Unit, eip: u32) -> bool {
+    /// Leaves at `eip` when attention is wanted.
+    pub(super) fn poll(&mut self, eip: u32, keep_flags: Keep) {
+        let wanted = self.asm.label();
+        self.save_flags(keep_flags);
+        self.load_attention();
+        self.asm.jcc(NE, wanted);
+        self.restore_flags(keep_flags);
+        self.stubs.push(Stub::Leave { label: wanted, eip, saved: keep_flags, why: Leave::Attention });
+    }
+
+    /// CLI and STI at CPL 0. True: control goes on.
+    pub(super) fn interrupt_flag(&mut self, offset: u16, item: &Scanned, unit: &Unit) -> bool {
+        let sets = item.instruction.mnemonic() == Mnemonic::Sti;
+        let next = unit.instructions.get(&(offset + item.len() as u16));
+        // Interrupts are taken after the instruction behind STI. It must be one that something can be emitted behind, or that
+        // polls itself.
+        let polls = next.is_some_and(|next| {
+            !matches!(
+                next.kind,
+                Kind::Jcc(_) | Kind::Loop | Kind::Jump | Kind::Call | Kind::InterruptFlag | Kind::Terminal(_)
+            )
+        });
+        if sets && (!polls || self.target.counts) {
+            return self.interpret(offset, item, Terminal::Flags);
+        }
+        let keep = Keep::of(item.live_in);
+        self.save_flags(keep);
+        let flags = state(offset_of!(CpuState, eflags));
+        self.asm.load(W::D, R9, flags);
+        if sets {
+            self.asm.alu_imm(Alu::Or, W::D, R9, eflags::IF as i32);
+        } else {
+            self.asm.alu_imm(Alu::And, W::D, R9, !eflags::IF as i32);
+        }
+        self.asm.store(W::D, flags, R9);
+        self.restore_flags(keep);
+        let map = offset_of!(Context, maps) + if sets { size_of::<u64>() } else { 0 };
+        self.asm.load(W::Q, R9, context(map));
+        let slot = offset_of!(Context, exec) + attention::INTR as usize * size_of::<u64>();
+        self.asm.store(W::Q, context(slot), R9);
+        let wanted = if sets { -1 } else { !attention::INTR as i32 };
+        self.asm.store_imm(W::B, context(offset_of!(Context, wanted)), wanted);
+        self.polls_next = sets;
+        true
+    }
+
+    fn live_at(unit: &Unit, offset: Option<u16>) -> Keep {
+        offset
+            .and_then(|offset| unit.instructions.get(&offset))
+            .map_or(Keep::All, |item| Keep::of(item.live_in))
+    }
+
+    fn live_there(&self, unit: &Unit, eip: u32) -> Keep {
         Self::live_at(unit, on_page(self.mode, self.target.page_eip, eip))
     }
 
@@ -142,7 +204,7 @@ impl Emit<'_> {
             None => {
                 let label = self.asm.label();
                 self.asm.jcc(Cond(condition), label);
-                self.stubs.push(Stub::Jump { label, from: eip, to, live: true });
+                self.stubs.push(Stub::Jump { label, from: eip, to, live: Keep::All });
             }
         }
     }
@@ -210,7 +272,7 @@ impl Emit<'_> {
             if self.mode.code32() { self.asm.mov(W::D, R11, from) } else { self.asm.movzx(R11, from, W::H) }
         } else {
             let size = if self.mode.code32() { 4 } else { 2 };
-            self.reach(eip, &Operand::of(instruction), size, Access::Read, true, false);
+            self.reach(eip, &Operand::of(instruction), size, Access::Read, Keep::All, false);
             if self.mode.code32() {
                 self.asm.load(W::D, R11, self.reached())
             } else {
@@ -227,7 +289,7 @@ impl Emit<'_> {
 
     pub(super) fn call_indirect(&mut self, eip: u32, item: &Scanned) {
         self.indirect_target(eip, item);
-        self.push_return(eip, item, true);
+        self.push_return(eip, item, Keep::All);
         self.asm.mov(W::D, R8, R11);
         self.jump_to_eip_in_r8();
     }
@@ -236,7 +298,7 @@ impl Emit<'_> {
         let size = if self.mode.code32() { 4 } else { 2 };
         let extra =
             if item.instruction.op_count() == 1 { i32::from(item.instruction.immediate16()) } else { 0 };
-        self.reach_stack(eip, 0, size, Access::Read, true);
+        self.reach_stack(eip, 0, size, Access::Read, Keep::All);
         if width(size) == W::D {
             self.asm.load(W::D, R11, self.reached())
         } else {

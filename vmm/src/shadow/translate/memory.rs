@@ -1,7 +1,7 @@
 //! Accesses to guest memory: the address, the segment's checks, the slot of the direct map, and the ways out when
 //! the access is not plain.
 
-use super::{Emit, host, number, seg_of, segment_field, state};
+use super::{Emit, Keep, host, number, seg_of, segment_field, state};
 use crate::cpu::direct::ARRAY_BYTES;
 use crate::cpu::registers::Seg;
 use crate::cpu::{CpuState, Segment};
@@ -81,19 +81,21 @@ impl Operand {
 /// Code that is needed rarely, behind the unit.
 pub(super) enum Stub {
     /// The slot is empty: have it filled and try again, or leave.
-    Fill { label: Label, retry: Label, eip: u32, access: u32, saved: bool },
+    Fill { label: Label, retry: Label, eip: u32, access: u32, saved: Keep },
     /// The address is not aligned: if the access stays in its page, go on at `back`.
     Crossing { label: Label, back: Label, fill: Label, size: i32 },
     /// Leave to the interpreter.
-    Interpret { label: Label, eip: u32, saved: bool },
+    Interpret { label: Label, eip: u32, saved: Keep },
+    /// Leave for another reason.
+    Leave { label: Label, eip: u32, saved: Keep, why: Leave },
     /// The same for an instruction that uses the floating-point unit.
-    InterpretFloat { label: Label, eip: u32, saved: bool },
+    InterpretFloat { label: Label, eip: u32, saved: Keep },
     /// Have the instruction at the offset, which ends at `next`, interpreted in place, and go on at `back`.
-    InPlace { label: Label, back: Label, offset: u16, next: u32, saved: bool },
+    InPlace { label: Label, back: Label, offset: u16, next: u32, saved: Keep },
     /// Have the floating-point unit loaded, and go on at `back`.
     LoadFpu { label: Label, back: Label, eip: u32 },
     /// A jump that is taken rarely, or that leaves the unit.
-    Jump { label: Label, from: u32, to: u32, live: bool },
+    Jump { label: Label, from: u32, to: u32, live: Keep },
 }
 
 /// Displacements up to this are added without wrapping round: what they lead to beyond a window faults in its guard.
@@ -154,21 +156,19 @@ impl Emit<'_> {
 
     /// [`Emit::reach`] in a window: nothing is asked, the access itself faults. R8 is only used where the host has no
     /// addressing mode for it.
-    fn reach_window(&mut self, eip: u32, operand: &Operand, size: u32, access: Access, keep_flags: bool) {
+    fn reach_window(&mut self, eip: u32, operand: &Operand, size: u32, access: Access, keep_flags: Keep) {
         if let Some(place) = self.window_place(operand) {
             self.place = place;
             return;
         }
         let flat = self.mode.flat(operand.seg);
-        if !flat && keep_flags {
-            self.save_flags();
+        if !flat {
+            self.save_flags(keep_flags);
         }
         self.offset(operand, R8);
         if !flat {
             self.segment(eip, operand.seg, size, access, keep_flags);
-            if keep_flags {
-                self.restore_flags();
-            }
+            self.restore_flags(keep_flags);
         }
         self.place = in_window(R8, 0);
     }
@@ -205,7 +205,7 @@ impl Emit<'_> {
         operand: &Operand,
         size: u32,
         access: Access,
-        keep_flags: bool,
+        keep_flags: Keep,
         aligned: bool,
     ) {
         if self.mode.window() {
@@ -213,9 +213,7 @@ impl Emit<'_> {
         }
         let (fill, retry) = (self.asm.label(), self.asm.label());
         self.asm.bind(retry);
-        if keep_flags {
-            self.save_flags();
-        }
+        self.save_flags(keep_flags);
         self.offset(operand, R8);
         if !self.mode.flat(operand.seg) {
             self.segment(eip, operand.seg, size, access, keep_flags);
@@ -238,9 +236,7 @@ impl Emit<'_> {
             self.stubs.push(Stub::Crossing { label: crossing, back, fill, size: size as i32 });
         }
         self.slot(access, fill);
-        if keep_flags {
-            self.restore_flags();
-        }
+        self.restore_flags(keep_flags);
         self.fill_stub(fill, retry, eip, size, access, keep_flags);
     }
 
@@ -261,7 +257,7 @@ impl Emit<'_> {
         eip: u32,
         size: u32,
         access: Access,
-        saved: bool,
+        saved: Keep,
     ) {
         let access = size
             | if access == Access::Write { access::WRITE } else { 0 }
@@ -270,7 +266,7 @@ impl Emit<'_> {
     }
 
     /// Checks the offset in R8 against the segment's end and adds its base.
-    fn segment(&mut self, eip: u32, seg: Seg, size: u32, access: Access, saved: bool) {
+    fn segment(&mut self, eip: u32, seg: Seg, size: u32, access: Access, saved: Keep) {
         let outside = self.asm.label();
         let end = if access == Access::Write { Segment::WRITE_END_AT } else { Segment::READ_END_AT };
         self.asm.lea(W::Q, R9, asm::at(R8, size as i32));
@@ -293,7 +289,7 @@ impl Emit<'_> {
     }
 
     /// The same as [`Emit::reach`] for the top of the stack: `bytes` below it (`down`), or at it.
-    pub(super) fn reach_stack(&mut self, eip: u32, disp: i32, size: u32, access: Access, keep_flags: bool) {
+    pub(super) fn reach_stack(&mut self, eip: u32, disp: i32, size: u32, access: Access, keep_flags: Keep) {
         let operand = Operand::at(Seg::Ss, asm::R12, disp, !self.mode.stack32());
         self.reach(eip, &operand, size, access, keep_flags, false);
     }
@@ -304,9 +300,7 @@ impl Emit<'_> {
             match stub {
                 Stub::Fill { label, retry, eip, access, saved } => {
                     self.asm.bind(label);
-                    if saved {
-                        self.restore_flags();
-                    }
+                    self.restore_flags(saved);
                     self.asm.store_imm(W::D, state(offset_of!(CpuState, eip)), eip as i32);
                     self.asm.mov_imm(R9, access);
                     self.asm.call_to(self.places.bridge.fill);
@@ -321,14 +315,13 @@ impl Emit<'_> {
                 Stub::Interpret { label, eip, saved } => {
                     self.interpret_stub(label, eip, saved, Leave::Interpret)
                 }
+                Stub::Leave { label, eip, saved, why } => self.interpret_stub(label, eip, saved, why),
                 Stub::InterpretFloat { label, eip, saved } => {
                     self.interpret_stub(label, eip, saved, Leave::InterpretFloat);
                 }
                 Stub::InPlace { label, back, offset, next, saved } => {
                     self.asm.bind(label);
-                    if saved {
-                        self.restore_flags();
-                    }
+                    self.restore_flags(saved);
                     self.call_interpreter(offset, next, Terminal::Repeated);
                     self.asm.jmp(back);
                 }
@@ -344,11 +337,9 @@ impl Emit<'_> {
         }
     }
 
-    fn interpret_stub(&mut self, label: Label, eip: u32, saved: bool, why: Leave) {
+    fn interpret_stub(&mut self, label: Label, eip: u32, saved: Keep, why: Leave) {
         self.asm.bind(label);
-        if saved {
-            self.restore_flags();
-        }
+        self.restore_flags(saved);
         self.leave(eip, why);
     }
 }

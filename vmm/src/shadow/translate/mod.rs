@@ -25,7 +25,7 @@ use super::scanner::{Scanned, Unit};
 use crate::cpu::CpuState;
 use crate::cpu::Segment;
 use crate::cpu::registers::{Seg, gpr};
-use iced_x86::{Encoder, Register};
+use iced_x86::{Encoder, Register, RflagsBits};
 use memory::Stub;
 use std::collections::BTreeMap;
 use std::mem::offset_of;
@@ -89,6 +89,8 @@ struct Emit<'a> {
     place: asm::Mem,
     /// See [`Translated::borrows`].
     borrows: Vec<u16>,
+    /// The instruction before was STI: interrupts are taken after this one.
+    polls_next: bool,
     /// The floating-point unit is known to be loaded here.
     fpu_is_loaded: bool,
     /// The selector of CS has been noted since the last label.
@@ -157,6 +159,7 @@ impl Translator {
             offset: 0,
             place: asm::at(asm::R15, 0),
             borrows: Vec::new(),
+            polls_next: false,
             fpu_is_loaded: false,
             fpu_cs_noted: false,
             fpu_operand_noted: None,
@@ -196,7 +199,12 @@ impl Emit<'_> {
                 self.fpu_operand_noted = None;
             }
             map.push((offset, self.asm.code.len() as u32));
+            let polls = std::mem::take(&mut self.polls_next);
             let continues = self.instruction(offset, item, unit);
+            if polls && continues {
+                let next = self.eip(offset).wrapping_add(item.len() as u32);
+                self.poll(next, Keep::of(item.live_out));
+            }
             falls_to = continues.then(|| offset + item.len() as u16);
         }
         if let Some(expected) = falls_to {
@@ -236,6 +244,8 @@ impl Emit<'_> {
             Kind::ReadSegment => self.read_segment(item),
             Kind::String => self.string(eip, item),
             Kind::Repeat => self.repeat(offset, eip, item),
+            Kind::PushSegment => self.push_segment(eip, item),
+            Kind::InterruptFlag => return self.interrupt_flag(offset, item, unit),
             Kind::Direction => self.direction(item),
             Kind::Xlat => self.xlat(eip, item),
             Kind::Jcc(condition) => self.jump_if(eip, condition, item, unit),
@@ -279,12 +289,10 @@ impl Emit<'_> {
 
     /// Before an instruction that goes on on the next page: leaves, unless that is still the same.
     fn check_next_page(&mut self, eip: u32, item: &Scanned) {
-        let keep = item.live_in != 0;
+        let keep = Keep::of(item.live_in);
         let linear = self.mode.linear(eip);
         let other = self.asm.label();
-        if keep {
-            self.save_flags();
-        }
+        self.save_flags(keep);
         let entry = ((linear >> PAGE_SHIFT) + 1) * size_of::<u64>() as u32;
         self.asm.load(asm::W::Q, asm::R8, context(offset_of!(Context, maps)));
         self.asm.load(asm::W::Q, asm::R8, asm::at(asm::R8, entry as i32));
@@ -292,9 +300,7 @@ impl Emit<'_> {
         self.asm.set_address(place, self.target.next_page.unwrap_or_default());
         self.asm.alu(asm::Alu::Cmp, asm::W::Q, asm::R8, asm::R9);
         self.asm.jcc(asm::NE, other);
-        if keep {
-            self.restore_flags();
-        }
+        self.restore_flags(keep);
         self.stubs.push(Stub::InterpretFloat { label: other, eip, saved: keep });
     }
 
@@ -312,23 +318,59 @@ impl Emit<'_> {
         self.asm.jmp_to(self.places.bridge.to_host);
     }
 
-    /// Keeps the arithmetic flags in R10, so that others may change them.
-    fn save_flags(&mut self) {
-        self.asm.mov(asm::W::Q, asm::R10, asm::RAX);
-        self.asm.lahf();
-        self.asm.setcc(asm::O, asm::RAX);
-        // XCHG with the accumulator, by moves: the pair is renamed away.
-        self.asm.mov(asm::W::Q, asm::R9, asm::RAX);
-        self.asm.mov(asm::W::Q, asm::RAX, asm::R10);
-        self.asm.mov(asm::W::Q, asm::R10, asm::R9);
+    /// Keeps arithmetic flags in R10, so that others may change them. R9 is lost.
+    fn save_flags(&mut self, keep: Keep) {
+        match keep {
+            Keep::Nothing => {}
+            Keep::Carry => self.asm.setcc(asm::B, asm::R10),
+            Keep::All => {
+                self.asm.mov(asm::W::Q, asm::R10, asm::RAX);
+                self.asm.lahf();
+                self.asm.setcc(asm::O, asm::RAX);
+                // XCHG with the accumulator, by moves: they are renamed away.
+                self.asm.mov(asm::W::Q, asm::R9, asm::RAX);
+                self.asm.mov(asm::W::Q, asm::RAX, asm::R10);
+                self.asm.mov(asm::W::Q, asm::R10, asm::R9);
+            }
+        }
     }
 
     /// Takes them back from R10. Only R10 is lost.
-    fn restore_flags(&mut self) {
-        self.asm.bytes(&XCHG_RAX_R10);
-        self.asm.al_to_overflow();
-        self.asm.sahf();
-        self.asm.mov(asm::W::Q, asm::RAX, asm::R10);
+    fn restore_flags(&mut self, keep: Keep) {
+        match keep {
+            Keep::Nothing => {}
+            Keep::Carry => self.asm.add_low(asm::R10, -1),
+            Keep::All => {
+                self.asm.bytes(&XCHG_RAX_R10);
+                self.asm.al_to_overflow();
+                self.asm.sahf();
+                self.asm.mov(asm::W::Q, asm::RAX, asm::R10);
+            }
+        }
+    }
+}
+
+/// Which arithmetic flags somebody reads later, so that other code has to keep them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Keep {
+    /// None.
+    Nothing,
+    /// CF alone, which INC and DEC keep alive for long: it is cheaper to keep than all.
+    Carry,
+    /// Any.
+    All,
+}
+
+impl Keep {
+    /// For live flags as iced-x86 numbers them.
+    fn of(live: u32) -> Self {
+        if live == 0 {
+            Self::Nothing
+        } else if live == RflagsBits::CF {
+            Self::Carry
+        } else {
+            Self::All
+        }
     }
 }
 

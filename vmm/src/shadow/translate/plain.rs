@@ -1,7 +1,7 @@
 //! Instructions that are taken over: the same opcode with host registers and a host address.
 
 use super::memory::{Access, Operand};
-use super::{Emit, host, number, seg_of, segment_field};
+use super::{Emit, Keep, host, number, seg_of, segment_field};
 use crate::cpu::Segment;
 use crate::shadow::asm::{self, AE, Alu, NE, R8, R9, R11, RAX, RDX, Reg, W};
 use crate::shadow::classify::has_memory;
@@ -95,8 +95,12 @@ impl Emit<'_> {
         self.encoder.set_buffer(code_buffer(code));
     }
 
-    /// Gives registers the names that they have on the host. True: AH, CH, DH or BH is among them.
+    /// Gives registers the names that they have on the host, and drops prefixes that say nothing to the guest. True: AH, CH, DH or
+    /// BH is among the registers.
     pub(super) fn rename(&self, instruction: &mut Instruction) -> bool {
+        // With BSF and BSR they are TZCNT and LZCNT to newer processors.
+        instruction.set_has_rep_prefix(false);
+        instruction.set_has_repne_prefix(false);
         let mut high = false;
         for n in 0..instruction.op_count() {
             if instruction.op_kind(n) == OpKind::Register {
@@ -168,7 +172,7 @@ impl Emit<'_> {
             if self.through_gs(&item.instruction, &operand) {
                 self.encode_through_gs(&item.instruction);
             } else {
-                self.reach(eip, &operand, size, access_of(&item.instruction), item.live_in != 0, false);
+                self.reach(eip, &operand, size, access_of(&item.instruction), Keep::of(item.live_in), false);
                 self.encode_at_operand(&item.instruction);
             }
         } else {
@@ -233,7 +237,7 @@ impl Emit<'_> {
 
     /// DIV and IDIV: to the interpreter when they would raise #DE, or might.
     pub(super) fn divide(&mut self, eip: u32, item: &Scanned) {
-        let keep = item.live_in != 0;
+        let keep = Keep::of(item.live_in);
         let mut instruction = item.instruction;
         let size = if has_memory(&instruction) {
             instruction.memory_size().size() as u32
@@ -256,9 +260,7 @@ impl Emit<'_> {
         } else {
             self.asm.mov(W::D, R11, host(number(instruction.op0_register())));
         }
-        if keep {
-            self.save_flags();
-        }
+        self.save_flags(keep);
         let declined = self.asm.label();
         // The upper half of the dividend in R8, the lower in R9.
         match w {
@@ -301,9 +303,7 @@ impl Emit<'_> {
             self.asm.alu(Alu::Cmp, W::D, R8, R11);
             self.asm.jcc(AE, declined);
         }
-        if keep {
-            self.restore_flags();
-        }
+        self.restore_flags(keep);
         self.stubs.push(Stub::Interpret { label: declined, eip, saved: keep });
         let register = match w {
             W::B => Register::R11L,
@@ -338,7 +338,7 @@ impl Emit<'_> {
         self.asm.movzx(R11, RAX, W::B);
         // The retry comes after this, and R11 survives it.
         let operand = Operand { seg, base: Some(asm::RBX), index: Some((R11, 1)), disp: 0, short };
-        self.reach(eip, &operand, 1, Access::Read, item.live_in != 0, false);
+        self.reach(eip, &operand, 1, Access::Read, Keep::of(item.live_in), false);
         self.asm.load(W::B, RAX, self.reached());
     }
 }

@@ -1,12 +1,14 @@
 //! PUSH, POP and their kin.
 
 use super::memory::{Access, Operand};
-use super::{Emit, host, number};
+use super::{Emit, Keep, host, number, seg_of, segment_field};
+use crate::cpu::Segment;
 use crate::cpu::registers::{Seg, gpr};
 use crate::shadow::asm::{self, R8, R9, R11, R12, RBP, W};
 use crate::shadow::bridge::Leave;
 use crate::shadow::scanner::Scanned;
 use iced_x86::OpKind;
+use std::mem::offset_of;
 
 /// Registers in the order in which PUSHA leaves them, from the lowest address up.
 const ALL: [usize; 8] = [gpr::EDI, gpr::ESI, gpr::EBP, gpr::ESP, gpr::EBX, gpr::EDX, gpr::ECX, gpr::EAX];
@@ -32,7 +34,7 @@ impl Emit<'_> {
     pub(super) fn push(&mut self, eip: u32, item: &Scanned) {
         let instruction = &item.instruction;
         let size = instruction.stack_pointer_increment().unsigned_abs();
-        let (w, keep) = (width(size), item.live_in != 0);
+        let (w, keep) = (width(size), Keep::of(item.live_in));
         match instruction.op0_kind() {
             OpKind::Register => {
                 let from = host(number(instruction.op0_register()));
@@ -54,10 +56,19 @@ impl Emit<'_> {
         self.move_stack(-(size as i32));
     }
 
+    pub(super) fn push_segment(&mut self, eip: u32, item: &Scanned) {
+        let size = item.instruction.stack_pointer_increment().unsigned_abs();
+        let seg = seg_of(item.instruction.op0_register());
+        self.reach_stack(eip, -(size as i32), size, Access::Write, Keep::of(item.live_in));
+        self.asm.movzx_load(R11, segment_field(seg, offset_of!(Segment, selector)), W::H);
+        self.asm.store(width(size), self.reached(), R11);
+        self.move_stack(-(size as i32));
+    }
+
     pub(super) fn pop(&mut self, eip: u32, item: &Scanned) {
         let size = item.instruction.stack_pointer_increment().unsigned_abs();
         let to = host(number(item.instruction.op0_register()));
-        self.reach_stack(eip, 0, size, Access::Read, item.live_in != 0);
+        self.reach_stack(eip, 0, size, Access::Read, Keep::of(item.live_in));
         if to == R12 {
             self.asm.load(width(size), R11, self.reached());
             self.move_stack(size as i32);
@@ -81,7 +92,7 @@ impl Emit<'_> {
         if !self.stack_is_one_piece() {
             return self.leave(eip, Leave::Interpret);
         }
-        self.reach_stack(eip, -(total as i32), total, Access::Write, item.live_in != 0);
+        self.reach_stack(eip, -(total as i32), total, Access::Write, Keep::of(item.live_in));
         self.asm.lea(W::Q, R9, self.reached());
         let size = total / 8;
         if self.mode.window() {
@@ -101,7 +112,7 @@ impl Emit<'_> {
         if !self.stack_is_one_piece() {
             return self.leave(eip, Leave::Interpret);
         }
-        self.reach_stack(eip, 0, total, Access::Read, item.live_in != 0);
+        self.reach_stack(eip, 0, total, Access::Read, Keep::of(item.live_in));
         self.asm.lea(W::Q, R9, self.reached());
         let size = total / 8;
         if self.mode.window() {
@@ -116,7 +127,7 @@ impl Emit<'_> {
     pub(super) fn leave_frame(&mut self, eip: u32, item: &Scanned) {
         let size = if matches!(item.instruction.code(), iced_x86::Code::Leavew) { 2 } else { 4 };
         let operand = Operand::at(Seg::Ss, RBP, 0, !self.mode.stack32());
-        self.reach(eip, &operand, size, Access::Read, item.live_in != 0, false);
+        self.reach(eip, &operand, size, Access::Read, Keep::of(item.live_in), false);
         self.asm.load(width(size), R11, self.reached());
         let stack = if self.mode.stack32() { W::D } else { W::H };
         self.asm.lea(W::D, R8, asm::at(RBP, size as i32));
@@ -126,7 +137,7 @@ impl Emit<'_> {
     }
 
     /// Pushes a constant of the mode's width: the return address of a CALL.
-    pub(super) fn push_return(&mut self, eip: u32, item: &Scanned, keep: bool) {
+    pub(super) fn push_return(&mut self, eip: u32, item: &Scanned, keep: Keep) {
         let size = if self.mode.code32() { 4 } else { 2 };
         let next = eip.wrapping_add(item.len() as u32);
         self.reach_stack(eip, -(size as i32), size, Access::Write, keep);

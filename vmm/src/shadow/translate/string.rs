@@ -1,7 +1,7 @@
 //! String instructions, and the direction flag, which lives in [`Context::direction`] as a step.
 
 use super::memory::{Access, Operand, Stub};
-use super::{Emit, context, seg_of};
+use super::{Emit, Keep, context, seg_of};
 use crate::cpu::bus::PAGE_SIZE;
 use crate::cpu::registers::Seg;
 use crate::shadow::asm::{
@@ -35,7 +35,7 @@ impl Emit<'_> {
     pub(super) fn string(&mut self, eip: u32, item: &Scanned) {
         use Mnemonic::*;
         let instruction = &item.instruction;
-        let keep = item.live_in != 0;
+        let keep = Keep::of(item.live_in);
         let size = instruction.memory_size().size() as u32;
         let w = match size {
             1 => W::B,
@@ -88,7 +88,7 @@ impl Emit<'_> {
     /// REP MOVS and REP STOS in flat segments: the host's own, when every operand lies within a page.
     pub(super) fn repeat(&mut self, offset: u16, eip: u32, item: &Scanned) {
         let instruction = &item.instruction;
-        let keep = item.live_in != 0;
+        let keep = Keep::of(item.live_in);
         let size = instruction.memory_size().size() as u32;
         let moves = matches!(instruction.mnemonic(), Mnemonic::Movsb | Mnemonic::Movsw | Mnemonic::Movsd);
         let (again, not_plain, done) = (self.asm.label(), self.asm.label(), self.asm.label());
@@ -98,9 +98,7 @@ impl Emit<'_> {
             return self.repeat_in_window(moves, size, keep, not_plain, done);
         }
         self.asm.bind(again);
-        if keep {
-            self.save_flags();
-        }
+        self.save_flags(keep);
         self.asm.cmp_mem_imm(W::Q, context(offset_of!(Context, direction)), 1);
         self.asm.jcc(NE, not_plain);
         // None at all, or more than fit into a page.
@@ -112,9 +110,7 @@ impl Emit<'_> {
             self.asm.lea(W::Q, R11, self.reached());
         }
         self.slot_of_all(RDI, size, Access::Write, not_plain, (again, eip, keep));
-        if keep {
-            self.restore_flags();
-        }
+        self.restore_flags(keep);
         if moves {
             self.asm.lea(W::D, R10, asm::indexed(RSI, RCX, size as u8, 0));
             self.asm.mov(W::Q, RSI, R11);
@@ -131,18 +127,14 @@ impl Emit<'_> {
 
     /// The same in a window: the host's own, whatever pages there are. A fault in the midst leaves ECX, ESI and EDI as they
     /// are then, which is what the guest's would be: windows are aligned, so the lower halves of addresses are the guest's.
-    fn repeat_in_window(&mut self, moves: bool, size: u32, keep: bool, not_plain: Label, done: Label) {
-        if keep {
-            self.save_flags();
-        }
+    fn repeat_in_window(&mut self, moves: bool, size: u32, keep: Keep, not_plain: Label, done: Label) {
+        self.save_flags(keep);
         self.asm.cmp_mem_imm(W::Q, context(offset_of!(Context, direction)), 1);
         self.asm.jcc(NE, not_plain);
         // So much at most that interrupts do not wait long.
         self.asm.alu_imm(Alu::Cmp, W::D, RCX, (LONGEST_REPEAT / size) as i32);
         self.asm.jcc(A, not_plain);
-        if keep {
-            self.restore_flags();
-        }
+        self.restore_flags(keep);
         self.asm.lea(W::Q, RDI, asm::indexed(R15, RDI, 1, -SLOT_SHIFT));
         if moves {
             self.asm.lea(W::Q, RSI, asm::indexed(R15, RSI, 1, -SLOT_SHIFT));
@@ -162,7 +154,7 @@ impl Emit<'_> {
         size: u32,
         access: Access,
         not_plain: Label,
-        (retry, eip, saved): (Label, u32, bool),
+        (retry, eip, saved): (Label, u32, Keep),
     ) {
         let fill = self.asm.label();
         self.asm.mov(W::D, R8, register);

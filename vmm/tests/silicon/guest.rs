@@ -1,5 +1,6 @@
-//! The interpreter as an engine: a virtual CPU at privilege level 3 with the selectors and page protections
-//! of a Linux process, and one page of its own for what a kernel needs.
+//! The project's engines: a virtual CPU at privilege level 3 with the selectors and page protections of a Linux
+//! process, and one page of its own for what a kernel needs.
+#![expect(unsafe_code, reason = "hides the shadow engine's memory from programs that run on the host")]
 
 use super::machine::{
     Engine, Event, FxArea, Image, LOCAL_SEGMENTS, Machine, Outcome, PAGE, Program, at, fx, read_only_page,
@@ -14,7 +15,9 @@ use vmm::cpu::bus::{Bus, PageGrant};
 use vmm::cpu::registers::{Seg, cr0, cr4, eflags, gpr, rights, vector};
 use vmm::cpu::state::Activity;
 use vmm::cpu::{CpuModel, InterruptShadow, Segment, TableRegister, Vcpu};
-use vmm::interp::{Exit, Interp};
+use vmm::engine::{Engine as Runner, EngineKind};
+use vmm::interp::Exit;
+use vmm::shadow::{Shadow, Statistics};
 use vmm::softfloat::F80;
 
 /// Instructions that no program needs: repeated string instructions stop at the end of the data.
@@ -131,12 +134,38 @@ impl Bus for Ram {
     }
 }
 
-/// The interpreter.
-pub struct Interpreter {
+/// A mapping below 4 GiB: where, how long, what is allowed.
+type LowMapping = (usize, usize, i32);
+
+/// What this process has mapped below 4 GiB.
+fn low_mappings() -> Vec<LowMapping> {
+    let maps = std::fs::read_to_string("/proc/self/maps").expect("Linux has it");
+    let parse = |line: &str| {
+        let mut words = line.split_whitespace();
+        let (start, end) = words.next()?.split_once('-')?;
+        let bound = |hex| usize::from_str_radix(hex, 16).ok().filter(|at| *at <= 1 << 32);
+        let (start, end) = (bound(start)?, bound(end)?);
+        let allowed = words.next()?;
+        let bit = |letter, bit| if allowed.contains(letter) { bit } else { 0 };
+        let bits = bit('r', libc::PROT_READ) | bit('w', libc::PROT_WRITE) | bit('x', libc::PROT_EXEC);
+        Some((start, end - start, bits))
+    };
+    maps.lines().filter_map(parse).collect()
+}
+
+/// Programs after which the shadow engine forgets what it made, so that hiding its memory stays cheap.
+const FORGET_AFTER: u64 = 256;
+
+/// One of the project's engines with a processor.
+pub struct Guest {
     cpu: Vcpu<Ram>,
-    interp: Interp<Ram>,
-    /// Bytes of code that may have been decoded, as offset and length: the last program.
-    last_code: (u32, u32),
+    engine: Runner<Ram>,
+    name: &'static str,
+    /// The last program: offset in the code pages, and bytes. Nothing else may have been decoded.
+    last_code: (u32, Vec<u8>),
+    /// What the engine has below 4 GiB, where programs on the host would come across it.
+    low: Vec<LowMapping>,
+    programs: u64,
 }
 
 fn descriptor(base: u32, limit: u32, attributes: u16) -> u64 {
@@ -148,9 +177,45 @@ fn descriptor(base: u32, limit: u32, attributes: u16) -> u64 {
     low | high << 32
 }
 
-impl Interpreter {
-    /// A processor in a process.
-    pub fn new(model: CpuModel) -> Self {
+impl Guest {
+    /// A processor in a process, with the interpreter.
+    pub fn interpreter(model: CpuModel) -> Self {
+        let engine = Runner::new(EngineKind::Interp).expect("it needs nothing");
+        Self::new(model, engine, "interpreter", Vec::new())
+    }
+
+    /// The same with the shadow engine.
+    pub fn shadow(model: CpuModel) -> Self {
+        let before = low_mappings();
+        let mut shadow = Shadow::new().expect("there is memory");
+        // Nobody asks for attention here.
+        shadow.set_counting();
+        let low = low_mappings().into_iter().filter(|mapping| !before.contains(mapping)).collect();
+        Self::new(model, Runner::Shadow(Box::new(shadow)), "shadow engine", low)
+    }
+
+    /// What the shadow engine did, and how many instructions were interpreted.
+    pub fn statistics(&self) -> Option<(Statistics, u64)> {
+        match &self.engine {
+            Runner::Shadow(shadow) => {
+                let statistics = shadow.statistics();
+                let in_place: u64 = statistics.in_place.iter().sum();
+                Some((statistics, self.engine.interpreted() + in_place))
+            }
+            Runner::Interp(_) => None,
+        }
+    }
+
+    fn protect(&self, hidden: bool) {
+        for &(start, len, bits) in &self.low {
+            let bits = if hidden { libc::PROT_NONE } else { bits };
+            // SAFETY: the engine's own mappings, which it uses only while it runs, and it does not.
+            let result = unsafe { libc::mprotect(start as *mut libc::c_void, len, bits) };
+            assert_eq!(result, 0, "mprotect: {}", std::io::Error::last_os_error());
+        }
+    }
+
+    fn new(model: CpuModel, engine: Runner<Ram>, name: &'static str, low: Vec<LowMapping>) -> Self {
         let bytes = vec![Cell::new(0); physical::SIZE as usize].into_boxed_slice();
         let mut ram = Ram { bytes, written_code: VecDeque::new() };
         write_tables(&mut ram);
@@ -170,7 +235,7 @@ impl Interpreter {
         state.tr = Segment::new(0x40, rights::PRESENT | BUSY_TSS, SYSTEM + TSS, TSS_LIMIT);
         state.cpl = 3;
         cpu.state_replaced();
-        Interpreter { cpu, interp: Interp::new(), last_code: (0, 0) }
+        Guest { cpu, engine, name, last_code: (0, Vec::new()), low, programs: 0 }
     }
 
     /// A segment register as loading a selector makes it, from the tables of this file.
@@ -217,6 +282,21 @@ impl Interpreter {
         machine.segments[Seg::Ss as usize] = ss as u16;
         let address = if number as u8 == vector::PF { state.cr2 } else { 0 };
         Outcome { machine, event: Event::Exception { vector: number as u8, error, address } }
+    }
+
+    fn load_code(&mut self, offset: u32, bytes: &[u8]) {
+        self.cpu.bus.load(physical::CODE + offset, bytes);
+        let last = std::mem::replace(&mut self.last_code, (offset, bytes.to_vec()));
+        // What was made of the previous program may reach into bytes that this one does not write.
+        for (offset, len) in [(last.0, last.1.len() as u32), (offset, bytes.len() as u32)] {
+            let end = offset + len;
+            let mut at = offset;
+            while at < end {
+                let next = end.min((at / PAGE + 1) * PAGE);
+                self.cpu.bus.written_code.push_back((u64::from(physical::CODE + at), u64::from(next - at)));
+                at = next;
+            }
+        }
     }
 
     fn fx(&self) -> FxArea {
@@ -303,9 +383,21 @@ fn write_tables(ram: &mut Ram) {
     map(at::CODE, physical::CODE, 2, 0);
 }
 
-impl Engine for Interpreter {
+impl Engine for Guest {
     fn name(&self) -> &str {
-        "interpreter"
+        self.name
+    }
+
+    fn leaves_dead_flags(&self) -> bool {
+        matches!(self.engine, Runner::Shadow(_))
+    }
+
+    fn runs_warm(&self) -> bool {
+        matches!(self.engine, Runner::Shadow(_))
+    }
+
+    fn hide(&mut self, hidden: bool) {
+        self.protect(hidden);
     }
 
     fn set_memory(&mut self, image: &Image) {
@@ -322,18 +414,15 @@ impl Engine for Interpreter {
 
     fn run(&mut self, program: &Program, before: &Machine) -> Outcome {
         let offset = program.start - at::CODE;
-        self.cpu.bus.load(physical::CODE + offset, &program.bytes);
-        // Blocks of the previous program may reach into bytes that this one does not write.
-        for (offset, len) in [self.last_code, (offset, program.bytes.len() as u32)] {
-            let end = offset + len;
-            let mut at = offset;
-            while at < end {
-                let next = end.min((at / PAGE + 1) * PAGE);
-                self.cpu.bus.written_code.push_back((u64::from(physical::CODE + at), u64::from(next - at)));
-                at = next;
-            }
+        let program_code = (offset, &program.bytes);
+        // The same again is not written again: the second run is one of code that exists.
+        if (self.last_code.0, &self.last_code.1) != program_code {
+            self.load_code(offset, &program.bytes);
         }
-        self.last_code = (offset, program.bytes.len() as u32);
+        self.programs += 1;
+        if self.programs.is_multiple_of(FORGET_AFTER) && !self.low.is_empty() {
+            self.engine.forget_code(&mut self.cpu);
+        }
 
         let segments = before.segments.map(|selector| self.segment(selector));
         let state = &mut self.cpu.state;
@@ -346,7 +435,7 @@ impl Engine for Interpreter {
         state.pending_debug = 0;
         self.cpu.set_flags(before.eflags);
         self.set_fx(&before.fx);
-        let exit = self.interp.run(&mut self.cpu, BUDGET);
+        let exit = self.engine.run(&mut self.cpu, BUDGET);
         let mut outcome = self.exception();
         if exit != Exit::Halted || self.cpu.state.cpl != 0 {
             outcome.event = Event::Endless;

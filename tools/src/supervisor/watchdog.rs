@@ -1,0 +1,108 @@
+//! Looks after the processes of a VM: publishes how they are, lets time stand still while one is held,
+//! and ends those that hang.
+
+use super::health::{LOOK, TRACED_LOOK};
+use super::{DISPLAY, Managed, START_TIMEOUT, Supervisor};
+use crate::roles::Executable;
+use ipc::board::{Health, MAX_DEVICES, ProcessState, VMM_SLOT};
+use ipc::sync::Ordering;
+use std::time::{Duration, Instant};
+
+impl Supervisor {
+    /// How soon processes are to be looked at again.
+    pub(super) fn next_look(&self) -> Duration {
+        let mut watches = self.processes.iter().flatten().filter_map(|managed| managed.watch.as_ref());
+        if watches.any(|watch| watch.has_tracer()) { TRACED_LOOK } else { LOOK }
+    }
+
+    /// Looks at every process, if that is due.
+    pub(super) fn look_after_processes(&mut self) {
+        let now = Instant::now();
+        // Who is held is looked at more often: the guest waits for its return.
+        if !self.time_stands && now.duration_since(self.last_look) < self.next_look() {
+            return;
+        }
+        self.last_look = now;
+        for process in 0..=DISPLAY {
+            self.look_at(process, now);
+        }
+    }
+
+    fn look_at(&mut self, process: usize, now: Instant) {
+        let state = self.memory.process_state(process);
+        let handled = self.memory.handled(process);
+        let link = self.memory.link(process);
+        let waiting = link.is_some_and(|link| !link.requests.is_empty() || !link.events.is_empty());
+        let Some(managed) = &mut self.processes[process] else { return };
+        let Some(watch) = &mut managed.watch else { return };
+        let cell = self.memory.board().process(process);
+        let (done, patience) = if process < MAX_DEVICES {
+            let rounds = cell.map_or(0, |cell| cell.heartbeat.load(Ordering::Relaxed));
+            let serves = state == ProcessState::Ready && managed.hung.is_none();
+            (handled.wrapping_add(rounds.into()), managed.watchdog.filter(|_| serves))
+        } else {
+            // Of these it only matters whether somebody holds them.
+            (watch.last_done().wrapping_add(1), None)
+        };
+        let before = watch.health();
+        let health = watch.look(now, done, waiting, patience);
+        let still = watch.still();
+        if let Some(cell) = cell {
+            cell.health.store(health as u32, Ordering::Relaxed);
+        }
+        managed.stopped = health.is_held();
+        let late = managed.starts_late(now, state) && process < MAX_DEVICES && !health.is_held();
+        let by_hand = managed.executable == Executable::ByHand;
+        if health.is_held() != before.is_held() && process <= VMM_SLOT {
+            self.tell_of_hold(process, health);
+        }
+        if by_hand {
+            // Its user may be about to look why it hangs.
+            return;
+        }
+        if health == Health::Hangs {
+            self.end_hung(process, &format!("hung: it did nothing for {:.1} s", still.as_secs_f64()));
+        } else if late {
+            self.end_hung(process, &format!("hung: it was not ready within {START_TIMEOUT:?}"));
+        }
+    }
+
+    fn tell_of_hold(&mut self, process: usize, health: Health) {
+        // Now, not when the log has been written.
+        self.keep_time();
+        let name = self.name(process);
+        if health.is_held() {
+            self.note(&format!("{name} is {health}: time stands still until it goes on"));
+        } else {
+            self.note(&format!("{name} goes on"));
+        }
+    }
+
+    fn end_hung(&mut self, process: usize, why: &str) {
+        let name = self.name(process);
+        let request = self.memory.link(process).and_then(super::crash_bundle::at_hand);
+        let why = match request {
+            Some(request) => format!("{why}, with a request at hand: {request}"),
+            None => why.to_owned(),
+        };
+        self.note(&format!("{name} {why}; the watchdog ends it"));
+        if let Some(managed) = &mut self.processes[process]
+            && let Some(child) = &managed.child
+        {
+            child.abort();
+            managed.hung = Some(why);
+        }
+    }
+}
+
+impl Managed {
+    /// Whether it should have become ready by now.
+    fn starts_late(&self, now: Instant, state: ProcessState) -> bool {
+        let starts = matches!(state, ProcessState::Starting | ProcessState::Restarting);
+        starts
+            && self.child.is_some()
+            && self.hung.is_none()
+            && !self.debug
+            && now.duration_since(self.started) > START_TIMEOUT
+    }
+}

@@ -1,0 +1,9 @@
+//! Code that changes while it runs, and code that looks at itself: the guest must not be able to tell that anything was made of it.
+//! Everything runs on every engine.
+
+#![cfg(all(target_arch = "x86_64", target_os = "linux"))]
+
+mod change;
+mod guest;
+mod hidden;
+mod prefixes;
