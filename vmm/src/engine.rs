@@ -58,6 +58,10 @@ pub enum EngineError {
     Host(&'static str),
 }
 
+/// Which address spaces the shadow engine gives a window: none until whole systems have been compared with them.
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+const WINDOWS: WindowPolicy = WindowPolicy::Off;
+
 /// An engine.
 pub enum Engine<B: Bus> {
     /// See [`EngineKind::Interp`].
@@ -82,7 +86,7 @@ impl<B: Bus> Engine<B> {
             #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
             EngineKind::Shadow => {
                 let mut shadow = Shadow::new()?;
-                shadow.use_windows(WindowPolicy::Hot);
+                shadow.use_windows(WINDOWS);
                 Ok(Self::Shadow(Box::new(shadow)))
             }
             #[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]

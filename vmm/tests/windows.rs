@@ -420,3 +420,85 @@ fn ten_thousand_address_spaces_with_scattered_pages_stay_within_the_mappings() {
     let maps = std::fs::read_to_string("/proc/self/maps").expect("Linux has it");
     assert!(maps.lines().count() < 10_000, "{} mappings", maps.lines().count());
 }
+
+/// What an iteration costs with and without windows; `cargo test --release -p vmsim-vmm --test windows -- --ignored --nocapture`.
+#[test]
+#[ignore = "measures"]
+fn loops_are_faster_in_windows() {
+    type Build = fn(&mut CodeAssembler) -> Result<(), IcedError>;
+    let bodies: [(&str, Build); 7] = [
+        ("loads", |a| {
+            a.mov(eax, dword_ptr(ebx))?;
+            a.add(edx, dword_ptr(ebx + 64))?;
+            a.add(edx, dword_ptr(ebx + ecx * 4))
+        }),
+        ("stores", |a| {
+            a.mov(dword_ptr(ebx), ecx)?;
+            a.mov(dword_ptr(ebx + 64), ecx)?;
+            a.mov(dword_ptr(ebx + ecx * 4), edx)
+        }),
+        ("read and write", |a| {
+            a.add(dword_ptr(ebx), ecx)?;
+            a.inc(dword_ptr(ebx + 64))
+        }),
+        ("push and pop", |a| {
+            a.push(eax)?;
+            a.push(edx)?;
+            a.pop(edx)?;
+            a.pop(eax)
+        }),
+        ("call and return", |a| {
+            let (mut f, mut over) = (a.create_label(), a.create_label());
+            a.call(f)?;
+            a.jmp(over)?;
+            a.set_label(&mut f)?;
+            a.push(ebp)?;
+            a.mov(ebp, esp)?;
+            a.mov(eax, dword_ptr(ebp + 4))?;
+            a.leave()?;
+            a.ret()?;
+            a.set_label(&mut over)?;
+            a.nop()
+        }),
+        ("long addition", |a| {
+            a.add(eax, dword_ptr(ebx))?;
+            a.adc(edx, dword_ptr(ebx + 4))?;
+            a.adc(esi, dword_ptr(ebx + 8))?;
+            a.mov(dword_ptr(ebx + 12), esi)
+        }),
+        ("a chain", |a| a.mov(edi, dword_ptr(edi))),
+    ];
+    const ITERATIONS: u32 = 20_000_000;
+    for (name, body) in bodies {
+        let code = assembled(|a| {
+            let (mut again, mut end) = (a.create_label(), a.create_label());
+            a.mov(ebx, DATA)?;
+            a.mov(edi, DATA + 32 * PAGE)?;
+            a.mov(dword_ptr(edi), edi)?;
+            a.mov(ebp, ITERATIONS)?;
+            a.set_label(&mut again)?;
+            a.mov(ecx, ebp)?;
+            a.and(ecx, 1023)?;
+            body(a)?;
+            a.dec(ebp)?;
+            a.jnz(again)?;
+            a.set_label(&mut end)?;
+            a.jmp(end)
+        });
+        let measured = [WindowPolicy::Off, WindowPolicy::Always].map(|policy| {
+            let mut shadow = Shadow::new().expect("there is memory");
+            shadow.use_windows(policy);
+            shadow.set_counting();
+            let mut cpu = user(&code);
+            let mut best = f64::MAX;
+            for _ in 0..3 {
+                cpu.state.eip = CODE;
+                let started = std::time::Instant::now();
+                shadow.run(&mut cpu, u64::from(ITERATIONS) - 10);
+                best = best.min(started.elapsed().as_secs_f64());
+            }
+            best / f64::from(ITERATIONS) * 1e9
+        });
+        println!("{name:20} {:6.2} ns {:6.2} ns in a window", measured[0], measured[1]);
+    }
+}
