@@ -7,6 +7,7 @@
 //! that the outside sees (lines, mirrors, regions, timers) can be published again from it.
 
 use crate::host::Host;
+pub use crate::register::Register;
 use ipc::input::HostEvent;
 use ipc::time::VirtualTime;
 pub use ipc::width::Width;
@@ -303,6 +304,18 @@ pub trait Device: Send {
     /// Zero-filled when the VM starts; it survives the process.
     fn device_memory_len(&self) -> u64 {
         0
+    }
+
+    /// The registers by name, for traces, coverage and replays. Those of the PCI header are added.
+    fn registers(&self) -> Vec<Register> {
+        Vec::new()
+    }
+
+    /// For a register behind an index register: the index by which an access at `at` would reach it
+    /// now. `written` is what a write carries: a wide one may set the index itself.
+    fn selected(&self, at: Access, written: Option<u32>) -> Option<u32> {
+        let _ = (at, written);
+        None
     }
 
     /// Publishes all that the outside sees (line levels, mirrors, region changes, timers) from

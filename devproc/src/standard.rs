@@ -2,7 +2,7 @@
 
 use crate::device::Device;
 use crate::process::{self, BuildContext, Builder, ProcessError};
-use crate::{chipset, gpu, keyboard, storage};
+use crate::{chipset, gpu, keyboard, record, storage};
 
 fn boxed_error<E: std::error::Error>(error: E) -> String {
     // One line with its causes: the supervisor shows it to the user.
@@ -16,11 +16,11 @@ fn boxed_error<E: std::error::Error>(error: E) -> String {
 }
 
 fn build_chipset(context: &BuildContext<'_>) -> Result<Vec<Box<dyn Device>>, String> {
-    chipset::models(context.config, context.start_unix_seconds).map_err(boxed_error)
+    chipset::models(context.config, context.start_unix_seconds, context.outside).map_err(boxed_error)
 }
 
 fn build_gpu(context: &BuildContext<'_>) -> Result<Vec<Box<dyn Device>>, String> {
-    gpu::models(context.config).map_err(boxed_error)
+    gpu::models(context.config, context.outside).map_err(boxed_error)
 }
 
 fn build_keyboard(context: &BuildContext<'_>) -> Result<Vec<Box<dyn Device>>, String> {
@@ -28,7 +28,7 @@ fn build_keyboard(context: &BuildContext<'_>) -> Result<Vec<Box<dyn Device>>, St
 }
 
 fn build_storage(context: &BuildContext<'_>) -> Result<Vec<Box<dyn Device>>, String> {
-    storage::models(context.config).map_err(boxed_error)
+    storage::models(context.config, context.outside).map_err(boxed_error)
 }
 
 /// The builder of a standard device process: `chipset`, `gpu`, `keyboard` or `storage`.
@@ -56,13 +56,21 @@ pub fn run(vm: &str, device: &str) -> Result<(), ProcessError> {
 }
 
 /// The whole `main` of a device process: understands `EXE DEVICE --attach VM`, runs the models
-/// that `builder` builds for DEVICE, and says on standard error why it ended.
+/// that `builder` builds for DEVICE, and says on standard error why it ended. `EXE replay FILE` runs
+/// them against a recording instead, see [`crate::record::run`].
 pub fn main(builder: impl Fn(&str) -> Option<Builder>) -> std::process::ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let (device, vm) = match args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         [device, "--attach", vm] | ["--attach", vm, device] => (device, vm),
+        ["replay", file] => return record::run(file.as_ref(), 1, builder),
+        ["replay", file, "--limit", limit] if limit.parse::<u64>().is_ok_and(|limit| limit > 0) => {
+            return record::run(file.as_ref(), limit.parse().unwrap_or(1), builder);
+        }
         _ => {
-            eprintln!("usage: DEVICE --attach VM   (for example: gpu --attach vm; 'vmsim ps' lists VMs)");
+            eprintln!(
+                "usage: DEVICE --attach VM   (for example: gpu --attach vm; 'vmsim ps' lists VMs)\n       \
+                 replay FILE [--limit DIFFERENCES]   (a recording of 'vmsim device record')"
+            );
             return std::process::ExitCode::FAILURE;
         }
     };

@@ -142,6 +142,8 @@ pub struct ProcessCell {
     pub health: AtomicU32,
     /// How far a process is that gives its place to another build, see [`hand_over`].
     pub hand_over: AtomicU32,
+    /// Host time that the vCPU waited for the process, ns. Waits that end while it spins are not counted.
+    pub waited_nanos: AtomicU64,
 }
 
 /// Values of [`ProcessCell::hand_over`].

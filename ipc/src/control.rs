@@ -69,6 +69,13 @@ pub enum Request {
     LogAccesses(bool),
     /// Ask the VMM about the guest.
     Inspect(Inspect),
+    /// Have a device process record what happens on its link.
+    Record {
+        /// Name of the device process.
+        device: String,
+        /// The file, which must be new, or a pipe; `None` ends the recording.
+        to: Option<PathBuf>,
+    },
     /// Let another build take the place of a device process. Answered when it serves, or is refused.
     SwapDevice {
         /// Name of the device process.
@@ -174,6 +181,16 @@ pub struct ProcessStatus {
     pub restarts: u32,
     /// Models inside.
     pub models: Vec<String>,
+    /// Requests and events that it was sent so far.
+    pub messages: u64,
+    /// Of these, how many it has not dealt with.
+    pub queue: u64,
+    /// Accesses answered with an error so far.
+    pub errors: u64,
+    /// Host time that the guest waited for it so far, ns; short waits are not counted.
+    pub waited_nanos: u64,
+    /// CPU time that it used so far, ns.
+    pub cpu_nanos: u64,
 }
 
 /// Why a VM could not be talked to.

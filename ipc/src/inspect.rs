@@ -34,6 +34,11 @@ pub enum Inspect {
     },
     /// What the engine has done. Answer: [`Inspected::Text`].
     Statistics,
+    /// The shadow code of a page, beside the guest's. Answer: [`Inspected::Text`].
+    Shadow {
+        /// Any byte of the page.
+        at: Address,
+    },
     /// Let a debugger connect. Answer: [`Inspected::Listening`].
     Listen {
         /// Where.

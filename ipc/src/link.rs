@@ -62,8 +62,8 @@ pub struct LinkLayout {
     reserved: AtomicU32,
     /// Bytes of the process's device memory segment; 0 for none.
     pub device_memory_bytes: AtomicU64,
-    /// Host ns (CLOCK_MONOTONIC) spent in models, for accounting.
-    pub busy_nanos: AtomicU64,
+    /// Generation of the region table that the VMM acts by. VMM side.
+    regions_taken: AtomicU64,
     /// Who the process is.
     pub models: [ModelCell; MAX_MODELS],
     /// VMM to device.
@@ -188,6 +188,16 @@ impl LinkLayout {
     /// Reads the region table with its generation; `None` while it is being changed.
     pub fn regions(&self) -> Option<(u64, Vec<[u64; REGION_WORDS]>)> {
         self.regions.get()
+    }
+
+    /// Says that from now on no access is made by a region table older than `generation`. VMM side.
+    pub fn take_regions(&self, generation: u64) {
+        self.regions_taken.store(generation, Ordering::Release);
+    }
+
+    /// Whether the VMM acts by the region table as it is now. Device side.
+    pub fn regions_are_taken(&self) -> bool {
+        self.regions_taken.load(Ordering::Acquire) == self.region_generation()
     }
 
     /// A mirror cell; 0 beyond the end.

@@ -10,7 +10,7 @@ use crate::inspect::{Inspect, Inspected};
 use crate::machine::MachineConfig;
 use crate::runtime_dir::{RuntimeDir, RuntimeDirError, VmDir};
 use crate::segment::SegmentNames;
-use ipc_channel::ipc::{IpcOneShotServer, IpcReceiver, IpcSender};
+use ipc_channel::ipc::{IpcBytesSender, IpcOneShotServer, IpcReceiver, IpcSender};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -39,6 +39,17 @@ pub struct Setup {
     pub stands_by: bool,
     /// It goes into a sandbox once its models are built.
     pub sandbox: bool,
+    /// Where a device process sends its recording, from the start.
+    pub recording: Option<Recording>,
+}
+
+/// Where a device process sends what it records. Whoever receives it writes the file: the process may not open any.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Recording {
+    /// Takes pieces of the recording, in order, each of whole entries.
+    pub sink: IpcBytesSender,
+    /// A predecessor of the process sent the first part of it.
+    pub append: bool,
 }
 
 /// What a device process begins with.
@@ -78,6 +89,13 @@ pub enum Command {
         what: Inspect,
         /// Where the answer goes. It may come late, as a device may hold the VMM up.
         answer: IpcSender<Inspected>,
+    },
+    /// Record what happens on the link from now on, or, with `None`, no longer. For device processes only.
+    Record {
+        /// Where to.
+        to: Option<Recording>,
+        /// Where is told when that is so, or in one line why not.
+        answer: IpcSender<Result<(), String>>,
     },
 }
 

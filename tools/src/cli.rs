@@ -63,7 +63,9 @@ pub enum Command {
     Reset(VmArg),
     /// End a VM
     Stop(VmArg),
-    /// Start again, or replace, a device process of a running VM
+    /// Show what each process of a running VM costs
+    Top(TopArgs),
+    /// Start again, replace, record or compare a device process of a running VM
     #[command(subcommand)]
     Device(DeviceCommand),
     /// Open a display for a running VM (closing it leaves the guest alone)
@@ -83,6 +85,14 @@ pub enum Command {
     Regs(VmArg),
     /// Show what the engine has done: code made, ways out of it, interpreted instructions
     Stats(VmArg),
+    /// Show what was made of a page of guest code: host instructions beside the guest's
+    Shadow {
+        /// Any byte of the page: linear (7c00), SEGMENT:OFFSET (f000:fff0) or phys:ADDRESS, in hexadecimal
+        at: Address,
+        /// Which VM.
+        #[command(flatten)]
+        vm: VmArg,
+    },
     /// Disassemble guest code
     Disasm {
         /// Where to start: linear (7c00), SEGMENT:OFFSET (f000:fff0) or phys:ADDRESS, in
@@ -107,7 +117,20 @@ pub enum Command {
         #[command(flatten)]
         vm: VmArg,
     },
-    /// Print exceptions, interrupts and port accesses of the guest as they happen
+    /// Run a build's models against a recording of 'vmsim device record', without a VM, and say where
+    /// they differ; exit code 1 when they do
+    Replay {
+        /// The recording
+        file: PathBuf,
+        /// The build: an executable for the device process [default: the built-in models]
+        #[arg(long)]
+        exe: Option<PathBuf>,
+        /// End with so many differences
+        #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
+        limit: u64,
+    },
+    /// Print exceptions, interrupts and port accesses of the guest as they happen, or what is in a recording of
+    /// 'vmsim device record'
     Trace(TraceArgs),
     /// Let a debugger connect to a running VM's guest, and print how
     Gdb {
@@ -134,6 +157,13 @@ pub enum Command {
     Role(RoleArgs),
 }
 
+/// A number of seconds from a hundredth to a day.
+fn seconds(text: &str) -> Result<f64, String> {
+    let range = 0.01..=86_400.0;
+    let number = text.parse().ok().filter(|seconds| range.contains(seconds));
+    number.ok_or_else(|| "give a number of seconds from 0.01 to 86400".into())
+}
+
 const RUN_HELP: &str = "\
 Examples:
   vmsim run                                  Linux (or the demo, where its packages cannot be had)
@@ -155,7 +185,8 @@ pub struct RunArgs {
     /// CPU model: pentium2, pentium3 (default) or max (adds SSE2)
     #[arg(long, value_name = "MODEL", value_parser = vmm::cpu::CpuModel::NAMES)]
     pub cpu: Option<String>,
-    /// What runs guest code: shadow (made into host code) or interp (the reference)
+    /// What runs guest code: shadow (made into host code), interp (the reference) or lockstep (both,
+    /// compared)
     #[arg(long, value_name = "ENGINE", value_parser = vmm::engine::EngineKind::NAMES)]
     pub engine: Option<String>,
     /// Guest RAM, such as 64M
@@ -193,6 +224,9 @@ pub struct RunArgs {
     /// DEVICE=hand leaves it to you to start it ('vmsim-dev gpu --attach VM')
     #[arg(long, value_name = "DEVICE=PATH")]
     pub device: Vec<String>,
+    /// Record a device process from power-on: DEVICE=FILE, such as gpu=boot.rec; see 'vmsim replay'
+    #[arg(long, value_name = "DEVICE=FILE")]
+    pub record: Vec<String>,
     /// Let device processes keep the rights of their user once their models are built
     #[arg(long)]
     pub no_sandbox: bool,
@@ -293,9 +327,70 @@ pub struct LogArgs {
     pub vm: VmArg,
 }
 
+/// `vmsim trace` of a recording.
+#[derive(Debug, Subcommand)]
+pub enum TraceCommand {
+    /// Print the transactions of a recording
+    Show {
+        /// The recording
+        file: PathBuf,
+        /// Start with this transaction
+        #[arg(long, default_value_t = 0)]
+        from: u64,
+        /// Stop after so many
+        #[arg(long, short = 'n')]
+        limit: Option<u64>,
+        /// Only registers or regions whose names contain this
+        #[arg(long, value_name = "NAME")]
+        only: Option<String>,
+        /// Also what the model learnt in each (DMA, disk reads...), and each thing it did on a line of its own
+        #[arg(long)]
+        details: bool,
+    },
+    /// Count what is in a recording
+    Stat {
+        /// The recording
+        file: PathBuf,
+    },
+    /// Print which registers and bits the guest touched, and which it read before any write
+    Coverage {
+        /// The recording
+        file: PathBuf,
+    },
+    /// Write a recording in another form, to standard output or a file
+    Export {
+        /// The recording
+        file: PathBuf,
+        /// The form
+        #[arg(long, value_enum, default_value_t = TraceForm::Text)]
+        form: TraceForm,
+        /// Only registers or regions whose names contain this
+        #[arg(long, value_name = "NAME")]
+        only: Option<String>,
+        /// File to make
+        #[arg(long, short, value_name = "FILE")]
+        output: Option<PathBuf>,
+    },
+}
+
+/// A form of a recording.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum TraceForm {
+    /// A line per transaction
+    Text,
+    /// A JSON object per line
+    Json,
+    /// Value change dump, for waveform viewers
+    Vcd,
+}
+
 /// Arguments of `vmsim trace`.
 #[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct TraceArgs {
+    /// A recording instead of a running VM.
+    #[command(subcommand)]
+    pub recording: Option<TraceCommand>,
     /// Exceptions, with error code and CR2 [default: everything]
     #[arg(long)]
     pub exceptions: bool,
@@ -314,6 +409,68 @@ pub struct TraceArgs {
     /// Which VM.
     #[command(flatten)]
     pub vm: VmArg,
+}
+
+/// `vmsim device`.
+#[derive(Debug, Subcommand)]
+pub enum DeviceCommand {
+    /// Let another build take the place of a device process while the guest runs; when it is refused, the
+    /// running one goes on
+    Swap(SwapArgs),
+    /// End a device process and start it again, or bring back one that is off the bus
+    Restart {
+        /// Its name, such as gpu
+        device: String,
+        /// What its models begin with
+        #[arg(long, value_enum, default_value_t = State::Keep)]
+        state: State,
+        /// Which VM.
+        #[command(flatten)]
+        vm: VmArg,
+    },
+    /// Record everything that happens on a device process's link, for 'vmsim replay' and 'vmsim trace'
+    Record {
+        /// Device process: chipset, gpu, keyboard, storage...
+        device: String,
+        /// File to make; it must not exist
+        #[arg(required_unless_present = "stop")]
+        file: Option<PathBuf>,
+        /// End the recording
+        #[arg(long, conflicts_with = "file")]
+        stop: bool,
+        /// Which VM.
+        #[command(flatten)]
+        vm: VmArg,
+    },
+    /// Print which registers and bits of a running device process the guest touches
+    Coverage {
+        /// Device process: chipset, gpu, keyboard, storage...
+        device: String,
+        /// Watch for so many seconds
+        #[arg(long, default_value_t = 5.0, value_parser = seconds)]
+        seconds: f64,
+        /// Which VM.
+        #[command(flatten)]
+        vm: VmArg,
+    },
+    /// Run a second build beside a device process, with the same transactions, and print where it differs. The
+    /// guest notices nothing of it
+    Compare {
+        /// Device process: chipset, gpu, keyboard, storage...
+        device: String,
+        /// The second build
+        #[arg(long)]
+        exe: PathBuf,
+        /// End after so many seconds [default: when interrupted, or when the VM ends]
+        #[arg(long, value_parser = seconds)]
+        seconds: Option<f64>,
+        /// End with so many differences
+        #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..))]
+        limit: u64,
+        /// Which VM.
+        #[command(flatten)]
+        vm: VmArg,
+    },
 }
 
 /// `vmsim image`.
@@ -375,23 +532,18 @@ pub enum ImageCommand {
     },
 }
 
-/// `vmsim device`.
-#[derive(Debug, Subcommand)]
-pub enum DeviceCommand {
-    /// Let another build take the place of a device process while the guest runs; when it is refused, the
-    /// running one goes on
-    Swap(SwapArgs),
-    /// End a device process and start it again, or bring back one that is off the bus
-    Restart {
-        /// Its name, such as gpu
-        device: String,
-        /// What its models begin with
-        #[arg(long, value_enum, default_value_t = State::Keep)]
-        state: State,
-        /// Which VM.
-        #[command(flatten)]
-        vm: VmArg,
-    },
+/// Arguments of `vmsim top`.
+#[derive(Debug, Args)]
+pub struct TopArgs {
+    /// Seconds between two looks
+    #[arg(long, default_value_t = 1.0, value_name = "S")]
+    pub interval: f64,
+    /// Stop after so many tables [default: when interrupted]
+    #[arg(long, short = 'n')]
+    pub count: Option<u64>,
+    /// Which VM.
+    #[command(flatten)]
+    pub vm: VmArg,
 }
 
 /// Arguments of `vmsim device swap`.

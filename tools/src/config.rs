@@ -33,6 +33,8 @@ pub struct Plan {
     pub stdio: Option<u8>,
     /// Where a debugger can connect, and whether the guest waits for one.
     pub debugger: Option<(Listen, bool)>,
+    /// Device processes that are recorded from power-on, and where to.
+    pub recordings: Vec<(String, PathBuf)>,
     /// Files made for this run, removed when it ends.
     pub temporary: Option<tempfile::TempDir>,
 }
@@ -138,7 +140,11 @@ pub fn plan(args: &RunArgs) -> Result<Plan> {
     let firmware_given = args.firmware.clone().or(file.firmware.clone());
     let cpu = args.cpu.as_deref().or(file.cpu.as_deref()).unwrap_or(vmm::cpu::CpuModel::NAMES[0]);
     let _: vmm::cpu::CpuModel = cpu.parse().with_context(|| format!("cpu = \"{cpu}\""))?;
-    let engine = args.engine.as_deref().or(file.engine.as_deref()).unwrap_or("interp");
+    let engine = args
+        .engine
+        .as_deref()
+        .or(file.engine.as_deref())
+        .unwrap_or(vmm::engine::EngineKind::default().name());
     let _: vmm::engine::EngineKind = engine.parse().with_context(|| format!("engine = \"{engine}\""))?;
     let told_nothing = nothing_to_boot && args.machine.is_none() && firmware_given.is_none();
     let linux = if told_nothing && !args.demo { linux_if_possible(args) } else { None };
@@ -201,7 +207,43 @@ pub fn plan(args: &RunArgs) -> Result<Plan> {
         display => display,
     };
     let debugger = debugger(args)?;
-    Ok(Plan { config, display, stdio, devices: devices.into_values().collect(), debugger, temporary })
+    let recordings = recordings(args, &file, &devices)?;
+    Ok(Plan {
+        config,
+        display,
+        stdio,
+        devices: devices.into_values().collect(),
+        debugger,
+        recordings,
+        temporary,
+    })
+}
+
+fn recordings(
+    args: &RunArgs,
+    file: &MachineFile,
+    devices: &BTreeMap<String, DevicePlan>,
+) -> Result<Vec<(String, PathBuf)>> {
+    let from_file = |(name, device): (&String, &crate::machine_file::DeviceProcess)| {
+        Some((name.clone(), device.record.clone()?))
+    };
+    let mut recordings: BTreeMap<_, _> = file.device.iter().filter_map(from_file).collect();
+    for option in &args.record {
+        let (name, path) = option
+            .split_once('=')
+            .with_context(|| format!("--record {option}: write DEVICE=FILE, such as gpu=boot.rec"))?;
+        recordings.insert(name.into(), path.into());
+    }
+    for (name, path) in &mut recordings {
+        ensure!(
+            devices.contains_key(name),
+            "--record {name}: this machine has no device process '{name}'; it has {}",
+            devices.keys().cloned().collect::<Vec<_>>().join(", ")
+        );
+        *path = absolute(path)?;
+        ensure!(!path.exists(), "{} exists already: remove it or choose another name", path.display());
+    }
+    Ok(recordings.into_iter().collect())
 }
 
 fn debugger(args: &RunArgs) -> Result<Option<(Listen, bool)>> {

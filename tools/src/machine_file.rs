@@ -124,6 +124,8 @@ pub struct Drive {
 pub struct DeviceProcess {
     /// Executable to run, as `EXE NAME --attach VM`; without one, the built-in models.
     pub exe: Option<PathBuf>,
+    /// Where its link is recorded from power-on.
+    pub record: Option<PathBuf>,
     /// Seconds without any progress after which it is taken for hung; 0: never.
     pub watchdog: Option<f64>,
     /// Whether it goes into a sandbox once its models are built.
@@ -151,7 +153,7 @@ impl MachineFile {
         let ends = [&mut file.serial1, &mut file.serial2].into_iter().flatten();
         ends.filter_map(SerialEnd::path_mut).for_each(fix);
         file.floppy.iter_mut().chain(&mut file.disk).map(|d| &mut d.path).for_each(fix);
-        file.device.values_mut().filter_map(|d| d.exe.as_mut()).for_each(fix);
+        file.device.values_mut().flat_map(|d| d.exe.iter_mut().chain(&mut d.record)).for_each(fix);
         Ok(file)
     }
 }

@@ -15,17 +15,32 @@ pub enum EngineKind {
     Interp,
     /// Guest code made into host code. x86-64 Linux hosts only.
     Shadow,
+    /// The shadow engine, compared with the reference at every step; stops at the first difference. Slow.
+    Lockstep,
 }
 
 impl EngineKind {
     /// The names that `--engine` takes.
-    pub const NAMES: [&'static str; 2] = ["shadow", "interp"];
+    pub const NAMES: [&'static str; 3] = ["shadow", "interp", "lockstep"];
+
+    /// What `--engine` calls it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Interp => "interp",
+            Self::Shadow => "shadow",
+            Self::Lockstep => "lockstep",
+        }
+    }
 }
 
 impl Default for EngineKind {
     /// The fastest that this host has.
     fn default() -> Self {
-        if cfg!(all(target_arch = "x86_64", target_os = "linux")) { Self::Shadow } else { Self::Interp }
+        #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+        if is_x86_feature_detected!("bmi2") {
+            return Self::Shadow;
+        }
+        Self::Interp
     }
 }
 
@@ -41,6 +56,7 @@ impl FromStr for EngineKind {
         match name {
             "interp" => Ok(Self::Interp),
             "shadow" => Ok(Self::Shadow),
+            "lockstep" => Ok(Self::Lockstep),
             _ => Err(UnknownEngine(name.into())),
         }
     }
@@ -78,9 +94,9 @@ impl<B: Bus> Engine<B> {
     /// [`EngineError`].
     pub fn new(kind: EngineKind) -> Result<Self, EngineError> {
         match kind {
-            EngineKind::Interp => Ok(Self::Interp(Box::new(Interp::new()))),
+            EngineKind::Interp => Ok(Self::Interp(Box::default())),
             #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-            EngineKind::Shadow if !is_x86_feature_detected!("bmi2") => {
+            EngineKind::Shadow | EngineKind::Lockstep if !is_x86_feature_detected!("bmi2") => {
                 Err(EngineError::Host("a processor with BMI2 (Intel since 2013, AMD since 2015)"))
             }
             #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
@@ -89,8 +105,10 @@ impl<B: Bus> Engine<B> {
                 shadow.use_windows(WINDOWS);
                 Ok(Self::Shadow(Box::new(shadow)))
             }
+            #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+            EngineKind::Lockstep => Ok(Self::Shadow(Box::new(Shadow::in_lockstep()?))),
             #[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
-            EngineKind::Shadow => Err(EngineError::Host("an x86-64 Linux host")),
+            EngineKind::Shadow | EngineKind::Lockstep => Err(EngineError::Host("an x86-64 Linux host")),
         }
     }
 
@@ -131,6 +149,15 @@ impl<B: Bus> Engine<B> {
         }
     }
 
+    /// After [`Exit::Difference`]: what differs between the engines that are compared.
+    pub fn difference(&self) -> Option<&str> {
+        match self {
+            Self::Interp(_) => None,
+            #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+            Self::Shadow(shadow) => shadow.difference(),
+        }
+    }
+
     /// What it has done, in lines for people.
     pub fn report(&self) -> String {
         match self {
@@ -142,12 +169,21 @@ impl<B: Bus> Engine<B> {
         }
     }
 
-    /// Instructions that were interpreted. What shadow code executes is not counted.
+    /// What was made of the guest's page at a physical address, in lines for people.
+    pub fn list(&self, cpu: &mut Vcpu<B>, physical: u64) -> String {
+        match self {
+            Self::Interp(_) => "The interpreter makes no code\n".into(),
+            #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+            Self::Shadow(shadow) => shadow.list(cpu, physical),
+        }
+    }
+
+    /// Instructions that were interpreted. What shadow code executes is not counted, unless it is compared.
     pub fn interpreted(&self) -> u64 {
         match self {
             Self::Interp(interp) => interp.statistics().instructions,
             #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-            Self::Shadow(shadow) => shadow.interpreter().statistics().instructions,
+            Self::Shadow(shadow) => shadow.interpreter().statistics().instructions + shadow.compared(),
         }
     }
 }

@@ -8,6 +8,8 @@ pub mod cpu;
 pub mod debug;
 pub mod engine;
 pub mod interp;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod lockstep;
 pub mod monitor;
 pub mod process;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]

@@ -22,6 +22,10 @@ const SLICE: u64 = 200_000;
 /// Longest sleep while halted or paused: the doorbell ends it sooner.
 const LONGEST_SLEEP: Duration = Duration::from_millis(500);
 
+/// Two engines that are compared came to different results: the report.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EnginesDiffer(pub String);
+
 /// One virtual CPU with its engine.
 pub struct Monitor {
     guest: Guest<MachineBus>,
@@ -52,14 +56,17 @@ impl Monitor {
     }
 
     /// Runs until the VM stops.
-    pub fn run(&mut self) {
+    ///
+    /// # Errors
+    /// [`EnginesDiffer`] when the engine compares, and found a difference.
+    pub fn run(&mut self) -> Result<(), EnginesDiffer> {
         // Nobody calls the vCPU for a run state that never changed: it looks once itself.
         if !self.follow_run_state() {
-            return;
+            return Ok(());
         }
         loop {
             if !self.attend() {
-                return;
+                return Ok(());
             }
             if let Some(mode @ (Resume::Step | Resume::Range(..))) = self.guest.resume_mode() {
                 self.step(mode);
@@ -74,6 +81,10 @@ impl Monitor {
                 Exit::Budget | Exit::Attention => {}
                 Exit::Halted => self.halt(),
                 Exit::Shutdown => self.shutdown(),
+                Exit::Difference => {
+                    self.set_state(VcpuState::Off);
+                    return Err(EnginesDiffer(self.guest.engine.difference().unwrap_or_default().into()));
+                }
                 Exit::Breakpoint | Exit::Watchpoint => {
                     if let Some(reason) = self.guest.stop_reason(exit) {
                         self.report(reason);
@@ -237,6 +248,13 @@ impl Monitor {
     fn inspect(&mut self, what: &Inspect) -> Inspected {
         match what {
             Inspect::Statistics => Inspected::Text(self.guest.engine.report()),
+            Inspect::Shadow { at } => match debug::physical(&mut self.guest.vcpu, *at) {
+                Ok(physical) => {
+                    let guest = &mut self.guest;
+                    Inspected::Text(guest.engine.list(&mut guest.vcpu, physical))
+                }
+                Err(why) => Inspected::Refused(why),
+            },
             Inspect::Listen { at, wait } => {
                 let reply = self.desk.listen(at);
                 self.waits_for_debugger |= *wait && matches!(reply, Inspected::Listening(_));

@@ -5,12 +5,13 @@ use crate::cpu::CpuModel;
 use crate::cpu::model::UnknownModel;
 use crate::debug::{Desk, Event};
 use crate::engine::{Engine, EngineError, EngineKind, UnknownEngine};
-use crate::monitor::Monitor;
+use crate::monitor::{EnginesDiffer, Monitor};
 use ipc::board::{Board, ProcessState, RunState, VMM_SLOT};
 use ipc::control::Role;
 use ipc::segment::Segment;
 use ipc::setup::{AttachError, Attachment, Command};
 use ipc::sync::Ordering;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use thiserror::Error;
@@ -33,6 +34,12 @@ pub enum ProcessError {
     /// The engine cannot run on this host.
     #[error(transparent)]
     Engine(#[from] EngineError),
+    /// The engine compares, and found a difference.
+    #[error("The shadow engine and the interpreter differ: {}", place.display())]
+    EnginesDiffer {
+        /// Where the report is.
+        place: PathBuf,
+    },
 }
 
 /// Attaches the calling process to the VM `vm` as its VMM and runs guest code until the VM ends.
@@ -49,6 +56,8 @@ pub fn run(vm: &str) -> Result<(), ProcessError> {
     let board: &Board = board_segment.view()?;
     let (desk, bell) = Desk::new(board_segment.clone(), dir.debug_socket());
     let commands = setup.commands;
+    // Beside the VM's directory, which goes with the VM.
+    let report_file = dir.path().with_extension("lockstep");
     let (watch_names, watch_dir) = (names.clone(), dir);
     std::thread::spawn(move || {
         loop {
@@ -56,6 +65,8 @@ pub fn run(vm: &str) -> Result<(), ProcessError> {
                 Ok(Command::Inspect { what, answer }) => {
                     bell.ring(Event::Inspect(what, answer));
                 }
+                // For device processes.
+                Ok(Command::Record { .. }) => {}
                 Ok(Command::Shutdown) => break,
                 // For device processes.
                 Ok(Command::HandOver { .. } | Command::TakeOver | Command::GoOn { .. }) => {}
@@ -79,8 +90,17 @@ pub fn run(vm: &str) -> Result<(), ProcessError> {
     let model: CpuModel = setup.config.cpu.parse()?;
     tracing::info!("Guest starts with a {model:?} and {} MiB of RAM", setup.config.ram_bytes >> 20);
     let engine: EngineKind = setup.config.engine.parse()?;
-    Monitor::new(bus, model, Engine::new(engine)?, desk).run();
-    Ok(())
+    match Monitor::new(bus, model, Engine::new(engine)?, desk).run() {
+        Ok(()) => Ok(()),
+        Err(EnginesDiffer(report)) => {
+            eprintln!("{report}");
+            tracing::error!("{report}");
+            if let Err(error) = std::fs::write(&report_file, &report) {
+                tracing::error!("The report cannot be written to {}: {error}", report_file.display());
+            }
+            Err(ProcessError::EnginesDiffer { place: report_file })
+        }
+    }
 }
 
 /// Waits until every device process serves, saying for whom once a second.

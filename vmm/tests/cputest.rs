@@ -292,6 +292,12 @@ fn every_case_passes_on_the_shadow_engine_with_users_in_windows() {
     every_case_passes(Engine::Shadow(Box::new(shadow)));
 }
 
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+#[test]
+fn every_case_passes_in_lockstep() {
+    every_case_passes(Engine::new(EngineKind::Lockstep).expect("there is memory"));
+}
+
 fn every_case_passes(mut engine: Engine<Machine>) {
     let floppy = images::demo::cputest_floppy();
     let program = &floppy[PROGRAM_OFFSET..PROGRAM_OFFSET + PROGRAM_MAX];
@@ -304,6 +310,9 @@ fn every_case_passes(mut engine: Engine<Machine>) {
             panic!("the tests hang at {:08x}: {}", cpu.state.eip, told(&cpu.bus.output));
         }
         let exit = engine.run(&mut cpu, SLICE);
+        if exit == Exit::Difference {
+            panic!("{}", engine.difference().unwrap_or_default());
+        }
         if cpu.bus.output.contains(" failed\n") {
             break;
         }

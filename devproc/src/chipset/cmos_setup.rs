@@ -5,6 +5,7 @@
 //! built; all others keep what the CMOS file says.
 
 use super::rtc_cmos::{FloppyType, RtcCmos};
+use crate::outside::Outside;
 use ipc::machine::{DriveConfig, Geometry, MachineConfig};
 
 const KIB: u64 = 1 << 10;
@@ -16,20 +17,22 @@ const HEADS: u8 = 16;
 const SECTORS: u8 = 63;
 
 /// Stores the description of `config` in the CMOS RAM of `rtc`.
-pub fn describe_machine(rtc: &mut RtcCmos, config: &MachineConfig) {
+pub fn describe_machine(rtc: &mut RtcCmos, config: &MachineConfig, outside: &Outside) {
     rtc.set_memory_size(config.ram_bytes);
-    rtc.set_floppies(
-        config.floppies.each_ref().map(|drive| drive.as_ref().map_or(FloppyType::None, floppy_type)),
-    );
-    rtc.set_disks(config.disks.each_ref().map(|drive| drive.as_ref().map(geometry)));
+    let floppy = |drive: &Option<DriveConfig>| {
+        drive.as_ref().map_or(FloppyType::None, |drive| floppy_type(drive, outside))
+    };
+    rtc.set_floppies(config.floppies.each_ref().map(floppy));
+    let disk = |drive: &Option<DriveConfig>| drive.as_ref().map(|drive| geometry(drive, outside));
+    rtc.set_disks(config.disks.each_ref().map(disk));
     rtc.set_boot_order(&config.boot_order);
     rtc.set_processors(1);
 }
 
 /// The drive that takes the image. Firmware knows only these formats from the drive's type;
 /// smaller ones are read by drives of their size, and others, up to 1.72 MB, by 1.44 MB drives.
-fn floppy_type(drive: &DriveConfig) -> FloppyType {
-    match image_len(drive).map(|len| len.div_ceil(KIB)) {
+fn floppy_type(drive: &DriveConfig, outside: &Outside) -> FloppyType {
+    match image_len(drive, outside).map(|len| len.div_ceil(KIB)) {
         Some(160 | 180 | 320 | 360) => FloppyType::Inch5Kb360,
         Some(720) => FloppyType::Inch3Kb720,
         Some(1200) => FloppyType::Inch5Mb12,
@@ -38,17 +41,17 @@ fn floppy_type(drive: &DriveConfig) -> FloppyType {
     }
 }
 
-fn geometry(drive: &DriveConfig) -> Geometry {
+fn geometry(drive: &DriveConfig, outside: &Outside) -> Geometry {
     drive.geometry.unwrap_or_else(|| {
         let cylinder = u64::from(HEADS) * u64::from(SECTORS) * SECTOR;
-        let cylinders = (image_len(drive).unwrap_or(0) / cylinder).clamp(1, MAX_CYLINDERS);
+        let cylinders = (image_len(drive, outside).unwrap_or(0) / cylinder).clamp(1, MAX_CYLINDERS);
         Geometry { cylinders: cylinders as u16, heads: HEADS, sectors: SECTORS }
     })
 }
 
-fn image_len(drive: &DriveConfig) -> Option<u64> {
-    match std::fs::metadata(&drive.path) {
-        Ok(metadata) => Some(metadata.len()),
+fn image_len(drive: &DriveConfig, outside: &Outside) -> Option<u64> {
+    match outside.file_len(&drive.path) {
+        Ok(len) => Some(len),
         Err(error) => {
             // The storage process opens the image and says what is wrong with it.
             tracing::warn!("Cannot tell the size of {}: {error}", drive.path.display());
@@ -84,7 +87,7 @@ mod tests {
 
     fn described(config: &MachineConfig) -> [u8; 256] {
         let mut rtc = RtcCmos::new(0, Some([0; 256]));
-        describe_machine(&mut rtc, config);
+        describe_machine(&mut rtc, config, &Outside::live());
         rtc.image()
     }
 

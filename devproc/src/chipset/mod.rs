@@ -14,6 +14,7 @@ pub mod rtc_cmos;
 pub mod uart_16550;
 
 use crate::device::Device;
+use crate::outside::Outside;
 use cmos_file::{CmosFile, KeptCmos};
 use ipc::machine::{MachineConfig, SerialBackend};
 use rtc_cmos::RtcCmos;
@@ -69,8 +70,13 @@ pub enum BuildError {
 ///
 /// # Errors
 /// When a file that `config` names cannot be used.
-pub fn models(config: &MachineConfig, now_unix_seconds: u64) -> Result<Vec<Box<dyn Device>>, BuildError> {
-    let firmware = std::fs::read(&config.firmware)
+pub fn models(
+    config: &MachineConfig,
+    now_unix_seconds: u64,
+    outside: &Outside,
+) -> Result<Vec<Box<dyn Device>>, BuildError> {
+    let firmware = outside
+        .read_file(&config.firmware)
         .map_err(|source| BuildError::ReadFirmware { path: config.firmware.clone(), source })?;
     let bridge = i440fx::I440fx::new(config.ram_bytes, firmware)
         .map_err(|source| BuildError::Firmware { path: config.firmware.clone(), source })?;
@@ -83,7 +89,7 @@ pub fn models(config: &MachineConfig, now_unix_seconds: u64) -> Result<Vec<Box<d
         Box::new(pic_8259::Pic::new()),
         Box::new(pit_8254::Pit::new()),
         Box::new(dma_8237::Dma::new()),
-        real_time_clock(config, now_unix_seconds)?,
+        real_time_clock(config, now_unix_seconds, outside)?,
     ];
     let ports = [(SerialPort::Com1, "COM1"), (SerialPort::Com2, "COM2")];
     for ((port, label), backend) in ports.into_iter().zip(&config.serial) {
@@ -95,11 +101,15 @@ pub fn models(config: &MachineConfig, now_unix_seconds: u64) -> Result<Vec<Box<d
 }
 
 /// The clock, with the machine described in its CMOS RAM, which is kept in a file if there is one.
-fn real_time_clock(config: &MachineConfig, now_unix_seconds: u64) -> Result<Box<dyn Device>, BuildError> {
+fn real_time_clock(
+    config: &MachineConfig,
+    now_unix_seconds: u64,
+    outside: &Outside,
+) -> Result<Box<dyn Device>, BuildError> {
     let now = i64::try_from(now_unix_seconds).unwrap_or(i64::MAX);
     let clock = |kept| {
         let mut rtc = RtcCmos::new(now, kept);
-        cmos_setup::describe_machine(&mut rtc, config);
+        cmos_setup::describe_machine(&mut rtc, config, outside);
         rtc
     };
     let Some(path) = &config.cmos else { return Ok(Box::new(clock(None))) };
@@ -152,7 +162,7 @@ mod tests {
     }
 
     fn error(config: &MachineConfig) -> String {
-        models(config, 0).err().map(|error| error.to_string()).unwrap_or_default()
+        models(config, 0, &Outside::live()).err().map(|error| error.to_string()).unwrap_or_default()
     }
 
     #[test]
@@ -160,7 +170,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let mut config = config(dir.path());
         config.serial[1] = SerialBackend::Unconnected;
-        let models = models(&config, 0).unwrap();
+        let models = models(&config, 0, &Outside::live()).unwrap();
         let names: BTreeSet<_> = models.iter().map(|m| m.name()).collect();
         assert_eq!(names.len(), models.len());
         assert!(names.iter().all(|name| name.len() <= 15));
@@ -178,7 +188,7 @@ mod tests {
     #[test]
     fn an_absent_serial_port_has_no_model() {
         let dir = tempfile::tempdir().unwrap();
-        let models = models(&config(dir.path()), 0).unwrap();
+        let models = models(&config(dir.path()), 0, &Outside::live()).unwrap();
         assert!(models.iter().any(|m| m.name() == "com1"));
         assert!(models.iter().all(|m| m.name() != "com2"));
     }

@@ -4,8 +4,8 @@ mod vbe;
 mod vga;
 
 use crate::device::Device;
+use crate::outside::Outside;
 use ipc::machine::MachineConfig;
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use thiserror::Error;
@@ -35,13 +35,14 @@ pub enum BuildError {
 ///
 /// # Errors
 /// [`BuildError`] when the option ROM cannot be used.
-pub fn models(config: &MachineConfig) -> Result<Vec<Box<dyn Device>>, BuildError> {
-    let rom = config.video_rom.as_deref().map(read_rom).transpose()?;
+pub fn models(config: &MachineConfig, outside: &Outside) -> Result<Vec<Box<dyn Device>>, BuildError> {
+    let rom = config.video_rom.as_deref().map(|path| read_rom(path, outside)).transpose()?;
     Ok(vec![Box::new(vga::Vga::new(rom))])
 }
 
-fn read_rom(path: &Path) -> Result<Vec<u8>, BuildError> {
-    let rom = fs::read(path).map_err(|source| BuildError::ReadRom { path: path.to_owned(), source })?;
+fn read_rom(path: &Path, outside: &Outside) -> Result<Vec<u8>, BuildError> {
+    let rom =
+        outside.read_file(path).map_err(|source| BuildError::ReadRom { path: path.to_owned(), source })?;
     if (1..=vbe::spec::ROM_LEN).contains(&rom.len()) {
         Ok(rom)
     } else {
@@ -53,6 +54,7 @@ fn read_rom(path: &Path) -> Result<Vec<u8>, BuildError> {
 mod tests {
     use super::*;
     use ipc::machine::SerialBackend;
+    use std::fs;
 
     fn config(video_rom: Option<PathBuf>) -> MachineConfig {
         MachineConfig {
@@ -78,7 +80,8 @@ mod tests {
         let too_long = dir.path().join("too-long.bin");
         fs::write(&too_long, vec![0; vbe::spec::ROM_LEN + 1]).unwrap();
         for path in [missing, too_long] {
-            let error = models(&config(Some(path.clone()))).err().expect("the file cannot be used");
+            let error =
+                models(&config(Some(path.clone())), &Outside::live()).err().expect("the file cannot be used");
             assert!(error.to_string().contains(path.to_str().unwrap()), "{error}");
         }
     }
@@ -89,7 +92,7 @@ mod tests {
         let rom = dir.path().join("vgabios.bin");
         fs::write(&rom, [0x55, 0xaa, 1]).unwrap();
         for rom in [None, Some(rom)] {
-            let models = models(&config(rom)).unwrap();
+            let models = models(&config(rom), &Outside::live()).unwrap();
             assert_eq!(models.len(), 1);
             assert_eq!(models[0].pci_address(), Some(crate::pci::PciAddress::bus0(2, 0)));
         }

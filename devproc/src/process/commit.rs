@@ -16,6 +16,8 @@ use super::effects::{Decisions, Edges, Effect, Record, pack_channel, pack_record
 use super::host::ModelHost;
 use super::machine::{DeviceProcess, Shared};
 use crate::device::{Device, ResetKind};
+use crate::host::Host;
+use crate::record::format::{Answer, Call, What};
 use ipc::board::attention;
 use ipc::message::{Kind, Message, Status};
 use ipc::setup::StartFrom;
@@ -203,7 +205,7 @@ impl DeviceProcess {
         self.follow_lines(now);
         for number in 0..self.models.len() {
             // What changed by attaching.
-            self.call(number, now, |_, _| {});
+            self.settle(number, now);
         }
     }
 
@@ -413,23 +415,38 @@ impl DeviceProcess {
             self.lines_seen = generation;
             for index in 0..self.watchers.len() {
                 let number = self.watchers[index];
-                self.call(number, now, |model, host| model.lines_changed(host));
+                self.call(number, now, || What::Lines, |model, host| model.lines_changed(host));
             }
         }
     }
 
-    /// Runs one call of a model that is no request: commit, effects.
+    /// Runs one call of a model that is no request: commit, effects. `what` says for a recording what it is.
     pub(super) fn call(
         &mut self,
         number: usize,
         now: VirtualTime,
-        call: impl FnOnce(&mut dyn Device, &mut ModelHost<'_>),
+        what: impl FnOnce() -> What,
+        call: impl FnOnce(&mut dyn Device, &mut dyn Host),
     ) {
-        let Self { models, shared, committer, .. } = self;
+        let Self { models, shared, tape, .. } = self;
         let model = models[number].as_mut();
-        call(model, &mut ModelHost { shared, model: number, now });
+        let mut host = ModelHost { shared, model: number, now };
+        match tape.recorder() {
+            None => call(model, &mut host),
+            Some(recorder) => {
+                recorder.begin(Call { model: number as u8, now: now.0, what: what() });
+                call(model, &mut recorder.host(number, &mut host));
+                recorder.end(number, Answer::default(), None);
+            }
+        }
+        self.settle(number, now);
+    }
+
+    /// Commits what a call changed, and does what the model wanted done.
+    fn settle(&mut self, number: usize, now: VirtualTime) {
+        let Self { models, shared, committer, .. } = self;
         crash_point();
-        committer.commit(number, model, shared);
+        committer.commit(number, models[number].as_mut(), shared);
         crash_point();
         self.apply_effects(number, now);
     }

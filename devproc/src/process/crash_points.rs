@@ -5,6 +5,7 @@
 //! The VMM's side is played here, in the same thread: a process is served until it is idle, and
 //! "dies" by unwinding out of [`super::crash_point`].
 
+mod cost;
 mod serial;
 
 use super::{BuildContext, Builder, DeviceProcess, Order, Place};
@@ -13,6 +14,7 @@ use crate::device::{
     WriteResult, load_state, save_state,
 };
 use crate::host::{DmaChannel, DmaDirection, Host};
+use crate::record::replay::replay;
 use ipc::board::{Board, VMM_SLOT, attention};
 use ipc::clock::Freeze;
 use ipc::input::{HostEvent, Key};
@@ -20,12 +22,14 @@ use ipc::link::{Link, encode_event};
 use ipc::machine::{MachineConfig, SerialBackend};
 use ipc::message::{FLAG_POSTED, Kind, Message, Status};
 use ipc::segment::{Segment, SegmentNames};
-use ipc::setup::StartFrom;
+use ipc::setup::{Recording, StartFrom};
 use ipc::sync::Ordering;
 use ipc::time::VirtualTime;
 use serde::{Deserialize, Serialize};
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
 
 thread_local! {
     /// Points passed since the last look, and points to pass before the process dies.
@@ -345,6 +349,14 @@ struct Seen {
     states: Vec<Vec<u8>>,
 }
 
+/// Threads that write a recording.
+type Writers = Arc<Mutex<Vec<std::thread::JoinHandle<()>>>>;
+
+/// Waits until all of a recording is written.
+fn join(writers: &Writers) {
+    writers.lock().unwrap().drain(..).for_each(|writer| writer.join().unwrap());
+}
+
 struct Machine {
     names: SegmentNames,
     board: Segment,
@@ -357,6 +369,10 @@ struct Machine {
     deaths: u32,
     /// Points after which the successor dies too.
     again: Option<u64>,
+    /// Where it is recorded.
+    recording: Option<PathBuf>,
+    /// Those who write the recording.
+    writers: Writers,
     seen: Seen,
 }
 
@@ -379,6 +395,8 @@ impl Machine {
             started: false,
             deaths: 0,
             again,
+            recording: None,
+            writers: Writers::default(),
             seen,
         }
     }
@@ -387,15 +405,31 @@ impl Machine {
         self.board.view().unwrap()
     }
 
+    /// Where the next process records: somebody who writes the file, as the supervisor does.
+    fn tape(&self) -> Option<Recording> {
+        let path = self.recording.clone().filter(|_| self.process.is_none())?;
+        join(&self.writers);
+        let (sink, pieces) = ipc_channel::ipc::bytes_channel().unwrap();
+        self.writers.lock().unwrap().push(std::thread::spawn(move || {
+            let mut file = std::fs::OpenOptions::new().create(true).append(true).open(path).unwrap();
+            while let Ok(piece) = pieces.recv() {
+                std::io::Write::write_all(&mut file, &piece).unwrap();
+            }
+        }));
+        Some(Recording { sink, append: self.started })
+    }
+
     /// Serves until nothing is left to do, with as many processes as that takes.
     fn settle(&mut self) {
         loop {
             let from = if self.started { StartFrom::Committed } else { StartFrom::PowerOn };
             let place = Place { slot: 0, config: &self.config };
+            let recording = self.tape();
             let (names, builder, process) = (&self.names, self.builder, self.process.take());
             let run = AssertUnwindSafe(|| {
-                let mut process = process
-                    .unwrap_or_else(|| DeviceProcess::open(names, "toy", &place, from, builder).unwrap());
+                let mut process = process.unwrap_or_else(|| {
+                    DeviceProcess::open(names, "toy", &place, from, recording.as_ref(), builder).unwrap()
+                });
                 process.orders.give(Order::End);
                 process.serve().unwrap();
                 process
@@ -532,8 +566,11 @@ impl Machine {
 
 /// Runs the script, letting the process die after `first` points and its successor after `again`.
 fn run(name: &str, first: Option<u64>, again: Option<u64>) -> (Seen, u32) {
+    run_machine(Machine::new(name, again), first)
+}
+
+fn run_machine(mut machine: Machine, first: Option<u64>) -> (Seen, u32) {
     LEFT.set(None);
-    let mut machine = Machine::new(name, again);
     assert!(machine.board().clock.is_frozen());
     machine.board().clock.freeze(Freeze::Paused);
     machine.settle();
@@ -579,5 +616,43 @@ fn a_successor_that_dies_while_it_takes_over_is_never_missed() {
             let (seen, _) = run(&format!("p{point}a{again}"), Some(point), Some(again));
             compare(&seen, &expected, &format!("died at point {point} of {points}, then after {again}"));
         }
+    }
+}
+
+/// The same with a recording, which is then replayed.
+fn run_recorded(name: &str, first: Option<u64>, recording: &Path) -> (Seen, u32) {
+    let machine = Machine { recording: Some(recording.into()), ..Machine::new(name, None) };
+    let writers = machine.writers.clone();
+    let result = run_machine(machine, first);
+    join(&writers);
+    let mut differences = Vec::new();
+    let file = std::fs::File::open(recording).expect("the recording");
+    let report = replay(
+        std::io::BufReader::new(file),
+        |_| Some(build),
+        |difference| {
+            differences.push(difference.clone());
+            true
+        },
+    );
+    let report = report.unwrap();
+    assert_eq!(differences, [], "{name}");
+    assert!(report.transactions > 60 && !report.cut, "{name}: {report:?}");
+    std::fs::remove_file(recording).expect("the recording");
+    result
+}
+
+#[test]
+fn a_process_that_dies_while_it_is_recorded_is_not_missed_and_its_recording_goes_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("toy.rec");
+    let (expected, _) = run("unrecorded", None, None);
+    let (seen, _) = run_recorded("recorded", None, &file);
+    let points = PASSED.get();
+    compare(&seen, &expected, "recorded");
+    for point in 0..points {
+        let (seen, deaths) = run_recorded(&format!("r{point}"), Some(point), &file);
+        assert_eq!(deaths, 1, "point {point} of {points}");
+        compare(&seen, &expected, &format!("died at point {point} of {points}"));
     }
 }

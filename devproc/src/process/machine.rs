@@ -4,15 +4,17 @@ use super::commit::Committer;
 use super::effects::Effect;
 use super::orders::Orders;
 use super::picture::Painter;
+use super::recording::{Tape, TapeOrders};
 use super::{BuildContext, Builder, ProcessError};
 use crate::device::{Device, Reads, Region, RegionId, Space, TimerId, Writes};
+use crate::outside::Outside;
 use ipc::board::{BOARD_MAGIC, Board, ProcessState};
 use ipc::link::{Link, LinkLayout, MAX_MODELS, MAX_REGIONS, MIRROR_CELLS, ModelInfo};
 use ipc::machine::{MachineConfig, SerialBackend};
 use ipc::region::{RegionInfo, WritePolicy};
 use ipc::segment::{Segment, SegmentError, SegmentNames};
 use ipc::serial::SerialCables;
-use ipc::setup::StartFrom;
+use ipc::setup::{Recording, StartFrom};
 use ipc::sync::Ordering;
 use ipc::time::VirtualTime;
 use std::sync::Arc;
@@ -43,6 +45,11 @@ impl Timers {
     /// The earliest deadline.
     pub fn next(&self) -> Option<VirtualTime> {
         self.armed.iter().map(|(deadline, ..)| *deadline).min()
+    }
+
+    /// The armed timers of a model.
+    pub fn of(&self, model: usize) -> impl Iterator<Item = (TimerId, VirtualTime)> {
+        self.armed.iter().filter(move |(_, m, _)| *m == model).map(|(deadline, _, timer)| (*timer, *deadline))
     }
 
     /// Takes the earliest timer that is due at `now`.
@@ -84,6 +91,8 @@ pub struct Shared {
     pub serial: Option<SerialCables>,
     /// Nobody takes serial output any more: it is dropped.
     serial_stalled: bool,
+    /// Every access to every region is to come as a message, also those that the bus answers otherwise.
+    pub observed: bool,
 }
 
 impl Shared {
@@ -138,6 +147,11 @@ impl Shared {
         self.regions[model].iter().copied().find(|r| r.id == id)
     }
 
+    /// The regions of a model, as they decode now.
+    pub fn regions_of(&self, model: usize) -> &[Region] {
+        &self.regions[model]
+    }
+
     /// The first mirror cell of a model.
     pub fn mirror_base(&self, model: usize) -> usize {
         self.mirror_of[model].into()
@@ -166,11 +180,18 @@ impl Shared {
             .enumerate()
             .flat_map(|(model, regions)| regions.iter().map(move |r| (model, r)))
             .map(|(model, region)| {
-                region_info(model, region, self.memory_of[model].0, self.mirror_of[model]).encode()
+                let info = region_info(model, region, self.memory_of[model].0, self.mirror_of[model]);
+                if self.observed { observed(info) } else { info }.encode()
             })
             .collect();
         self.layout().set_regions(&words);
     }
+}
+
+/// The region without what lets the bus access it by itself. Memory that the guest only reads stays
+/// mapped: nothing is to be seen there.
+fn observed(info: RegionInfo) -> RegionInfo {
+    RegionInfo { mirror: None, backing: info.backing.filter(|(_, writable)| !writable), ..info }
 }
 
 fn region_info(model: usize, region: &Region, memory: u64, mirror: u16) -> RegionInfo {
@@ -214,10 +235,29 @@ pub struct DeviceProcess {
     pub starting: bool,
     /// What the supervisor wants.
     pub orders: Orders,
+    /// How the models reach files.
+    pub outside: Outside,
+    /// What happens on the link is recorded here.
+    pub tape: Tape,
+    /// What other threads want of the main loop.
+    pub(super) tape_orders: TapeOrders,
+    /// What a recording says of the process.
+    pub(super) identity: Identity,
+}
+
+/// What a recording says of a process, besides its models.
+#[derive(Clone, Debug)]
+pub struct Identity {
+    /// Its name.
+    pub device: String,
+    /// The machine.
+    pub config: MachineConfig,
+    /// Unix time (seconds) at virtual time zero.
+    pub start_unix_seconds: u64,
 }
 
 /// Which process of which machine a device process is.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub struct Place<'a> {
     /// Slot on the board.
     pub slot: usize,
@@ -236,10 +276,11 @@ impl DeviceProcess {
         device: &str,
         place: &Place<'_>,
         from: StartFrom,
+        recording: Option<&Recording>,
         build: Builder,
     ) -> Result<Self, ProcessError> {
         let mut process = Self::prepare(names, device, place, build)?;
-        process.begin(from);
+        process.begin(from, recording);
         Ok(process)
     }
 
@@ -261,9 +302,11 @@ impl DeviceProcess {
             return Err(SegmentError::Os { name: names.board(), reason }.into());
         }
         let start_unix_seconds = board.start_unix_seconds.load(Ordering::Relaxed);
-        let context = BuildContext { config, start_unix_seconds };
+        let outside = Outside::live();
+        let context = BuildContext { config, start_unix_seconds, outside: &outside };
         let models =
             build(&context).map_err(|reason| ProcessError::Build { device: device.into(), reason })?;
+        outside.built();
         let link = Link::open(&names.link(slot))?;
         let (memory_of, memory_bytes) = lay_out_memory(&models);
         let memory = open_device_memory(names, slot, memory_bytes)?;
@@ -296,13 +339,30 @@ impl DeviceProcess {
             console,
             serial,
             serial_stalled: false,
+            observed: false,
         };
         let committer = Committer::new(models.len());
-        Ok(Self { models, shared, committer, painter, watchers, lines_seen: 0, starting: false, orders })
+        let tape_orders = TapeOrders::new(board_segment.clone(), slot);
+        let identity = Identity { device: device.into(), config: config.clone(), start_unix_seconds };
+        Ok(Self {
+            models,
+            shared,
+            committer,
+            painter,
+            watchers,
+            lines_seen: 0,
+            starting: false,
+            orders,
+            outside,
+            tape: Tape::Off,
+            tape_orders,
+            identity,
+        })
     }
 
     /// Publishes everything and starts or resumes the models; the process is ready then.
-    pub fn begin(&mut self, from: StartFrom) {
+    pub fn begin(&mut self, from: StartFrom, recording: Option<&Recording>) {
+        self.shared.observed = recording.is_some();
         let slot = self.shared.slot;
         let info = |model: &dyn Device| ModelInfo {
             name: model.name().into(),
@@ -324,6 +384,9 @@ impl DeviceProcess {
             }
         }
         self.start(from);
+        if let Some(recording) = recording {
+            self.record_from_start(recording, from == StartFrom::PowerOn);
+        }
         let board = self.shared.board();
         board.processes[slot].state.store(ProcessState::Ready as u32, Ordering::Release);
         board.processes[ipc::board::VMM_SLOT].doorbell.ring();

@@ -14,24 +14,29 @@ mod host;
 mod machine;
 mod orders;
 mod picture;
+mod recording;
 mod sandbox;
 mod serve;
 mod swap;
 
 use crate::device::Device;
+use crate::outside::Outside;
 use ipc::board::{Board, ProcessState, hand_over};
 use ipc::clock::Freeze;
 use ipc::control::{ControlError, Role};
 use ipc::machine::MachineConfig;
 use ipc::runtime_dir::VmDir;
 use ipc::segment::{Segment, SegmentNames};
-use ipc::setup::{AttachError, Attachment, Command, Commands, SPAWNED_VARIABLE, StartFrom};
+use ipc::setup::{AttachError, Attachment, Command, Commands, Recording, SPAWNED_VARIABLE, StartFrom};
 use ipc::sync::Ordering;
 use std::time::Duration;
 use thiserror::Error;
 
+pub use effects::{pack_channel, unpack_channel};
 pub use machine::{DeviceProcess, Place};
 use orders::{Order, Orders};
+pub use recording::model_info;
+use recording::{TapeOrder, TapeOrders};
 use serve::Ended;
 
 /// A place where a process may die as well as anywhere else. Tests let it die here; otherwise it
@@ -90,6 +95,8 @@ pub struct BuildContext<'a> {
     pub config: &'a MachineConfig,
     /// Unix time (seconds) at virtual time zero.
     pub start_unix_seconds: u64,
+    /// Files and images: read through this, they are in recordings.
+    pub outside: &'a Outside,
 }
 
 /// Builds the models of a device process. The error is one line that says what to do.
@@ -161,13 +168,14 @@ fn serve_attached(attachment: Attachment, device: &str, build: Builder) -> Resul
     } else {
         None
     };
+    let tape_orders = process.tape_orders();
     if setup.sandbox {
         match sandbox::enter(&setup.config, &names, slot, &dir.log(device)) {
             Ok(what) => tracing::info!("Sandboxed: {what}"),
             Err(error) => tracing::error!("No sandbox: {error}"),
         }
     }
-    listen(setup.commands, process.orders.clone(), dir.clone(), names.clone());
+    listen(setup.commands, process.orders.clone(), tape_orders.clone(), dir.clone(), names.clone());
     if let Some(report) = report {
         if !process.stand_by(report)? {
             return Ok(());
@@ -180,16 +188,18 @@ fn serve_attached(attachment: Attachment, device: &str, build: Builder) -> Resul
         cell.hand_over.store(hand_over::TAKEN, Ordering::Release);
     }
     stop_time_on_panic(&names, slot);
-    process.begin(setup.from);
+    process.begin(setup.from, setup.recording.as_ref());
     loop {
         let Ended::HandsOver(versions) = process.serve()? else { return Ok(()) };
         match process.park(&versions) {
             Order::GoOn { reload: true } => {
-                let orders = process.orders.clone();
+                let (orders, sink) = (process.orders.clone(), process.tape.sink());
                 drop(process);
                 process = DeviceProcess::prepare(&names, device, &place, build)?;
                 process.orders = orders;
-                process.begin(StartFrom::Committed);
+                process.tape_orders = tape_orders.clone();
+                let recording = sink.map(|sink| Recording { sink, append: true });
+                process.begin(StartFrom::Committed, recording.as_ref());
             }
             Order::End => return Ok(()),
             _ => {}
@@ -198,7 +208,7 @@ fn serve_attached(attachment: Attachment, device: &str, build: Builder) -> Resul
 }
 
 /// Passes on what the supervisor says.
-fn listen(commands: Commands, orders: Orders, dir: VmDir, names: SegmentNames) {
+fn listen(commands: Commands, orders: Orders, tape_orders: TapeOrders, dir: VmDir, names: SegmentNames) {
     std::thread::spawn(move || {
         loop {
             orders.give(match commands.recv() {
@@ -207,6 +217,10 @@ fn listen(commands: Commands, orders: Orders, dir: VmDir, names: SegmentNames) {
                 Ok(Command::HandOver { versions }) => Order::HandOver(versions),
                 Ok(Command::TakeOver) => Order::TakeOver,
                 Ok(Command::GoOn { reload }) => Order::GoOn { reload },
+                Ok(Command::Record { to, answer }) => {
+                    tape_orders.give(TapeOrder::Record { to, answer });
+                    continue;
+                }
                 // For the VMM only.
                 Ok(Command::Inspect { .. }) => continue,
                 Err(_) => break,

@@ -7,6 +7,8 @@
 use super::machine::DeviceProcess;
 use super::{ProcessError, host::ModelHost};
 use crate::device::Frame;
+use crate::record::format::{Answer, Call, What};
+use crate::record::hash_picture;
 use ipc::board::{Board, VcpuState};
 use ipc::host_clock::host_nanos;
 use ipc::screen::{Screen, TextView};
@@ -49,6 +51,11 @@ impl Painter {
         if halted && quiet { IDLE_INTERVAL } else { BUSY_INTERVAL }
     }
 
+    /// Has the model draw the next picture afresh.
+    pub fn start_afresh(&mut self) {
+        self.published = false;
+    }
+
     /// How long nothing needs to be looked at.
     pub fn next_look(&self, board: &Board) -> Duration {
         Duration::from_nanos((self.last + self.interval(board)).saturating_sub(host_nanos()).max(1))
@@ -58,7 +65,7 @@ impl Painter {
 impl DeviceProcess {
     /// Asks the model for a new picture when it is time to.
     pub(super) fn paint_if_due(&mut self) {
-        let Self { painter: Some(painter), models, shared, .. } = self else { return };
+        let Self { painter: Some(painter), models, shared, tape, .. } = self else { return };
         let host_now = host_nanos();
         if host_now < painter.last + painter.interval(shared.board()) {
             return;
@@ -67,7 +74,19 @@ impl DeviceProcess {
         painter.last_activity = shared.board().vcpu.activity.load(Ordering::Relaxed);
         let now = shared.board().clock.now();
         let mut host = ModelHost { shared, model: painter.model, now };
-        let drew = models[painter.model].render(&mut painter.frame, !painter.published, &mut host);
+        let (model, force) = (models[painter.model].as_mut(), !painter.published);
+        let drew = match tape.recorder() {
+            None => model.render(&mut painter.frame, force, &mut host),
+            Some(recorder) => {
+                let what = What::Render(force);
+                recorder.begin(Call { model: painter.model as u8, now: now.0, what });
+                let taped = &mut recorder.host(painter.model, &mut host);
+                let drew = model.render(&mut painter.frame, force, taped);
+                let picture = drew.then(|| hash_picture(&painter.frame));
+                recorder.end(painter.model, Answer::default(), picture);
+                drew
+            }
+        };
         // Drawing must not act on the machine.
         shared.effects.clear();
         if !drew {

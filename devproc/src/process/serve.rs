@@ -3,7 +3,9 @@
 use super::host::ModelHost;
 use super::machine::DeviceProcess;
 use super::{ProcessError, crash_point};
-use crate::device::{Access, IoError, RegionId, ResetKind};
+use crate::device::{Access, Device, IoError, RegionId, ResetKind};
+use crate::host::Host;
+use crate::record::format::What;
 use ipc::board::RunState;
 use ipc::doorbell::Patience;
 use ipc::link::{PAYLOAD_BYTES, Payload, decode_event};
@@ -39,6 +41,7 @@ impl DeviceProcess {
         let mut buffer = vec![0; PAYLOAD_BYTES];
         let mut patience = Patience::for_work();
         loop {
+            self.take_tape_orders();
             self.beat();
             if self.orders.is_new()
                 && let Some(versions) = self.orders.hand_over()
@@ -88,6 +91,7 @@ impl DeviceProcess {
         !layout.requests.is_empty()
             || !layout.events.is_empty()
             || (!self.watchers.is_empty() && self.shared.board().lines.generation() != self.lines_seen)
+            || self.tape_orders.are_waiting()
             || self.orders.is_ending()
             || self.orders.is_new()
     }
@@ -98,7 +102,7 @@ impl DeviceProcess {
 
     fn sleep(&self, timer: Option<VirtualTime>) {
         let board = self.shared.board();
-        let mut timeout = LONGEST_SLEEP;
+        let mut timeout = self.tape.patience().unwrap_or(LONGEST_SLEEP);
         // How long to sleep depends on whether the clock runs: if that changes, think again.
         let clock = board.clock.changes();
         if let Some(deadline) = timer {
@@ -127,7 +131,8 @@ impl DeviceProcess {
         for _ in 0..TIMERS_AT_ONCE {
             let Some((deadline, number, timer)) = self.shared.timers.take_due(now) else { break };
             ipc::logging::set_context(now, (0, 0));
-            self.call(number, now, |model, host| model.timer(timer, deadline, host));
+            let what = || What::Timer(timer.0, deadline.0);
+            self.call(number, now, what, |model, host| model.timer(timer, deadline, host));
             self.follow_lines(now);
             worked = true;
         }
@@ -143,7 +148,8 @@ impl DeviceProcess {
                 for number in 0..self.models.len() {
                     // A predecessor may have died when only some models had dealt with it.
                     if self.committer.sees_event(number, count) {
-                        self.call(number, now, |model, host| model.host_event(&event, host));
+                        let what = || What::Event(event.clone());
+                        self.call(number, now, what, |model, host| model.host_event(&event, host));
                     }
                 }
                 self.follow_lines(now);
@@ -195,7 +201,8 @@ impl DeviceProcess {
         if request.kind == Kind::Reset {
             let kind = if request.value == 0 { ResetKind::PowerOn } else { ResetKind::Hard };
             for number in 0..self.models.len() {
-                self.call(number, now, |model, host| model.reset(kind, host));
+                let what = || What::Reset(kind == ResetKind::Hard);
+                self.call(number, now, what, |model, host| model.reset(kind, host));
             }
             self.follow_lines(now);
             self.send(&Message { sequence: request.sequence, time: now, ..Message::new(Kind::Reply) });
@@ -205,9 +212,9 @@ impl DeviceProcess {
         let mut reply = Message { sequence: request.sequence, time: now, ..Message::new(Kind::Reply) };
         let mut deferred = false;
         if number < self.models.len() {
+            let answer = self.answer(number, request, buffer);
             let Self { models, shared, committer, .. } = self;
             let model = models[number].as_mut();
-            let answer = access(model, &mut ModelHost { shared, model: number, now }, request, buffer);
             let cell = &shared.layout().models[number];
             // Only this thread writes it: no locked instruction is needed.
             cell.accesses.store(cell.accesses.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
@@ -252,6 +259,34 @@ impl DeviceProcess {
         crash_point();
     }
 
+    /// What model `number` answers to a request.
+    #[inline]
+    fn answer(&mut self, number: usize, request: &Message, buffer: &mut [u8]) -> Result<u32, IoError> {
+        let region = self.shared.region(number, RegionId(request.region));
+        let at = Access {
+            region: RegionId(request.region),
+            address: request.address,
+            offset: request.address.wrapping_sub(region.map_or(0, |region| region.base)),
+            width: request.width,
+        };
+        // The region may have moved since the VMM looked: what is outside now, nobody answers.
+        let is_access = matches!(request.kind, Kind::Read | Kind::Write | Kind::ReadBurst | Kind::WriteBurst);
+        if is_access && region.is_none_or(|region| at.offset >= region.len) {
+            return Err(IoError::InvalidRegister);
+        }
+        if request.kind == Kind::WriteBurst
+            && !self.shared.layout().read_payload(Payload::Out, &mut buffer[..burst_len(request)])
+        {
+            return Err(IoError::InvalidWidth);
+        }
+        if self.shared.observed {
+            return self.answer_observed(number, at, request, buffer);
+        }
+        let Self { models, shared, .. } = self;
+        let mut host = ModelHost { shared, model: number, now: request.time };
+        access(models[number].as_mut(), &mut host, at, request, buffer)
+    }
+
     /// Sends to the VMM; waits while the ring is full (the VMM takes messages while it waits too).
     pub(super) fn send(&self, message: &Message) {
         let layout = self.shared.layout();
@@ -279,36 +314,21 @@ impl DeviceProcess {
     }
 }
 
-fn access(
-    model: &mut dyn crate::device::Device,
-    host: &mut ModelHost<'_>,
+/// Has a model answer a request. What a burst writes is in `buffer`, and what one reads comes there.
+#[inline]
+pub(super) fn access(
+    model: &mut dyn Device,
+    host: &mut dyn Host,
+    at: Access,
     request: &Message,
     buffer: &mut [u8],
 ) -> Result<u32, IoError> {
-    let region = RegionId(request.region);
-    let base = host.shared.region(host.model, region).map_or(0, |r| r.base);
-    let at = Access {
-        region,
-        address: request.address,
-        offset: request.address.wrapping_sub(base),
-        width: request.width,
-    };
-    // The region may have moved since the VMM looked: what is outside now, nobody answers.
-    let is_access = matches!(request.kind, Kind::Read | Kind::Write | Kind::ReadBurst | Kind::WriteBurst);
-    if is_access && host.shared.region(host.model, region).is_none_or(|r| at.offset >= r.len) {
-        return Err(IoError::InvalidRegister);
-    }
-    let len = (request.payload.1 as usize).min(PAYLOAD_BYTES);
+    let len = burst_len(request);
     match request.kind {
         Kind::Read => model.read(at, host).map(|value| value & request.width.mask()),
         Kind::Write => model.write(at, request.value as u32, host).map(|()| 0),
         Kind::ReadBurst => model.read_burst(at, &mut buffer[..len], host).map(|()| 0),
-        Kind::WriteBurst => {
-            if !host.shared.layout().read_payload(Payload::Out, &mut buffer[..len]) {
-                return Err(IoError::InvalidWidth);
-            }
-            model.write_burst(at, &buffer[..len], host).map(|()| 0)
-        }
+        Kind::WriteBurst => model.write_burst(at, &buffer[..len], host).map(|()| 0),
         Kind::ConfigRead => Ok(model.config_read(request.address as u8, request.width, host)),
         Kind::ConfigWrite => {
             model.config_write(request.address as u8, request.width, request.value as u32, host);
@@ -320,6 +340,11 @@ fn access(
         }
         Kind::Reset | Kind::Reply | Kind::CodeWritten => Err(IoError::InvalidRegister),
     }
+}
+
+/// Bytes of a burst.
+pub(super) fn burst_len(request: &Message) -> usize {
+    (request.payload.1 as usize).min(PAYLOAD_BYTES)
 }
 
 fn status_of(error: IoError) -> Status {

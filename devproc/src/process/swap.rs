@@ -10,6 +10,7 @@ use super::machine::DeviceProcess;
 use super::orders::Order;
 use super::{BuildContext, Builder, ProcessError};
 use crate::device::Device;
+use crate::outside::Outside;
 use ipc::board::hand_over;
 use ipc::control::{Control, Request};
 use ipc::machine::MachineConfig;
@@ -32,7 +33,8 @@ impl DeviceProcess {
     ) -> Result<Control, ProcessError> {
         if keeps {
             let start_unix_seconds = self.shared.board().start_unix_seconds.load(Ordering::Relaxed);
-            let context = BuildContext { config, start_unix_seconds };
+            let outside = Outside::live();
+            let context = BuildContext { config, start_unix_seconds, outside: &outside };
             let models =
                 build(&context).map_err(|reason| ProcessError::Build { device: device.into(), reason })?;
             let real = std::mem::replace(&mut self.models, models);

@@ -9,9 +9,10 @@ pub mod ide;
 pub mod image;
 
 use crate::device::Device;
+use crate::outside::Outside;
 use fdc_82077aa::{Fdc, FloppyDrive, Medium};
 use ide::{Ide, IdeDrive};
-use image::{BlockDevice, FloppyFormat, GeometryError, ImageError, RawFile, disk_geometry};
+use image::{BlockDevice, FloppyFormat, GeometryError, ImageError, disk_geometry};
 use ipc::machine::{DriveConfig, MachineConfig};
 use std::path::PathBuf;
 use thiserror::Error;
@@ -47,38 +48,47 @@ const SERIALS: [&str; 4] = ["VM00001", "VM00002", "VM00003", "VM00004"];
 ///
 /// # Errors
 /// [`BuildError`], which names the drive and the file and says what to do.
-pub fn models(config: &MachineConfig) -> Result<Vec<Box<dyn Device>>, BuildError> {
+pub fn models(config: &MachineConfig, outside: &Outside) -> Result<Vec<Box<dyn Device>>, BuildError> {
     let floppy = |index: usize| {
         let drive = config.floppies[index].as_ref();
-        drive.map(|drive| open_floppy(drive, FLOPPY_NAMES[index])).transpose()
+        drive.map(|drive| open_floppy(outside, drive, FLOPPY_NAMES[index])).transpose()
     };
     let disk = |index: usize| {
         let drive = config.disks[index].as_ref();
-        drive.map(|drive| open_disk(drive, DISK_NAMES[index], SERIALS[index])).transpose()
+        drive.map(|drive| open_disk(outside, drive, DISK_NAMES[index], SERIALS[index])).transpose()
     };
     let fdc = Fdc::new([floppy(0)?, floppy(1)?]);
     let ide = Ide::new([[disk(0)?, disk(1)?], [disk(2)?, disk(3)?]]);
     Ok(vec![Box::new(fdc), Box::new(ide)])
 }
 
-fn open(config: &DriveConfig, drive: &'static str) -> Result<Box<dyn BlockDevice>, BuildError> {
-    let image = RawFile::open(&config.path, config.read_only);
-    Ok(Box::new(image.map_err(|source| BuildError::Image { drive, source })?))
+fn open(
+    outside: &Outside,
+    config: &DriveConfig,
+    drive: &'static str,
+) -> Result<Box<dyn BlockDevice>, BuildError> {
+    let image = outside.open_image(&config.path, config.read_only);
+    image.map_err(|source| BuildError::Image { drive, source })
 }
 
-fn open_floppy(config: &DriveConfig, drive: &'static str) -> Result<FloppyDrive, BuildError> {
-    let image = open(config, drive)?;
+fn open_floppy(
+    outside: &Outside,
+    config: &DriveConfig,
+    drive: &'static str,
+) -> Result<FloppyDrive, BuildError> {
+    let image = open(outside, config, drive)?;
     let format = FloppyFormat::of_image(image.len(), config.geometry)
         .map_err(|source| BuildError::Geometry { drive, path: config.path.clone(), source })?;
     Ok(FloppyDrive { medium: Some(Medium { image, format }) })
 }
 
 fn open_disk(
+    outside: &Outside,
     config: &DriveConfig,
     drive: &'static str,
     serial: &'static str,
 ) -> Result<IdeDrive, BuildError> {
-    let mut image = open(config, drive)?;
+    let mut image = open(outside, config, drive)?;
     let geometry = disk_geometry(image.as_mut(), config.geometry).map_err(|source| BuildError::Geometry {
         drive,
         path: config.path.clone(),

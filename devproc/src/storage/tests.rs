@@ -28,7 +28,7 @@ fn drive(path: &Path) -> Option<DriveConfig> {
 
 #[test]
 fn both_controllers_exist_without_any_drive() {
-    let models = models(&machine()).unwrap();
+    let models = models(&machine(), &Outside::live()).unwrap();
     let names: Vec<_> = models.iter().map(|m| m.name()).collect();
     assert_eq!(names, ["fdc", "ide"]);
     for mut model in models {
@@ -47,7 +47,7 @@ fn configured_images_are_opened() {
     let mut config = machine();
     config.floppies[0] = drive(&floppy);
     config.disks[3] = drive(&disk);
-    assert_eq!(models(&config).unwrap().len(), 2);
+    assert_eq!(models(&config, &Outside::live()).unwrap().len(), 2);
 }
 
 #[test]
@@ -57,13 +57,13 @@ fn what_cannot_be_built_names_drive_and_file() {
     fs::write(&odd, vec![0; 1000]).unwrap();
     let mut config = machine();
     config.floppies[1] = drive(&odd);
-    let message = models(&config).err().unwrap().to_string();
+    let message = models(&config, &Outside::live()).err().unwrap().to_string();
     assert!(message.starts_with("Floppy drive B: image ") && message.contains("odd.img"), "{message}");
     let mut config = machine();
     config.disks[1] = drive(&odd);
-    let message = models(&config).err().unwrap().to_string();
+    let message = models(&config, &Outside::live()).err().unwrap().to_string();
     assert!(message.starts_with("Primary slave: ") && message.contains("multiple of 512"), "{message}");
     config.disks[1] = drive(&dir.path().join("gone.img"));
-    let message = models(&config).err().unwrap().to_string();
+    let message = models(&config, &Outside::live()).err().unwrap().to_string();
     assert!(message.contains("gone.img does not exist"), "{message}");
 }

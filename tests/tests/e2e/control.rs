@@ -151,3 +151,22 @@ fn a_vm_starts_and_is_found_without_a_runtime_directory_of_the_session() {
     vm.wait_text("Type something");
     vm.stop();
 }
+
+#[test]
+fn top_shows_which_process_has_work() {
+    let Some(image) = guest("freedos-1440.img") else { return };
+    let vm = Vm::with_floppy(&image);
+    vm.wait_prompt();
+    vm.type_text("copy command.com a.com\\ncopy command.com b.com\\n");
+
+    let table = vm.vmsim(&["top", "-n", "1", "--interval", "0.5"]).ok();
+
+    let column = |process: &str, number: usize| -> f64 {
+        let row = table.lines().find(|line| line.trim_start().starts_with(process));
+        let word = row.and_then(|row| row.split_whitespace().nth(number));
+        word.and_then(|word| word.parse().ok()).unwrap_or_else(|| panic!("{process}: {table}"))
+    };
+    assert!(column("storage", 3) > 10.0, "storage has no messages: {table}");
+    assert!(column("vmm", 2) > 0.0, "the VMM uses no CPU: {table}");
+    vm.stop();
+}

@@ -142,6 +142,31 @@ fn gdb_stops_at_an_address_of_the_kernel_and_the_guest_goes_on() {
     assert_eq!(linux.power_off(), Some(0));
 }
 
+#[test]
+fn a_recorded_boot_is_replayed_without_a_difference_and_a_wrong_register_bit_is_named() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = |name: &str| folder.path().join(name).display().to_string();
+    let (gpu, storage) = (file("gpu.rec"), file("storage.rec"));
+    let (record_gpu, record_storage) = (format!("gpu={gpu}"), format!("storage={storage}"));
+    let Some(linux) = Linux::boot(&["--record", &record_gpu, "--record", &record_storage]) else { return };
+    linux.shell("mount /mnt && cp /bin/busybox /mnt/copy && umount /mnt");
+    assert_eq!(linux.power_off(), Some(0));
+
+    let home = Home::new();
+    for recording in [&gpu, &storage] {
+        let said = home.vmsim(&["replay", recording]).ok();
+        assert!(said.ends_with("no difference\n") && !said.contains("cut off"), "{said}");
+        let (before, _) = said.split_once(" times as fast as recorded").expect("a speed");
+        let speed: f64 = before.rsplit(' ').next().expect("a number").parse().expect("a number");
+        assert!(speed > 1.0, "{said}");
+    }
+    let statistics = home.vmsim(&["trace", "stat", &storage]).ok();
+    assert!(statistics.contains("bytes written to images"), "{statistics}");
+    let wrong = Home::built("wrong-gpu").display().to_string();
+    let said = home.vmsim(&["replay", &gpu, "--exe", &wrong]);
+    assert!(said.code == Some(1) && said.out.contains("VR (bit 3) of INPUT_STATUS_1"), "{said:?}");
+}
+
 /// What happens to a random device process, again and again.
 #[derive(Clone, Copy, PartialEq)]
 enum Storm {

@@ -15,6 +15,7 @@ mod display;
 mod health;
 mod linux;
 mod privacy;
+mod recordings;
 mod recovery;
 mod serial;
 mod storage;

@@ -116,6 +116,13 @@ fn the_guest_lives_without_a_device_that_is_off_the_bus() {
     vm.type_text("alive");
     vm.wait_text("alive");
     assert!(vm.log(&[]).contains("off the bus"));
+
+    let whole = Toy::new(vm.home(), "whole", 2);
+    vm.vmsim(&["device", "swap", "toy", "--exe", &whole.exe()]).ok();
+
+    let start = whole.seen().pop().expect("a start");
+    assert!(!start.ends_with("ticks 0"), "the state of the build before is lost: {start}");
+    assert_eq!(vm.ps().process("toy").state, "ready");
     vm.stop();
 }
 

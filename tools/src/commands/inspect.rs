@@ -1,4 +1,4 @@
-//! `vmsim regs`, `stats`, `disasm`, `mem`, `gdb`: a look at the guest between two of its instructions.
+//! `vmsim regs`, `stats`, `shadow`, `disasm`, `mem`, `gdb`: a look at the guest between two of its instructions.
 
 use super::print_text;
 use crate::client;
@@ -13,6 +13,11 @@ pub fn regs(vm: Option<&str>) -> Result<()> {
 /// Prints what the engine has done.
 pub fn stats(vm: Option<&str>) -> Result<()> {
     print_text(&ask(vm, Inspect::Statistics)?)
+}
+
+/// Prints the shadow code of a page.
+pub fn shadow(vm: Option<&str>, at: Address) -> Result<()> {
+    print_text(&ask(vm, Inspect::Shadow { at })?)
 }
 
 /// Prints instructions.

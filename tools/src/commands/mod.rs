@@ -5,9 +5,11 @@ mod image;
 mod input;
 pub mod inspect;
 mod log;
+mod recording;
 mod run;
 mod screen;
 mod serial;
+mod top;
 mod trace;
 
 use crate::cli::{Cli, Command, DisplayKind};
@@ -40,14 +42,20 @@ pub fn dispatch(cli: Cli) -> Result<ExitCode> {
         Command::Resume(vm) => ask(vm.name.as_deref(), Request::Resume)?,
         Command::Reset(vm) => ask(vm.name.as_deref(), Request::Reset)?,
         Command::Stop(vm) => stop(vm.name.as_deref())?,
-        Command::Device(command) => device::device(&command)?,
+        Command::Top(args) => top::top(&args)?,
         Command::Display { display, vm } => open_display(display, vm.name.as_deref())?,
         Command::Serial(args) => return serial::serial(&args),
         Command::Log(args) => log::log(&args)?,
+        Command::Device(command) => return device::device(&command),
+        Command::Replay { file, exe, limit } => return device::replay(&file, exe.as_deref(), limit),
         Command::Stats(vm) => inspect::stats(vm.name.as_deref())?,
+        Command::Shadow { at, vm } => inspect::shadow(vm.name.as_deref(), at)?,
         Command::Regs(vm) => inspect::regs(vm.name.as_deref())?,
         Command::Disasm { at, count, vm } => inspect::disasm(vm.name.as_deref(), at, count)?,
-        Command::Trace(args) => trace::trace(&args)?,
+        Command::Trace(args) => match &args.recording {
+            Some(command) => recording::recording(command)?,
+            None => trace::trace(&args)?,
+        },
         Command::Gdb { port, vm } => inspect::gdb(vm.name.as_deref(), port)?,
         Command::Mem { at, len, vm } => inspect::mem(vm.name.as_deref(), at, len)?,
         Command::Image(command) => image::image(&command)?,

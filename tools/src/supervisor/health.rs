@@ -21,6 +21,9 @@ const LONGEST_STEP: Duration = Duration::from_millis(100);
 /// Without work, a process still goes round this often (`devproc`'s longest sleep) and a little more.
 const ROUND: Duration = Duration::from_secs(1);
 
+/// Linux shows times to user space in 1/100 s, whatever its own tick is (USER_HZ).
+const NANOS_PER_TICK: u64 = 10_000_000;
+
 /// What the kernel says of a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
@@ -139,6 +142,16 @@ impl Watch {
 fn state_letter(stat: &[u8]) -> Option<u8> {
     let end = stat.iter().rposition(|byte| *byte == b')')?;
     stat.get(end + 2).copied()
+}
+
+/// CPU time that a process used, ns; 0 when there is none.
+pub fn cpu_nanos(pid: u32) -> u64 {
+    let stat = std::fs::read(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let end = stat.iter().rposition(|byte| *byte == b')').unwrap_or(0);
+    let text = String::from_utf8_lossy(stat.get(end + 1..).unwrap_or_default()).into_owned();
+    // utime and stime: fields 14 and 15 of proc(5); the one after the name is number 3.
+    let ticks = text.split_whitespace().skip(14 - 3).take(2).filter_map(|field| field.parse::<u64>().ok());
+    ticks.sum::<u64>() * NANOS_PER_TICK
 }
 
 fn has_tracer(pid: u32) -> bool {

@@ -77,6 +77,23 @@ impl VmMemory {
         self.link(slot).map_or(0, |link| link.requests.consumed().wrapping_add(link.events.consumed()))
     }
 
+    /// How much a device process has been asked and told so far, and how much of it waits.
+    pub fn traffic(&self, slot: usize) -> (u64, u64) {
+        self.link(slot).map_or((0, 0), |link| {
+            let waits = link.requests.len().unwrap_or(0) + link.events.len().unwrap_or(0);
+            (link.requests.produced().wrapping_add(link.events.produced()), waits)
+        })
+    }
+
+    /// Accesses that models of a device process answered with an error.
+    pub fn errors(&self, slot: usize) -> u64 {
+        let errors = |link: &LinkLayout| -> u64 {
+            let counts = link.models.iter().map(|model| model.errors.load(Ordering::Relaxed));
+            counts.fold(0, u64::wrapping_add)
+        };
+        self.link(slot).map_or(0, errors)
+    }
+
     /// Drops what was asked of a device process while it was off the bus. Only while it does not run.
     pub fn forget_requests(&self, slot: usize) {
         if let Some(link) = self.link(slot) {

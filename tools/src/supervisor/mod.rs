@@ -11,6 +11,7 @@ mod health;
 mod image_locks;
 mod inspection;
 mod memory;
+mod recording;
 mod recovery;
 mod requests;
 mod serial;
@@ -89,6 +90,8 @@ struct Managed {
     deaths: Deaths,
     attached_before: bool,
     stopped: bool,
+    /// Where its link is recorded; its successor goes on with that.
+    recording: Option<recording::Tape>,
     /// It begins as at power-on next time.
     cold: bool,
     /// It is being ended because somebody asked for a restart.
@@ -158,7 +161,7 @@ const DISPLAY: usize = MAX_DEVICES + 1;
 impl Supervisor {
     /// Makes the VM's place and memory and starts its processes; the guest does not run yet.
     pub fn start(plan: Plan) -> Result<Self> {
-        let Plan { config, display, devices, debugger, temporary, stdio: _ } = plan;
+        let Plan { config, display, devices, debugger, recordings, temporary, stdio: _ } = plan;
         let dir = RuntimeDir::open()?.vm(&config.name)?;
         let (lock, stale) = dir.take()?;
         if stale {
@@ -210,8 +213,11 @@ impl Supervisor {
         for (slot, DevicePlan { name, executable, watchdog, debug, sandbox }) in
             devices.into_iter().enumerate()
         {
+            let path = recordings.iter().find(|(device, _)| *device == name).map(|(_, path)| path);
+            let recording =
+                path.map(|path| recording::Tape::open(path).map_err(anyhow::Error::msg)).transpose()?;
             let managed = Managed::new(Role::Device(name), executable);
-            supervisor.processes[slot] = Some(Managed { watchdog, debug, sandbox, ..managed });
+            supervisor.processes[slot] = Some(Managed { watchdog, debug, sandbox, recording, ..managed });
             supervisor.spawn(slot)?;
         }
         supervisor.processes[VMM_SLOT] = Some(Managed::new(Role::Vmm, Executable::Own));
@@ -336,6 +342,9 @@ impl Supervisor {
             }
             Ok(Event::Request(ipc::control::Request::Inspect(what), reply)) => {
                 inspection::forward(self.vmm_lifeline(), what, reply);
+            }
+            Ok(Event::Request(ipc::control::Request::Record { device, to }, reply)) => {
+                self.record(&device, to, reply);
             }
             Ok(Event::Request(ipc::control::Request::RestartDevice { device, state }, reply)) => {
                 self.restart_device(&device, state, reply);
@@ -532,6 +541,7 @@ impl Managed {
             deaths: Deaths::default(),
             attached_before: false,
             stopped: false,
+            recording: None,
             cold: false,
             end_wanted: false,
             hung: None,

@@ -2,7 +2,7 @@
 
 use super::children::Child;
 use super::health::Watch;
-use super::{DISPLAY, Managed, Supervisor};
+use super::{DISPLAY, Managed, Supervisor, recording};
 use crate::roles::Executable;
 use ipc::board::{Health, MAX_DEVICES, ProcessState, ResetRequest, RunState, VMM_SLOT, VcpuState};
 use ipc::clock::Freeze;
@@ -48,6 +48,7 @@ impl Supervisor {
             // Asked before the guest runs: nothing to see yet.
             Request::Stop
             | Request::Inspect(_)
+            | Request::Record { .. }
             | Request::RestartDevice { .. }
             | Request::SwapDevice { .. } => Reply::Refused("The VM has not started yet".into()),
         }
@@ -73,6 +74,8 @@ impl Supervisor {
         });
         if let Some(swap) = self.swap.as_mut().filter(|swap| swap.process() == index && swap.is(pid)) {
             let from = swap.from();
+            let tape = self.processes[index].as_ref().and_then(|managed| managed.recording.as_ref());
+            let recording = tape.and_then(recording::Tape::recording);
             let sent = ipc::setup::accept(server, |commands| Setup {
                 version: PROTOCOL_VERSION,
                 config,
@@ -82,6 +85,7 @@ impl Supervisor {
                 from,
                 stands_by: true,
                 sandbox,
+                recording,
             });
             return match sent {
                 Ok(lifeline) => {
@@ -108,6 +112,7 @@ impl Supervisor {
             true => StartFrom::Committed,
         };
         managed.handled_at_start = self.memory.handled(index);
+        let recording = managed.recording.as_ref().and_then(recording::Tape::recording);
         let sent = ipc::setup::accept(server, |commands| Setup {
             version: PROTOCOL_VERSION,
             config,
@@ -117,6 +122,7 @@ impl Supervisor {
             from,
             stands_by: false,
             sandbox,
+            recording,
         });
         match sent {
             Ok(lifeline) => {
@@ -196,10 +202,12 @@ impl Supervisor {
             name: "supervisor".into(),
             pid: std::process::id(),
             state: "ready".into(),
+            cpu_nanos: super::health::cpu_nanos(std::process::id()),
             ..ProcessStatus::default()
         }];
         for (index, managed) in self.processes.iter().enumerate() {
             let Some(managed) = managed else { continue };
+            let (messages, queue) = self.memory.traffic(index);
             let restarts = board.process(index).map_or(0, |cell| cell.restarts.load(Ordering::Relaxed));
             processes.push(ProcessStatus {
                 name: managed.role.to_string(),
@@ -207,6 +215,13 @@ impl Supervisor {
                 state: self.process_state(index, managed),
                 restarts: if index == DISPLAY { managed.restarts } else { restarts },
                 models: if index < MAX_DEVICES { self.memory.models(index) } else { Vec::new() },
+                messages,
+                queue,
+                errors: self.memory.errors(index),
+                waited_nanos: board
+                    .process(index)
+                    .map_or(0, |cell| cell.waited_nanos.load(Ordering::Relaxed)),
+                cpu_nanos: super::health::cpu_nanos(managed.pid),
             });
         }
         VmStatus {

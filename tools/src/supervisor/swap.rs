@@ -96,11 +96,30 @@ impl Supervisor {
         patience: Duration,
         reply: Sender<Reply>,
     ) {
-        match self.begin_swap(device, exe, state, patience, &reply) {
+        let begun = match self.replace_dead(device, exe) {
+            Ok(true) => return self.restart_device(device, state, reply),
+            Ok(false) => self.begin_swap(device, exe, state, patience, &reply),
+            Err(why) => Err(why),
+        };
+        match begun {
             Ok(swap) => self.swap = Some(swap),
             // A client that went away does not need its answer.
             Err(why) => drop(reply.send(Reply::Refused(format!("{why:#}")))),
         }
+    }
+
+    /// Gives a device that is off the bus another program. False when it is not off the bus.
+    fn replace_dead(&mut self, device: &str, exe: Option<&Path>) -> Result<bool> {
+        let process = self.device_slot(device).map_err(anyhow::Error::msg)?;
+        if self.memory.process_state(process) != ProcessState::Offline {
+            return Ok(false);
+        }
+        if let Some(managed) = &mut self.processes[process]
+            && let Some(path) = exe
+        {
+            managed.executable = crate::config::executable(path)?;
+        }
+        Ok(true)
     }
 
     fn begin_swap(

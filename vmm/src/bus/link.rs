@@ -130,6 +130,7 @@ impl DeviceLink {
             tracing::error!("{} published {error}", self.name);
         }
         self.regions = good.into_iter().flatten().collect();
+        self.link.layout().take_regions(generation);
     }
 
     /// A mirror cell.
@@ -327,6 +328,8 @@ impl DeviceLink {
                 tracing::warn!("Waited {} ms for {}; guest time stood still", waited / 1_000_000, self.name);
             }
         }
+        let waited = host_nanos().saturating_sub(started);
+        board.processes[self.slot].waited_nanos.fetch_add(waited, Ordering::Relaxed);
         vcpu.waits_for.store(0, Ordering::Relaxed);
         vcpu.state.store(state_before, Ordering::Relaxed);
         // The CPUs that this process may use can change while it runs; this is off the hot path.

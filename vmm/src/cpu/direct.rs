@@ -205,6 +205,36 @@ impl DirectMap {
         side.slots.set(PAGES + index, if new.write { distance } else { 0 });
     }
 
+    /// Takes over what `fresh` has found out, with the hosts that `host` knows by physical address. Returns a linear page of which
+    /// this map knew something else: its slot should have died.
+    pub(super) fn adopt(&mut self, fresh: &Self, host: impl Fn(u64) -> Option<NonNull<u8>>) -> Option<u32> {
+        let mut stale = None;
+        for user in [false, true] {
+            for used in &fresh.sides[usize::from(user)].used {
+                let Some(host) = host(used.physical) else { continue };
+                let index = (used.page >> PAGE_SHIFT) as usize;
+                let side = &self.sides[usize::from(user)];
+                let distance = (host.as_ptr() as u64).wrapping_sub(u64::from(used.page));
+                let known = side.slots.get(index);
+                if known != 0 && known != distance {
+                    stale = Some(used.page);
+                }
+                let write = fresh.sides[usize::from(user)].slots.get(PAGES + index) != 0
+                    || side.slots.get(PAGES + index) != 0;
+                self.insert(NewPage {
+                    page: used.page,
+                    user,
+                    write,
+                    host,
+                    physical: used.physical,
+                    global: used.global,
+                    large: used.large,
+                });
+            }
+        }
+        stale
+    }
+
     fn note(&mut self, flush: Flush) {
         match self.flushes.last() {
             Some(Flush::All) => {}

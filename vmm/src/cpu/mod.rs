@@ -49,6 +49,7 @@ mod interrupt;
 mod memory;
 pub mod model;
 mod msr;
+pub mod overlay;
 mod paging;
 mod ports;
 pub mod registers;
@@ -110,6 +111,10 @@ pub struct Vcpu<B: Bus> {
     tlb: Tlb,
     a20_mask: u64,
     map_generation: Option<u64>,
+    /// Where walks have set accessed and dirty bits, for whoever asked.
+    pub(crate) updated_entries: Option<Vec<u64>>,
+    /// The copies it works on, while it is covered.
+    overlay: Option<Box<overlay::Overlay>>,
 }
 
 impl<B: Bus> Vcpu<B> {
@@ -130,6 +135,8 @@ impl<B: Bus> Vcpu<B> {
             tlb: Tlb::new(),
             a20_mask: !0,
             map_generation: None,
+            updated_entries: None,
+            overlay: None,
         };
         vcpu.state_replaced();
         vcpu

@@ -134,7 +134,10 @@ impl<B: Bus> Vcpu<B> {
         if let Some(grant) = self.tlb.grant(page) {
             return grant;
         }
-        let grant = self.bus.page(page);
+        let mut grant = self.bus.page(page);
+        if let Some(overlay) = &mut self.overlay {
+            grant = overlay.first(page, grant);
+        }
         self.tlb.remember_grant(page, grant);
         grant
     }
@@ -308,6 +311,9 @@ impl<B: Bus> Vcpu<B> {
     fn update_table(&mut self, physical: u64, old: u32, new: u32) {
         if old == new {
             return;
+        }
+        if let Some(updated) = &mut self.updated_entries {
+            updated.push(physical & self.a20_mask);
         }
         let (page, offset) = self.split(physical);
         let translation = Translation { physical: page, grant: self.grant(page) };

@@ -179,7 +179,7 @@ impl<B: Bus> Guest<B> {
                 Some(hit) => Reason::Watch { tid: (), kind: gdb_kind(hit.kind), addr: hit.linear },
                 None => return None,
             },
-            Exit::Budget | Exit::Halted | Exit::Attention | Exit::Shutdown => return None,
+            Exit::Budget | Exit::Halted | Exit::Attention | Exit::Shutdown | Exit::Difference => return None,
         };
         Some(reason)
     }

@@ -134,10 +134,18 @@ pub fn answer<B: Bus>(cpu: &mut Vcpu<B>, what: &Inspect) -> Inspected {
             cpu.hooks.set_trace(None);
             Inspected::Done
         }
-        Inspect::Listen { .. } | Inspect::Statistics => {
+        Inspect::Listen { .. } | Inspect::Statistics | Inspect::Shadow { .. } => {
             Inspected::Refused("That is not a question about the processor".into())
         }
     }
+}
+
+/// The physical address that people mean, or why there is none.
+///
+/// # Errors
+/// One line: what is wrong with the address.
+pub fn physical<B: Bus>(cpu: &mut Vcpu<B>, address: Address) -> Result<u64, String> {
+    find(cpu, address)?.physical(cpu).ok_or_else(|| "No page is mapped there".into())
 }
 
 fn find<B: Bus>(cpu: &mut Vcpu<B>, address: Address) -> Result<Place, String> {

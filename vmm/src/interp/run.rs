@@ -32,6 +32,8 @@ pub enum Exit {
     Breakpoint,
     /// The instruction before met a watchpoint: [`crate::cpu::hooks::Hooks::take_hit`] tells which.
     Watchpoint,
+    /// Two engines that are compared disagree: [`crate::engine::Engine::difference`] tells where. The guest is before that block.
+    Difference,
 }
 
 /// What the engine has done.

@@ -14,8 +14,6 @@ pub const RCX: Reg = Reg(1);
 pub const RDX: Reg = Reg(2);
 /// RBX; the guest's EBX.
 pub const RBX: Reg = Reg(3);
-/// RSP; the host's stack.
-pub const RSP: Reg = Reg(4);
 /// RBP; the guest's EBP.
 pub const RBP: Reg = Reg(5);
 /// RSI; the guest's ESI.
@@ -117,8 +115,6 @@ pub enum Alu {
     Or = 1,
     /// AND.
     And = 4,
-    /// SUB.
-    Sub = 5,
     /// XOR.
     Xor = 6,
     /// CMP.
@@ -203,27 +199,6 @@ impl Asm {
             let Some(target) = self.place(label) else { unreachable!("every label that is used is bound") };
             let address = (self.base + u64::from(target)) as u32;
             self.code[at as usize..at as usize + 4].copy_from_slice(&address.to_le_bytes());
-        }
-    }
-
-    /// Fills up with NOPs to a multiple of `alignment` (a power of two).
-    pub fn align(&mut self, alignment: usize) {
-        const NOPS: [&[u8]; 9] = [
-            &[0x90],
-            &[0x66, 0x90],
-            &[0x0f, 0x1f, 0x00],
-            &[0x0f, 0x1f, 0x40, 0x00],
-            &[0x0f, 0x1f, 0x44, 0x00, 0x00],
-            &[0x66, 0x0f, 0x1f, 0x44, 0x00, 0x00],
-            &[0x0f, 0x1f, 0x80, 0, 0, 0, 0],
-            &[0x0f, 0x1f, 0x84, 0, 0, 0, 0, 0],
-            &[0x66, 0x0f, 0x1f, 0x84, 0, 0, 0, 0, 0],
-        ];
-        let mut missing = (self.here() as usize).wrapping_neg() & (alignment - 1);
-        while missing > 0 {
-            let nop = NOPS[missing.min(NOPS.len()) - 1];
-            self.code.extend_from_slice(nop);
-            missing -= nop.len();
         }
     }
 
@@ -503,16 +478,16 @@ impl Asm {
     /// `jcc label`.
     pub fn jcc(&mut self, cond: Cond, label: Label) {
         self.bytes(&[0x0f, 0x80 | cond.0]);
-        self.to_label(label);
+        self.branch_to(label);
     }
 
     /// `jmp label`.
     pub fn jmp(&mut self, label: Label) {
         self.code.push(0xe9);
-        self.to_label(label);
+        self.branch_to(label);
     }
 
-    fn to_label(&mut self, label: Label) {
+    fn branch_to(&mut self, label: Label) {
         self.fixups.push((self.code.len() as u32, label));
         self.imm32(0);
     }
@@ -544,21 +519,5 @@ impl Asm {
         let length = self.code.len() - from;
         self.code[from - 1] =
             u8::try_from(length).unwrap_or_else(|_| unreachable!("short bodies only")) & 0x7f;
-    }
-
-    /// Pushes a register onto the host's stack.
-    pub fn push(&mut self, reg: Reg) {
-        if reg.0 >= 8 {
-            self.code.push(0x41);
-        }
-        self.code.push(0x50 | reg.0 & 7);
-    }
-
-    /// Pops a register from the host's stack.
-    pub fn pop(&mut self, reg: Reg) {
-        if reg.0 >= 8 {
-            self.code.push(0x41);
-        }
-        self.code.push(0x58 | reg.0 & 7);
     }
 }

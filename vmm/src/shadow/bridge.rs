@@ -103,6 +103,8 @@ pub struct Context {
     pub mode: Option<Mode>,
     /// The map generation then.
     pub generation: u64,
+    /// Each run ends at its first poll: it is compared with the interpreter.
+    pub in_lockstep: bool,
     /// The exec map of that mode, and the one that is empty.
     pub maps: [u64; 2],
     /// Instructions interpreted in place, by [`super::classify::Terminal`].
@@ -148,6 +150,7 @@ impl Context {
             fault: None,
             mode: None,
             generation: 0,
+            in_lockstep: false,
             maps: [0; 2],
             in_place: [0; Terminal::COUNT],
             guest_mxcsr: 0,
@@ -237,6 +240,8 @@ unsafe extern "sysv64" fn bridge_to_host() {
         "cmp byte ptr [r13 + {fpu_loaded}], 0",
         "je 2f",
         "fxsave64 [r13 + {fpu}]",
+        // What the host's own x87 code, as any function, may take for granted: an empty stack, and its control word.
+        "fninit",
         "ldmxcsr [r13 + {host_mxcsr}]",
         "2:",
         "add rsp, 8",
@@ -412,6 +417,8 @@ unsafe extern "sysv64" fn bridge_interpret() {
         "cmp byte ptr [r13 + {fpu_loaded}], 0",
         "je 2f",
         "fxsave64 [r13 + {fpu}]",
+        // What the host's own x87 code, as any function, may take for granted: an empty stack, and its control word.
+        "fninit",
         "ldmxcsr [r13 + {host_mxcsr}]",
         "2:",
         "add rsp, 8",
@@ -464,6 +471,11 @@ pub struct Bridge {
 }
 
 impl Bridge {
+    /// Addresses where nothing is, for listings.
+    pub const fn pretended(at: u64) -> Self {
+        Self { to_vm: at, to_host: at + 0x100, interpret: at + 0x200, fill: at + 0x300 }
+    }
+
     /// Copies the bridge to the head of the code cache.
     pub fn install(cache: &mut CodeCache) -> Self {
         let mut copy = |start: *const u8, end: &'static u8| {

@@ -69,11 +69,6 @@ impl CodeCache {
         self.used
     }
 
-    /// Whether `address` is in the cache.
-    pub fn contains(&self, address: u64) -> bool {
-        (address.wrapping_sub(self.executable.as_ptr() as u64) as usize) < self.used
-    }
-
     /// All addresses that it has or may have code at.
     pub fn range(&self) -> std::ops::Range<u64> {
         let start = self.executable.as_ptr() as u64;
@@ -107,6 +102,15 @@ impl CodeCache {
         self.used = self.head;
     }
 
+    /// Changes a byte of what was appended.
+    #[cfg(test)]
+    pub fn poke(&mut self, address: u64, byte: u8) {
+        let from = (address - self.executable.as_ptr() as u64) as usize;
+        assert!(from < self.used);
+        // SAFETY: within what was appended (just checked); nobody executes it meanwhile.
+        unsafe { self.writable.as_ptr().add(from).write(byte) };
+    }
+
     /// Code as it was appended, for listings.
     pub fn code(&self, address: u64, len: usize) -> Option<&[u8]> {
         let from = address.checked_sub(self.executable.as_ptr() as u64)? as usize;
@@ -138,7 +142,6 @@ const TABLE_BYTES: usize = TABLE_ENTRIES * size_of::<u32>();
 pub struct Tables {
     start: NonNull<u32>,
     used: usize,
-    free: Vec<u32>,
 }
 
 // SAFETY: the mapping belongs to this value alone.
@@ -162,19 +165,16 @@ impl Tables {
         };
         let start = at.and_then(|at| NonNull::new(at.cast()).ok_or(rustix::io::Errno::NOMEM));
         let start = start.map_err(|error| CacheError { what: "entry tables", error })?;
-        Ok(Self { start, used: 0, free: Vec::new() })
+        Ok(Self { start, used: 0 })
     }
 
     /// A table full of `miss`. `None`: there is no room.
     pub fn take(&mut self, miss: u32) -> Option<Table> {
-        let table = match self.free.pop() {
-            Some(table) => table,
-            None if self.used < TABLES => {
-                self.used += 1;
-                self.used as u32 - 1
-            }
-            None => return None,
-        };
+        if self.used == TABLES {
+            return None;
+        }
+        let table = self.used as u32;
+        self.used += 1;
         // SAFETY: the table lies within the mapping, and shadow code, which also reads it, is not running.
         let entries = unsafe {
             std::slice::from_raw_parts_mut(
@@ -186,15 +186,9 @@ impl Tables {
         Some(Table(table))
     }
 
-    /// Gives a table back.
-    pub fn give(&mut self, table: Table) {
-        self.free.push(table.0);
-    }
-
-    /// Gives all back.
+    /// Takes all back.
     pub fn clear(&mut self) {
         self.used = 0;
-        self.free.clear();
     }
 
     /// Where it is.

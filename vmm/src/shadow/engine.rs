@@ -6,6 +6,7 @@ use super::bridge::{Bridge, Context, Leave, SLOT_SHIFT};
 use super::cache::{CacheError, CodeCache, Table, Tables};
 use super::classify::Terminal;
 use super::fpu;
+use super::listing;
 use super::mode::{self, Mode};
 use super::pages::{PageId, Pages, ShadowPage, ShadowUnit};
 use super::scanner::{self, CodeBytes, PAGE};
@@ -21,6 +22,7 @@ use crate::cpu::state::{Activity, InterruptShadow};
 use crate::cpu::{CodeLocation, Seg, Vcpu};
 use crate::interp::op::Op;
 use crate::interp::{Exit, Interp};
+use crate::lockstep::{HostCode, Witness};
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ffi::c_void;
 use std::mem::offset_of;
@@ -28,9 +30,13 @@ use std::pin::Pin;
 
 /// What shadow code polls where a machine has nobody who could want attention.
 static NO_ATTENTION: u8 = 0;
+/// What shadow code polls that is to stop at every poll.
+static ALL_ATTENTION: u8 = u8::MAX;
 
 /// Most instructions across page boundaries that are remembered.
 const MOST_CROSSINGS: usize = 4096;
+/// The same for those of all linear pages, 8 MiB each.
+const MOST_WHOLE_MAPS: usize = 12;
 /// How many exec maps are found without a look-up: kernel and user with and without something.
 const RECENT: usize = 4;
 /// Most exec maps of one kind before all are forgotten: real-mode programs use many code segments.
@@ -55,6 +61,7 @@ pub struct Shadow<B: Bus> {
     translator: Translator,
     places: Places,
     miss_table: Table,
+    #[expect(dead_code, reason = "shadow code has its address")]
     miss_map: ExecMap,
     maps: Vec<ExecMap>,
     map_of: HashMap<Mode, usize>,
@@ -64,6 +71,8 @@ pub struct Shadow<B: Bus> {
     generation: Option<u64>,
     counts: bool,
     breakpoints: bool,
+    /// Who compares it with the interpreter.
+    witness: Option<Box<Witness>>,
     statistics: Statistics,
     sites: Sites,
     /// Instructions across page boundaries whose units have been made anew: where, and both pages.
@@ -92,6 +101,11 @@ unsafe extern "sysv64" fn interpret<B: Bus>(context: *mut Context, op: *const c_
     let cpu = unsafe { &mut *context.vcpu.cast::<Vcpu<B>>() };
     // SAFETY: shadow code has the addresses of its own unit's operations, which live as long as the unit is entered.
     let op = unsafe { &*op.cast::<Op<B>>() };
+    if context.in_lockstep && !stays_covered(context.terminal) {
+        cpu.state.eip = cpu.state.eip.wrapping_sub(u32::from(op.len));
+        context.leave = Leave::InterpretFloat as u32;
+        return 1;
+    }
     if let Some(count) = context.in_place.get_mut((context.terminal as usize).wrapping_sub(1)) {
         *count += 1;
     }
@@ -127,6 +141,13 @@ unsafe extern "sysv64" fn interpret<B: Bus>(context: *mut Context, op: *const c_
     }
     give_flags(context, cpu);
     0
+}
+
+/// Whether a terminal instruction does nothing that the copies of lockstep could not take back, and stores no flags, of which some
+/// may be undefined.
+fn stays_covered(terminal: u32) -> bool {
+    let kinds = [Terminal::Segment, Terminal::Float, Terminal::Rare];
+    kinds.into_iter().any(|kind| kind as u32 + 1 == terminal)
 }
 
 /// What shadow code does with arithmetic flags, DF and IF is the processor's from now on.
@@ -190,6 +211,7 @@ impl<B: Bus> Shadow<B> {
             generation: None,
             counts: false,
             breakpoints: false,
+            witness: None,
             statistics: Statistics::default(),
             sites: Sites::default(),
             crossings: HashSet::new(),
@@ -197,6 +219,29 @@ impl<B: Bus> Shadow<B> {
             windowed: Windowed::default(),
             code_index: Vec::new(),
         })
+    }
+
+    /// An engine that is compared with the interpreter all the time, see [`crate::lockstep`].
+    ///
+    /// # Errors
+    /// As [`Shadow::new`].
+    pub fn in_lockstep() -> Result<Self, CacheError> {
+        let mut shadow = Self::new()?;
+        let witness =
+            Witness::new().map_err(|error| CacheError { what: "comparison with the interpreter", error })?;
+        shadow.witness = Some(Box::new(witness));
+        shadow.context.in_lockstep = true;
+        Ok(shadow)
+    }
+
+    /// In lockstep: a report on the first difference.
+    pub fn difference(&self) -> Option<&str> {
+        self.witness.as_ref()?.difference()
+    }
+
+    /// In lockstep: how many instructions of shadow code were compared.
+    pub fn compared(&self) -> u64 {
+        self.witness.as_ref().map_or(0, |witness| witness.instructions())
     }
 
     fn install_miss(cache: &mut CodeCache, bridge: &Bridge) -> u64 {
@@ -294,6 +339,11 @@ impl<B: Bus> Shadow<B> {
                     true
                 }
             };
+            if self.context.in_lockstep && self.difference().is_some() {
+                break Exit::Difference;
+            }
+            // Where each instruction faults, this is all that counts.
+            self.context.budget -= 1;
             if interpret {
                 let exit = self.interp.run(cpu, 1);
                 self.follow_writes(cpu);
@@ -445,7 +495,46 @@ impl<B: Bus> Shadow<B> {
             self.unload_fpu(cpu);
             return true;
         };
-        self.enter(cpu, mode, map, code)
+        if self.context.in_lockstep {
+            self.enter_watched(cpu, mode, map, code)
+        } else {
+            self.enter(cpu, mode, map, code)
+        }
+    }
+
+    /// [`Shadow::enter`] under the eyes of the witness.
+    #[cold]
+    fn enter_watched(&mut self, cpu: &mut Vcpu<B>, mode: Mode, map: usize, code: u64) -> bool {
+        let Some(mut witness) = self.witness.take() else { return true };
+        self.unload_fpu(cpu);
+        witness.before(cpu);
+        let interpret = self.enter(cpu, mode, map, code);
+        self.unload_fpu(cpu);
+        let instructions = witness.after(cpu, mode, interpret, || self.host_code(code));
+        self.context.budget = self.context.budget.saturating_sub_unsigned(instructions);
+        self.witness = Some(witness);
+        interpret
+    }
+
+    /// The shadow code of the page that the code at `code` belongs to.
+    fn host_code(&self, code: u64) -> HostCode {
+        let has = |unit: &&ShadowUnit<B>| (unit.code..unit.code + u64::from(unit.len)).contains(&code);
+        let mut all = HostCode::new();
+        let Some(page) = self.pages.iter().find(|page| page.units.iter().any(|unit| has(&unit))) else {
+            return all;
+        };
+        for unit in &page.units {
+            let mut places = unit.map.clone();
+            places.sort_by_key(|(_, place)| *place);
+            let ends = places.iter().skip(1).map(|(_, place)| *place).chain([unit.len]);
+            for ((offset, place), end) in places.iter().zip(ends) {
+                let address = unit.code + u64::from(*place);
+                if let Some(code) = self.cache.code(address, (end - place) as usize) {
+                    all.insert(*offset, (address, code.to_vec()));
+                }
+            }
+        }
+        all
     }
 
     #[cold]
@@ -453,7 +542,8 @@ impl<B: Bus> Shadow<B> {
         let map = match self.map_of.get(&mode) {
             Some(map) => *map,
             None => {
-                if self.maps.len() >= MOST_MAPS {
+                let whole = self.maps.iter().filter(|map| map.is_whole()).count();
+                if self.maps.len() >= MOST_MAPS || whole >= MOST_WHOLE_MAPS {
                     self.maps.clear();
                     self.map_of.clear();
                     self.recent = [None; RECENT];
@@ -628,6 +718,7 @@ impl<B: Bus> Shadow<B> {
             entries,
             borrows: made.borrows,
             map: made.map,
+            stubs: made.stubs,
             code,
             len: len as u32,
         };
@@ -663,6 +754,17 @@ impl<B: Bus> Shadow<B> {
         Verdict::Continue(self.context.to_host)
     }
 
+    /// Makes the shadow code of the instruction at an offset of its page wrong: the first byte `from` becomes `to`.
+    #[cfg(test)]
+    pub(crate) fn falsify(&mut self, offset: u16, from: u8, to: u8) {
+        let units = self.pages.iter().flat_map(|page| &page.units);
+        let place =
+            units.flat_map(|unit| unit.map.iter().map(|(at, place)| (*at, unit.code + u64::from(*place))));
+        let (_, start) = place.into_iter().find(|(at, _)| *at == offset).expect("there is shadow code of it");
+        let at = (start..).find(|at| self.cache.code(*at, 1) == Some(&[from])).expect("it has such a byte");
+        self.cache.poke(at, to);
+    }
+
     /// Runs shadow code. True when the next instruction is to be interpreted.
     #[inline]
     fn enter(&mut self, cpu: &mut Vcpu<B>, mode: Mode, map: usize, code: u64) -> bool {
@@ -689,6 +791,9 @@ impl<B: Bus> Shadow<B> {
         context.generation = cpu.bus.map_generation();
         give_flags(context, cpu);
         context.attention = cpu.bus.attention_byte().unwrap_or(&raw const NO_ATTENTION);
+        if context.in_lockstep {
+            context.attention = &raw const ALL_ATTENTION;
+        }
         context.slots = r15.wrapping_add(SLOT_SHIFT as u64);
         context.state = &raw mut cpu.state;
         context.vcpu = std::ptr::from_mut(cpu).cast();
@@ -755,6 +860,24 @@ impl<B: Bus> Shadow<B> {
             *count += 1;
         }
         self.sites.note(cpu.state.segment(Seg::Cs).base().wrapping_add(cpu.state.eip));
+    }
+
+    /// What was made of the guest's page at a physical address, in lines for people.
+    pub fn list(&self, cpu: &mut Vcpu<B>, physical: u64) -> String {
+        let physical = physical & !(PAGE_SIZE - 1);
+        let now = cpu.bus.page(physical).read;
+        let mut text = String::new();
+        for page in self.pages.iter().filter(|page| page.physical == physical) {
+            // A page that is elsewhere now is dropped before shadow code runs again.
+            let Some(host) = now.filter(|host| host.as_ptr() as usize == page.host) else { continue };
+            // SAFETY: the bus granted the whole page for reading; devices may write meanwhile.
+            let guest = unsafe { CodeBytes::copy(host.as_ptr(), None) };
+            listing::page(&mut text, page, &guest, &self.cache, self.places, self.tables.address(page.table));
+        }
+        if text.is_empty() {
+            text.push_str("There is no shadow code of this page\n");
+        }
+        text
     }
 
     /// What has been done, in lines for people.

@@ -7,6 +7,7 @@
 //! - `pages` (shadow pages), `cache` (memory for code and entry tables), `space` (which shadow page is mapped where).
 //! - `mode`: what shadow code takes for granted.
 //! - `window` (guest memory mapped where the host does the paging), `trap` (faults in it), `windowed` (which address spaces get one).
+//! - `listing`: shows guest code and what was made of it.
 //! - `engine`: the monitor's loop around it all.
 //!
 //! It decides nothing architectural: whatever is not plain is left to [`crate::interp`], instruction by instruction. It runs on
@@ -18,9 +19,10 @@ mod cache;
 mod classify;
 mod engine;
 mod fpu;
-mod mode;
+mod listing;
+pub(crate) mod mode;
 mod pages;
-mod scanner;
+pub(crate) mod scanner;
 mod space;
 mod statistics;
 mod translate;
@@ -30,6 +32,7 @@ mod windowed;
 
 pub use cache::CacheError;
 pub use engine::Shadow;
+pub use listing::{Snippet, listing};
 pub use statistics::Statistics;
 pub use window::WindowStatistics;
 pub use windowed::WindowPolicy;

@@ -3,6 +3,7 @@
 //! Everything that would otherwise be checked at every instruction is decided once, here, and is part of the key under which
 //! shadow pages are kept.
 
+use super::listing::Snippet;
 use crate::cpu::bus::Bus;
 use crate::cpu::model::feature;
 use crate::cpu::registers::{cr0, cr4, eflags};
@@ -42,8 +43,6 @@ const FOR_WINDOW: u16 = CODE32 | STACK32 | USER | FLAT_DS | FLAT_ES | FLAT_SS;
 /// Why no shadow code runs in the present state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NotNow {
-    /// TF, RF, an interrupt shadow, breakpoints.
-    SingleStep,
     /// CPL 1 or 2.
     Level,
     /// Alignment checks are on.
@@ -95,6 +94,17 @@ impl Mode {
             | bit(knows_xmm && cpu.state.model.has(feature::SSE), SSE)
             | bit(knows_xmm && cpu.state.model.has(feature::SSE2), SSE2);
         Ok(Self { bits, cs_base: cs.base() })
+    }
+
+    /// The mode of a snippet.
+    pub fn made_of(snippet: &Snippet<'_>) -> Self {
+        let bit = |on: bool, bits: u8| if on { bits } else { 0 };
+        let bits = bit(snippet.code32, CODE32)
+            | bit(snippet.stack32, STACK32)
+            | bit(snippet.user, USER)
+            | bit(snippet.flat, FLAT_DS | FLAT_ES | FLAT_SS)
+            | bit(snippet.sse, SSE | SSE2);
+        Self { bits, cs_base: snippet.cs_base }
     }
 
     /// Operands and addresses are 32-bit by default.

@@ -13,7 +13,9 @@ use std::collections::HashMap;
 
 /// Instructions that were made into code together.
 pub struct ShadowUnit<B: Bus> {
-    /// Its terminal instructions, where its code finds them.
+    /// Its terminal instructions.
+    #[expect(dead_code, reason = "shadow code has their addresses")]
+    #[expect(clippy::vec_box, reason = "they must not move")]
     pub ops: Vec<Box<Op<B>>>,
     /// Physical address of the next page, and how many of its first bytes belong to the unit's last instruction.
     pub spill: Option<(u64, u16)>,
@@ -25,6 +27,8 @@ pub struct ShadowUnit<B: Bus> {
     pub borrows: Vec<u16>,
     /// Offset of each instruction, and where its code starts from `code`.
     pub map: Vec<(u16, u32)>,
+    /// Where its code starts that is needed rarely.
+    pub stubs: u32,
     /// Where its code is.
     pub code: u64,
     /// Bytes of code.
@@ -123,11 +127,6 @@ impl<B: Bus> Pages<B> {
         &self.pages[id]
     }
 
-    /// A shadow page, to be changed.
-    pub fn get_mut(&mut self, id: PageId) -> &mut ShadowPage<B> {
-        &mut self.pages[id]
-    }
-
     /// Adds one.
     pub fn insert(&mut self, page: ShadowPage<B>) -> PageId {
         let id = self.pages.len();
@@ -170,11 +169,14 @@ impl<B: Bus> Pages<B> {
 
     /// The bytes of a physical page that units were made of.
     pub fn ranges(&self, physical: u64) -> impl Iterator<Item = (u16, u16)> {
-        let units = |ids: &'_ [PageId]| ids.to_vec().into_iter().flat_map(|id| &self.pages[id].units);
-        let own = units(Self::ids(&self.by_physical, physical)).flat_map(|unit| unit.ranges.iter().copied());
-        let spilled = units(Self::ids(&self.spills, physical)).filter_map(move |unit| {
-            unit.spill.filter(|(page, _)| *page == physical).map(|(_, end)| (0, end))
-        });
+        let own = Self::ids(&self.by_physical, physical)
+            .iter()
+            .flat_map(|id| &self.pages[*id].units)
+            .flat_map(|unit| unit.ranges.iter().copied());
+        let spilled =
+            Self::ids(&self.spills, physical).iter().flat_map(|id| &self.pages[*id].units).filter_map(
+                move |unit| unit.spill.filter(|(page, _)| *page == physical).map(|(_, end)| (0, end)),
+            );
         own.chain(spilled)
     }
 

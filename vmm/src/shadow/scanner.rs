@@ -24,7 +24,7 @@ const MAX_LENGTH: usize = 15;
 const MOST: usize = 192;
 
 /// What a P6 decodes, as the interpreter has it.
-const OPTIONS: u32 = DecoderOptions::FORCE_RESERVED_NOP
+pub const OPTIONS: u32 = DecoderOptions::FORCE_RESERVED_NOP
     | DecoderOptions::NO_PAUSE
     | DecoderOptions::NO_WBNOINVD
     | DecoderOptions::NO_MPFX_0FBC
@@ -84,6 +84,17 @@ impl CodeBytes {
         copy
     }
 
+    /// Of pages that have been copied.
+    pub fn of(page: &[u8; PAGE], next: Option<&[u8; PAGE]>) -> Self {
+        let mut copy = Self { bytes: [0; PAGE + MAX_LENGTH], len: PAGE };
+        copy.bytes[..PAGE].copy_from_slice(page);
+        if let Some(next) = next {
+            copy.bytes[PAGE..].copy_from_slice(&next[..MAX_LENGTH]);
+            copy.len += MAX_LENGTH;
+        }
+        copy
+    }
+
     /// What is known from `offset` on.
     pub fn from(&self, offset: usize) -> &[u8] {
         self.bytes.get(offset..self.len).unwrap_or(&[])
@@ -115,12 +126,30 @@ pub fn on_page(mode: Mode, page_eip: u32, target: u32) -> Option<u16> {
 /// Scans from `entry`. `page_eip` is the EIP of the page's first byte (modulo 2^32: it may lie before the segment's start).
 /// `scanned` tells the offsets that have shadow code already. An empty unit: not even the first can be taken.
 pub fn scan(bytes: &CodeBytes, mode: Mode, page_eip: u32, entry: u16, scanned: impl Fn(u16) -> bool) -> Unit {
+    scan_up_to(MOST, bytes, mode, page_eip, entry, scanned)
+}
+
+/// Arithmetic flags that are read before they are written again at an offset, as far as the page shows: at least those that no
+/// unit takes for dead.
+pub fn live_flags(bytes: &CodeBytes, mode: Mode, page_eip: u32, offset: u16) -> u32 {
+    let unit = scan_up_to(PAGE, bytes, mode, page_eip, offset, |_| false);
+    unit.instructions.get(&offset).map_or(ALL_FLAGS, |item| item.live_in)
+}
+
+fn scan_up_to(
+    most: usize,
+    bytes: &CodeBytes,
+    mode: Mode,
+    page_eip: u32,
+    entry: u16,
+    scanned: impl Fn(u16) -> bool,
+) -> Unit {
     let mut unit = Unit::default();
     let mut work = vec![entry];
     while let Some(start) = work.pop() {
         let mut offset = usize::from(start);
         let mut leader = true;
-        while offset < PAGE && unit.instructions.len() < MOST {
+        while offset < PAGE && unit.instructions.len() < most {
             if let Some(known) = unit.instructions.get_mut(&(offset as u16)) {
                 known.leader |= leader;
                 break;
@@ -166,7 +195,8 @@ pub fn target(instruction: &Instruction) -> u32 {
     instruction.near_branch_target() as u32
 }
 
-fn decode(bytes: &CodeBytes, mode: Mode, page_eip: u32, offset: usize) -> Option<(Instruction, Kind)> {
+/// The instruction at an offset of a page. `None`: it runs past the end of a 16-bit segment.
+pub fn decode(bytes: &CodeBytes, mode: Mode, page_eip: u32, offset: usize) -> Option<(Instruction, Kind)> {
     let eip = page_eip.wrapping_add(offset as u32);
     if !mode.code32() && eip > mode.eip_mask() {
         return None;

@@ -68,6 +68,11 @@ impl ExecMap {
         Ok(Self { entries, first, pages, miss, used: Vec::new() })
     }
 
+    /// Whether it has all linear pages.
+    pub fn is_whole(&self) -> bool {
+        self.pages == PAGES
+    }
+
     /// What shadow code adds eight times the page's number to.
     pub fn address(&self) -> u64 {
         self.entries.address().wrapping_sub(8 * self.first as u64)

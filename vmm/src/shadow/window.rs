@@ -179,11 +179,6 @@ impl Windows {
         }
     }
 
-    /// Most pages at a time.
-    pub fn budget(&self) -> usize {
-        self.budget
-    }
-
     /// What has been done.
     pub fn statistics(&self) -> WindowStatistics {
         WindowStatistics { windows: self.windows.len() as u64, pages: self.pages as u64, ..self.statistics }
@@ -224,7 +219,12 @@ impl Windows {
         let Ok(memory) = Reservation::new() else { return false };
         self.windows.push(Window { memory, cr3, pages: BTreeMap::new(), stale: false, used: 0 });
         self.statistics.promotions += 1;
-        self.switch(cr3)
+        self.switch(cr3);
+        // Nothing is in it that could be outdated.
+        if let Some(window) = self.windows.last_mut() {
+            window.stale = false;
+        }
+        true
     }
 
     /// Closes the window of `cr3`.

@@ -314,5 +314,9 @@ fn shadow_code_does_run_in_these_tests() {
     guest.load(CODE, &code);
     guest.run(CODE);
     assert!(matches!(guest.engine, Engine::Shadow(_)));
+    let text = guest.engine.list(&mut guest.cpu, u64::from(CODE));
+    assert!(text.contains("Unit of bytes 000-") && text.contains("dec ecx"), "{text}");
+    let nothing = guest.engine.list(&mut guest.cpu, u64::from(DATA));
+    assert!(nothing.starts_with("There is no"), "{nothing}");
     assert!(guest.engine.interpreted() < 20, "{} instructions were interpreted", guest.engine.interpreted());
 }

@@ -171,7 +171,12 @@ impl Pair {
             let eip = u64::from(self.followed.state.eip);
             let next = Decoder::with_ip(bits, &bytes, eip, DecoderOptions::NONE).decode();
             let faults = self.interp.statistics().faults;
-            self.interp.step(&mut self.followed);
+            if self.followed.state.pending_debug == 0 {
+                self.interp.step(&mut self.followed);
+            } else {
+                // What the delivery of an interrupt left to report comes before any instruction, which `step` does not know.
+                self.interp.run(&mut self.followed, 1);
+            }
             self.steps += 1;
             if path.len() < SHOWN {
                 let mut line = String::new();
@@ -396,7 +401,7 @@ fn make_tables_sane(cpu: &mut Vcpu<Machine>, random: &mut Random) {
     let put = |at: u32, value: u32| cpu.bus.poke(at, &value.to_le_bytes());
     for n in 0..ENTRIES {
         let table = if n < 2 { 1 } else { 1 + random.below(PAGING_PAGES - 1) };
-        put(PAGING + 4 * n, PAGING + table * PAGE | P_W_U);
+        put(PAGING + 4 * n, (PAGING + table * PAGE) | P_W_U);
     }
     for table in 1..PAGING_PAGES {
         for n in 0..ENTRIES {

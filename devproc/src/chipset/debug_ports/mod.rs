@@ -5,13 +5,14 @@
 //! Port 80h keeps the last POST code, as a diagnostic card does; it is also the port that
 //! software writes to for a short delay.
 
+mod names;
 mod spec;
 #[cfg(test)]
 mod tests;
 
 use crate::device::{
-    Access, Device, IoError, MirrorSlot, ReadResult, Region, RegionId, ResetKind, StateError, WriteResult,
-    Writes, load_state, save_state,
+    Access, Device, IoError, MirrorSlot, ReadResult, Region, RegionId, Register, ResetKind, StateError,
+    WriteResult, Writes, load_state, save_state,
 };
 use crate::host::Host;
 use serde::{Deserialize, Serialize};
@@ -69,6 +70,10 @@ impl Device for DebugPorts {
             port(SEABIOS, "debug-402", spec::SEABIOS_PORT, SEABIOS_CELL),
             port(POST, "post-code", spec::POST_PORT, POST_CELL),
         ]
+    }
+
+    fn registers(&self) -> Vec<Register> {
+        names::REGISTERS.to_vec()
     }
 
     fn attach(&mut self, host: &mut dyn Host) {

@@ -18,13 +18,14 @@
 //! channel to terminal count with nobody at the other end. Timing bits of the command register
 //! are kept without effect.
 
+mod names;
 pub mod spec;
 #[cfg(test)]
 mod tests;
 
 use crate::device::{
-    Access, Device, IoError, MirrorSlot, ReadResult, Region, RegionId, ResetKind, StateError, WriteResult,
-    load_state, save_state,
+    Access, Device, IoError, MirrorSlot, ReadResult, Region, RegionId, Register, ResetKind, StateError,
+    WriteResult, load_state, save_state,
 };
 use crate::host::{DmaChannel, DmaDirection, Host};
 use serde::{Deserialize, Serialize};
@@ -314,6 +315,10 @@ impl Device for Dma {
             Region::ports(CONTROLLER_2, "dma2", CONTROLLER_2_BASE, CONTROLLER_2_PORTS),
             Region::ports(PAGES, "dma_page", PAGE_BASE, PAGE_PORTS).mirrored(FIRST_PAGE_MIRROR),
         ]
+    }
+
+    fn registers(&self) -> Vec<Register> {
+        names::REGISTERS.to_vec()
     }
 
     fn attach(&mut self, host: &mut dyn Host) {

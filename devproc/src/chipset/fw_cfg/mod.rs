@@ -8,6 +8,7 @@
 //! There are no ACPI or SMBIOS tables among the files (`etc/table-loader`): SeaBIOS then
 //! builds its own for a PIIX4, with the power management registers at B000h.
 
+mod names;
 mod spec;
 mod standard;
 #[cfg(test)]
@@ -17,8 +18,8 @@ pub use spec::{KEY_BOOT_MENU, KEY_IRQ0_OVERRIDE, KEY_MAX_CPUS, KEY_NB_CPUS, KEY_
 pub use standard::standard_items;
 
 use crate::device::{
-    Access, Device, IoError, ReadResult, Region, RegionId, ResetKind, StateError, Width, WriteResult, Writes,
-    load_state, save_state,
+    Access, Device, IoError, ReadResult, Region, RegionId, Register, ResetKind, StateError, Width,
+    WriteResult, Writes, load_state, save_state,
 };
 use crate::host::Host;
 use serde::{Deserialize, Serialize};
@@ -168,6 +169,10 @@ impl Device for FwCfg {
                 .width(Width::Word)
                 .writes(Writes::PostedLocal),
         ]
+    }
+
+    fn registers(&self) -> Vec<Register> {
+        names::REGISTERS.to_vec()
     }
 
     fn read(&mut self, at: Access, _host: &mut dyn Host) -> ReadResult {

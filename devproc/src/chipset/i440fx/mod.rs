@@ -11,12 +11,13 @@
 //! lies behind PAM, so the same model owns it. The image is device memory: the guest reads
 //! it without a trap.
 
+mod names;
 mod spec;
 #[cfg(test)]
 mod tests;
 
 use crate::device::{
-    Access, Backing, Device, IoError, ReadResult, Region, RegionId, ResetKind, StateError, Width,
+    Access, Backing, Device, IoError, ReadResult, Region, RegionId, Register, ResetKind, StateError, Width,
     WriteResult, Writes, load_state, save_state,
 };
 use crate::host::{Host, ResetRequest};
@@ -174,6 +175,10 @@ impl Device for I440fx {
 
     fn pci_address(&self) -> Option<PciAddress> {
         Some(PciAddress::bus0(0, 0))
+    }
+
+    fn registers(&self) -> Vec<Register> {
+        names::REGISTERS.to_vec()
     }
 
     fn device_memory_len(&self) -> u64 {

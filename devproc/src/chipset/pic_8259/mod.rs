@@ -18,13 +18,14 @@
 //!   ICW3 do not change the wiring: the PIIX4 has one fixed cascade in 8086 mode.
 
 mod controller;
+mod names;
 pub mod spec;
 #[cfg(test)]
 mod tests;
 
 use crate::device::{
-    Access, Device, IoError, MirrorSlot, ReadResult, Region, RegionId, ResetKind, StateError, WriteResult,
-    Writes, load_state, save_state,
+    Access, Device, IoError, MirrorSlot, ReadResult, Region, RegionId, Register, ResetKind, StateError,
+    WriteResult, Writes, load_state, save_state,
 };
 use crate::host::Host;
 use controller::{CASCADE, Controller};
@@ -184,6 +185,10 @@ impl Device for Pic {
                 .writes(Writes::PostedLocal)
                 .mirrored(ELCR1_MIRROR),
         ]
+    }
+
+    fn registers(&self) -> Vec<Register> {
+        names::REGISTERS.to_vec()
     }
 
     fn attach(&mut self, host: &mut dyn Host) {

@@ -8,13 +8,14 @@
 //! them are models of their own and always decode. ELCR belongs to the interrupt controller,
 //! port 61h to the timer, ports B2h/B3h to function 3, which holds their enable bit.
 
+mod names;
 mod spec;
 #[cfg(test)]
 mod tests;
 
 use crate::device::{
-    Access, Device, IoError, MirrorSlot, ReadResult, Region, RegionId, ResetKind, StateError, Width,
-    WriteResult, Writes, load_state, save_state,
+    Access, Device, IoError, MirrorSlot, ReadResult, Region, RegionId, Register, ResetKind, StateError,
+    Width, WriteResult, Writes, load_state, save_state,
 };
 use crate::host::{A20Source, Host, ResetRequest};
 use crate::pci::{Bar, PciAddress, PciConfig, PciConfigState, PciIdentity, register};
@@ -134,6 +135,10 @@ impl Device for Piix4Isa {
 
     fn pci_address(&self) -> Option<PciAddress> {
         Some(PciAddress::bus0(1, 0))
+    }
+
+    fn registers(&self) -> Vec<Register> {
+        names::REGISTERS.to_vec()
     }
 
     fn attach(&mut self, host: &mut dyn Host) {

@@ -13,6 +13,7 @@
 //! - The commands that a BIOS's SMM handler would execute when ACPI software writes them to
 //!   APMC (F1h: set SCI_EN, F0h: clear it) are executed here.
 
+mod names;
 mod pm_io;
 mod smbus;
 mod spec;
@@ -20,8 +21,8 @@ mod spec;
 mod tests;
 
 use crate::device::{
-    Access, Device, IoError, MirrorSlot, ReadResult, Region, RegionId, ResetKind, StateError, TimerId, Width,
-    WriteResult, Writes, load_state, save_state,
+    Access, Device, IoError, MirrorSlot, ReadResult, Region, RegionId, Register, ResetKind, StateError,
+    TimerId, Width, WriteResult, Writes, load_state, save_state,
 };
 use crate::host::Host;
 use crate::pci::{Bar, PciAddress, PciConfig, PciConfigState, PciIdentity, command, register};
@@ -206,6 +207,10 @@ impl Device for Piix4Pm {
 
     fn pci_address(&self) -> Option<PciAddress> {
         Some(PciAddress::bus0(1, 3))
+    }
+
+    fn registers(&self) -> Vec<Register> {
+        names::REGISTERS.to_vec()
     }
 
     fn attach(&mut self, host: &mut dyn Host) {

@@ -17,13 +17,14 @@
 //! machine, so the NMI source bits of port 61h read 0. There is no sound: speaker data is kept.
 
 mod counter;
+mod names;
 pub mod spec;
 #[cfg(test)]
 mod tests;
 
 use crate::device::{
-    Access, Device, IoError, ReadResult, Region, RegionId, ResetKind, StateError, TimerId, WriteResult,
-    Writes, load_state, save_state,
+    Access, Device, IoError, ReadResult, Region, RegionId, Register, ResetKind, StateError, TimerId,
+    WriteResult, Writes, load_state, save_state,
 };
 use crate::host::Host;
 use counter::Counter;
@@ -158,6 +159,10 @@ impl Device for Pit {
             Region::ports(PIT, "pit", PIT_BASE, PIT_PORTS).writes(Writes::PostedLocal),
             Region::ports(NMISC, "port61", NMISC_PORT, 1).writes(Writes::PostedLocal),
         ]
+    }
+
+    fn registers(&self) -> Vec<Register> {
+        names::REGISTERS.to_vec()
     }
 
     fn attach(&mut self, host: &mut dyn Host) {

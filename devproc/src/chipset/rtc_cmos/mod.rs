@@ -19,14 +19,15 @@
 
 mod calendar;
 mod clock;
+mod names;
 mod setup;
 pub mod spec;
 #[cfg(test)]
 mod tests;
 
 use crate::device::{
-    Access, Device, IoError, ReadResult, Region, RegionId, ResetKind, StateError, TimerId, WriteResult,
-    Writes, load_state, save_state,
+    Access, Device, IoError, ReadResult, Region, RegionId, Register, ResetKind, StateError, TimerId,
+    WriteResult, Writes, load_state, save_state,
 };
 use crate::host::Host;
 use calendar::DateTime;
@@ -185,6 +186,15 @@ impl Device for RtcCmos {
             Region::ports(STANDARD, "rtc", STANDARD_BASE, BANK_PORTS).writes(Writes::PostedLocal),
             Region::ports(EXTENDED, "rtc_ext", EXTENDED_BASE, BANK_PORTS).writes(Writes::PostedLocal),
         ]
+    }
+
+    fn registers(&self) -> Vec<Register> {
+        names::REGISTERS.to_vec()
+    }
+
+    fn selected(&self, at: Access, _written: Option<u32>) -> Option<u32> {
+        (at.region == STANDARD && at.offset == DATA_OFFSET)
+            .then_some(u32::from(self.state.index & INDEX_MASK))
     }
 
     fn attach(&mut self, host: &mut dyn Host) {

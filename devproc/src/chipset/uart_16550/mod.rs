@@ -21,6 +21,7 @@
 //! Of a cable the state keeps the two positions; the characters stay outside until the state that includes
 //! them is committed.
 
+mod names;
 mod sink;
 mod spec;
 mod state;
@@ -30,8 +31,8 @@ mod tests;
 pub use sink::{FileSink, NullSink, SerialSink};
 
 use crate::device::{
-    Access, Device, IoError, ReadResult, Region, RegionId, ResetKind, StateError, TimerId, WriteResult,
-    Writes, load_state, save_state,
+    Access, Device, IoError, ReadResult, Region, RegionId, Register, ResetKind, StateError, TimerId,
+    WriteResult, Writes, load_state, save_state,
 };
 use crate::host::Host;
 use ipc::input::HostEvent;
@@ -386,6 +387,10 @@ impl Device for Uart {
             Region::ports(PORTS, self.port.name(), self.port.base(), spec::PORT_COUNT)
                 .writes(Writes::PostedLocal),
         ]
+    }
+
+    fn registers(&self) -> Vec<Register> {
+        names::REGISTERS.to_vec()
     }
 
     fn attach(&mut self, host: &mut dyn Host) {

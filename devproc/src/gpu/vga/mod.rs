@@ -15,6 +15,7 @@
 
 pub(crate) mod graphics;
 mod memory;
+mod names;
 pub(crate) mod palette;
 mod picture;
 mod ports;
@@ -34,8 +35,8 @@ use self::registers::Registers;
 use self::state::VgaState;
 use self::window::{Window, Windows};
 use crate::device::{
-    Access, Backing, Device, Frame, IoError, MirrorSlot, ReadResult, Region, RegionId, ResetKind, StateError,
-    Width, WriteResult, Writes, load_state, save_state,
+    Access, Backing, Device, Frame, IoError, MirrorSlot, ReadResult, Region, RegionId, Register, ResetKind,
+    StateError, Width, WriteResult, Writes, load_state, save_state,
 };
 use crate::gpu::vbe::{Dispi, edid, spec as vbe_spec};
 use crate::host::Host;
@@ -386,6 +387,14 @@ impl Device for Vga {
 
     fn pci_address(&self) -> Option<PciAddress> {
         Some(PCI_ADDRESS)
+    }
+
+    fn registers(&self) -> Vec<Register> {
+        self.register_names()
+    }
+
+    fn selected(&self, at: Access, written: Option<u32>) -> Option<u32> {
+        self.selected_register(at, written)
     }
 
     fn device_memory_len(&self) -> u64 {

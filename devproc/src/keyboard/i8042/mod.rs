@@ -9,6 +9,7 @@
 //! Two simplifications: a controller's answer waits for a full output buffer to be read
 //! (the original overwrites it), and pulse commands act only on the reset line.
 
+mod names;
 pub mod spec;
 pub mod state;
 pub mod translation;
@@ -19,8 +20,8 @@ mod tests;
 use super::ps2_device::Ps2Device;
 use super::ps2_keyboard::Ps2Keyboard;
 use crate::device::{
-    Access, Device, IoError, MirrorSlot, ReadResult, Region, RegionId, ResetKind, StateError, TimerId,
-    WriteResult, Writes, load_state, save_state,
+    Access, Device, IoError, MirrorSlot, ReadResult, Region, RegionId, Register, ResetKind, StateError,
+    TimerId, WriteResult, Writes, load_state, save_state,
 };
 use crate::host::{A20Source, Host, ResetRequest};
 use ipc::input::HostEvent;
@@ -284,6 +285,10 @@ impl Device for I8042 {
                 .writes(Writes::Sync)
                 .mirrored(STATUS_MIRROR),
         ]
+    }
+
+    fn registers(&self) -> Vec<Register> {
+        names::REGISTERS.to_vec()
     }
 
     fn attach(&mut self, host: &mut dyn Host) {

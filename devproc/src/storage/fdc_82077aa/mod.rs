@@ -23,13 +23,14 @@
 //! same place.
 
 mod commands;
+mod names;
 mod spec;
 mod state;
 mod transfer;
 
 use crate::device::{
-    Access, Device, IoError, MirrorSlot, ReadResult, Region, RegionId, ResetKind, StateError, TimerId,
-    WriteResult, load_state, save_state,
+    Access, Device, IoError, MirrorSlot, ReadResult, Region, RegionId, Register, ResetKind, StateError,
+    TimerId, WriteResult, load_state, save_state,
 };
 use crate::host::Host;
 use crate::storage::image::{BlockDevice, FloppyFormat};
@@ -338,6 +339,10 @@ impl Device for Fdc {
             Region::ports(DATA, "fdc-data", port::DATA, 1),
             Region::ports(DIGITAL_INPUT, "fdc-rate", port::DIR, 1).mirrored(DIR_MIRROR),
         ]
+    }
+
+    fn registers(&self) -> Vec<Register> {
+        names::REGISTERS.to_vec()
     }
 
     fn attach(&mut self, host: &mut dyn Host) {

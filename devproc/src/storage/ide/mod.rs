@@ -21,14 +21,15 @@
 mod bus_master;
 pub mod drive;
 mod identify;
+mod names;
 mod spec;
 mod state;
 
 pub use drive::IdeDrive;
 
 use crate::device::{
-    Access, Device, IoError, MirrorSlot, ReadResult, Region, RegionId, ResetKind, StateError, Width,
-    WriteResult, load_state, save_state,
+    Access, Device, IoError, MirrorSlot, ReadResult, Region, RegionId, Register, ResetKind, StateError,
+    Width, WriteResult, load_state, save_state,
 };
 use crate::host::Host;
 use crate::pci::{Bar, PciAddress, PciConfig, PciIdentity, register};
@@ -290,6 +291,10 @@ impl Device for Ide {
 
     fn pci_address(&self) -> Option<PciAddress> {
         Some(PciAddress::bus0(1, 1))
+    }
+
+    fn registers(&self) -> Vec<Register> {
+        names::REGISTERS.to_vec()
     }
 
     fn attach(&mut self, host: &mut dyn Host) {

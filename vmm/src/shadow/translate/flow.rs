@@ -239,7 +239,7 @@ impl Emit<'_> {
         let done = self.asm.label();
         // LOOPE goes on while ZF is set, LOOPNE while it is clear.
         let stops_on = match item.instruction.mnemonic() {
-            Mnemonic::Loope => Some(asm::NE),
+            Mnemonic::Loope => Some(NE),
             Mnemonic::Loopne => Some(E),
             _ => None,
         };

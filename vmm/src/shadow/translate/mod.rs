@@ -64,6 +64,8 @@ pub struct Translated {
     pub borrows: Vec<u16>,
     /// For listings: offset of each instruction, and where its code starts.
     pub map: Vec<(u16, u32)>,
+    /// Where the code starts that is needed rarely.
+    pub stubs: u32,
 }
 
 /// Makes units into code.
@@ -165,11 +167,12 @@ impl Translator {
             fpu_operand_noted: None,
         };
         let map = emit.unit(unit);
+        let stubs = emit.asm.code.len() as u32;
         emit.stubs();
         let (labels, ops, borrows) = (emit.labels, emit.ops, emit.borrows);
         self.asm.finish();
         let place = |(offset, label): (&u16, &Label)| self.asm.place(*label).map(|place| (*offset, place));
-        Translated { entries: labels.iter().filter_map(place).collect(), ops, borrows, map }
+        Translated { entries: labels.iter().filter_map(place).collect(), ops, borrows, map, stubs }
     }
 
     /// The code of the last unit.
