@@ -98,7 +98,7 @@ impl Mode {
 
     /// The mode of a snippet.
     pub fn made_of(snippet: &Snippet<'_>) -> Self {
-        let bit = |on: bool, bits: u8| if on { bits } else { 0 };
+        let bit = |on: bool, bits: u16| if on { bits } else { 0 };
         let bits = bit(snippet.code32, CODE32)
             | bit(snippet.stack32, STACK32)
             | bit(snippet.user, USER)

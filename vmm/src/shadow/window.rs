@@ -309,7 +309,7 @@ impl Windows {
             return false;
         };
         let bytes = count as usize * PAGE_SIZE as usize;
-        if host.as_ptr() as u64 % PAGE_SIZE != 0 {
+        if !(host.as_ptr() as u64).is_multiple_of(PAGE_SIZE) {
             return false;
         }
         if window.memory.map(page, host, bytes, first.write).is_err() {

@@ -115,7 +115,8 @@ impl Windowed {
     #[cold]
     fn choose<B: Bus>(&mut self, cpu: &mut Vcpu<B>) -> bool {
         let cr3 = cpu.state.cr3;
-        if !self.windows.switch(cr3) && !(self.deserves(cr3) && self.windows.open(cr3)) {
+        let has_one = self.windows.switch(cr3) || self.deserves(cr3) && self.windows.open(cr3);
+        if !has_one {
             return false;
         }
         self.windows.compare(|page, mapped| {
@@ -198,7 +199,7 @@ impl Windowed {
             }
         }
         let count = self.windows.count_not_plain();
-        if count % LOOK == 0 {
+        if count.is_multiple_of(LOOK) {
             let now = ticks();
             let before = std::mem::replace(&mut self.looked, now);
             if self.policy == WindowPolicy::Hot && now.wrapping_sub(before) < LOOK * TOO_OFTEN {
