@@ -4,7 +4,7 @@ use crate::cpu::Vcpu;
 use crate::cpu::bus::Bus;
 use crate::interp::{Exit, Interp};
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-use crate::shadow::{CacheError, Shadow};
+use crate::shadow::{CacheError, Shadow, WindowPolicy};
 use std::collections::BTreeSet;
 use std::str::FromStr;
 
@@ -74,6 +74,10 @@ pub enum EngineError {
     Host(&'static str),
 }
 
+/// Which address spaces the shadow engine gives a window: none until whole systems have been compared with them.
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+const WINDOWS: WindowPolicy = WindowPolicy::Off;
+
 /// An engine.
 pub enum Engine<B: Bus> {
     /// See [`EngineKind::Interp`].
@@ -96,7 +100,11 @@ impl<B: Bus> Engine<B> {
                 Err(EngineError::Host("a processor with BMI2 (Intel since 2013, AMD since 2015)"))
             }
             #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-            EngineKind::Shadow => Ok(Self::Shadow(Box::new(Shadow::new()?))),
+            EngineKind::Shadow => {
+                let mut shadow = Shadow::new()?;
+                shadow.use_windows(WINDOWS);
+                Ok(Self::Shadow(Box::new(shadow)))
+            }
             #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
             EngineKind::Lockstep => Ok(Self::Shadow(Box::new(Shadow::in_lockstep()?))),
             #[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]

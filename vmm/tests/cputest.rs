@@ -2,6 +2,8 @@
 //! RAM, ports that collect the results, two interrupt requests, the A20 gate. The end-to-end tests boot the
 //! same floppy in a whole VM.
 
+#![expect(unsafe_code, reason = "guest memory that can be mapped twice")]
+
 use ipc::time::VirtualTime;
 use ipc::width::Width;
 use std::cell::Cell;
@@ -128,8 +130,35 @@ impl Coprocessor {
     }
 }
 
+/// Memory that can be mapped a second time, as a VM's can.
+struct Memory(NonNull<u8>);
+
+impl Memory {
+    fn new() -> Self {
+        use rustix::mm::{MapFlags, ProtFlags};
+        let protection = ProtFlags::READ | ProtFlags::WRITE;
+        // SAFETY: a new mapping at an address of the kernel's choice.
+        let at =
+            unsafe { rustix::mm::mmap_anonymous(std::ptr::null_mut(), RAM, protection, MapFlags::SHARED) };
+        Self(NonNull::new(at.expect("there is memory").cast()).expect("a mapping is nowhere at zero"))
+    }
+
+    fn load(&self, address: usize, data: &[u8]) {
+        assert!(address + data.len() <= RAM);
+        // SAFETY: within the mapping (just checked).
+        unsafe { self.0.as_ptr().add(address).copy_from_nonoverlapping(data.as_ptr(), data.len()) };
+    }
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        // SAFETY: made by `new`, and nobody uses it any more.
+        let _ = unsafe { rustix::mm::munmap(self.0.as_ptr().cast(), RAM) };
+    }
+}
+
 struct Machine {
-    ram: Box<[Cell<u8>]>,
+    ram: Memory,
     timer: Timer,
     coprocessor: Coprocessor,
     a20: bool,
@@ -140,7 +169,7 @@ struct Machine {
 impl Machine {
     fn new() -> Self {
         Self {
-            ram: vec![Cell::new(0); RAM].into_boxed_slice(),
+            ram: Memory::new(),
             timer: Timer::default(),
             coprocessor: Coprocessor::default(),
             a20: true,
@@ -155,7 +184,7 @@ impl Bus for Machine {
         if address as usize >= RAM {
             return PageGrant::default();
         }
-        let host = NonNull::new(self.ram.as_ptr().cast::<u8>().cast_mut().wrapping_add(address as usize));
+        let host = NonNull::new(self.ram.0.as_ptr().wrapping_add(address as usize));
         PageGrant { read: host, write: host, cacheable_code: true }
     }
     fn map_generation(&self) -> u64 {
@@ -223,9 +252,7 @@ impl Bus for Machine {
 
 /// Puts the program into memory and the processor at its entry, as the loader on the floppy does.
 fn boot(cpu: &mut Vcpu<Machine>, program: &[u8]) {
-    for (cell, byte) in cpu.bus.ram[PROGRAM..].iter().zip(program) {
-        cell.set(*byte);
-    }
+    cpu.bus.ram.load(PROGRAM, program);
     cpu.reset();
     for n in 0..6 {
         let kind = if n == 1 { rights::FLAT_CODE } else { rights::FLAT_DATA };
@@ -253,6 +280,15 @@ fn every_case_passes_on_the_shadow_engine() {
     let mut shadow = vmm::shadow::Shadow::new().expect("there is memory");
     // Nobody asks for attention here.
     shadow.set_counting();
+    every_case_passes(Engine::Shadow(Box::new(shadow)));
+}
+
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+#[test]
+fn every_case_passes_on_the_shadow_engine_with_users_in_windows() {
+    let mut shadow = vmm::shadow::Shadow::new().expect("there is memory");
+    shadow.set_counting();
+    shadow.use_windows(vmm::shadow::WindowPolicy::Always);
     every_case_passes(Engine::Shadow(Box::new(shadow)));
 }
 

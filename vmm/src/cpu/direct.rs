@@ -126,6 +126,8 @@ pub struct DirectMap {
     sides: [Side; 2],
     has_large: bool,
     flushes: Vec<Flush>,
+    /// Physical pages that were protected, for an engine that has mapped some; `None`: nobody wants to know.
+    protected: Option<Vec<u64>>,
 }
 
 /// Flushes that are remembered one by one; more count as [`Flush::All`].
@@ -150,7 +152,7 @@ impl DirectMap {
     /// What `mmap` says.
     pub fn new() -> rustix::io::Result<Self> {
         let side = || Ok(Side { slots: Arrays::new(2 * ARRAY_BYTES)?, used: Vec::new() });
-        Ok(Self { sides: [side()?, side()?], has_large: false, flushes: Vec::new() })
+        Ok(Self { sides: [side()?, side()?], has_large: false, flushes: Vec::new(), protected: None })
     }
 
     /// Where the read slots of a side start; its write slots are [`ARRAY_BYTES`] further.
@@ -167,6 +169,22 @@ impl DirectMap {
     #[inline]
     pub fn has_flushes(&self) -> bool {
         !self.flushes.is_empty()
+    }
+
+    /// From now on [`DirectMap::take_protected`] tells which pages must not be written any more.
+    pub fn follow_protection(&mut self) {
+        self.protected.get_or_insert_default();
+    }
+
+    /// Whether there is something for [`DirectMap::take_protected`].
+    #[inline]
+    pub fn has_protected(&self) -> bool {
+        self.protected.as_ref().is_some_and(|pages| !pages.is_empty())
+    }
+
+    /// Physical pages to which writes must ask again since the last call.
+    pub fn take_protected(&mut self) -> Vec<u64> {
+        self.protected.as_mut().map(std::mem::take).unwrap_or_default()
     }
 
     /// Pages that are directly accessible now.
@@ -256,6 +274,11 @@ impl DirectMap {
 
     /// Makes every write to a physical page ask again.
     pub(super) fn protect(&mut self, physical: u64) {
+        if let Some(protected) = &mut self.protected
+            && protected.last() != Some(&physical)
+        {
+            protected.push(physical);
+        }
         for side in &mut self.sides {
             for used in side.used.iter().filter(|used| used.physical == physical) {
                 side.slots.set(PAGES + (used.page >> PAGE_SHIFT) as usize, 0);

@@ -4,6 +4,7 @@ use super::Vcpu;
 use super::bus::{Bus, PAGE_SIZE};
 use super::direct::DirectMap;
 use super::fault::{Exec, Fault};
+use super::paging::UserPage;
 use super::registers::{Seg, gpr};
 use super::tlb::{Mode, OFFSET_MASK, Translation};
 use super::word::{MAX_ALIGNMENT, Vector128, Word};
@@ -253,6 +254,24 @@ impl<B: Bus> Vcpu<B> {
             self.tlb.unprotect(mode, linear);
         }
         self.tlb.make_direct(mode, linear, write)
+    }
+
+    /// Has the page tables note an access by a user and tells what page it is to be made to. `None` when the access is not one that
+    /// translated code may make in host memory: it faults, goes to a device or to kept code, or is watched.
+    pub fn make_window(&mut self, linear: u32, write: bool) -> Option<UserPage> {
+        let mode = self.mode;
+        if mode != Mode::User {
+            return None;
+        }
+        let translation = self.translate(linear, write, mode).ok()?;
+        if write && !self.code.is_code_page(translation.physical) {
+            self.tlb.unprotect(mode, linear);
+        }
+        let (read, writes) = self.tlb.rights(mode, linear);
+        (read && (writes || !write)).then(|| {
+            let (_, large) = self.tlb.page_kind(mode, linear);
+            UserPage { physical: translation.physical, write: writes, large }
+        })
     }
 
     /// Whether the translation of a linear page, which has just been used, is global, and whether it is part of a large page.

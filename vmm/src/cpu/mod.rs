@@ -70,6 +70,7 @@ pub(crate) mod word;
 pub use fault::{Exec, Fault};
 pub use interrupt::SoftInterrupt;
 pub use model::CpuModel;
+pub use paging::UserPage;
 pub use registers::Seg;
 pub use state::{Activity, CpuState, InterruptShadow, InvalidState, Segment, TableRegister};
 pub use tlb::Mode;

@@ -89,6 +89,17 @@ impl Access {
     }
 }
 
+/// A page as the page tables have it for users.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UserPage {
+    /// Its physical address.
+    pub physical: u64,
+    /// Writes need nothing but the write: they are permitted, the dirty bit is set, and no code of the page is kept.
+    pub write: bool,
+    /// It is part of a large page, or may be.
+    pub large: bool,
+}
+
 /// Address line 20.
 const A20: u64 = 1 << 20;
 
@@ -357,6 +368,70 @@ impl<B: Bus> Vcpu<B> {
             self.debug_walk_two_level(linear)
         };
         physical.map(|physical| physical & self.a20_mask)
+    }
+
+    /// What the page tables say of a user's page, without any effect: `None` unless the page is there for users and has been
+    /// accessed, so that nothing would have to be noted in the tables if it were read.
+    pub fn user_page(&mut self, linear: u32) -> Option<UserPage> {
+        if self.state.cr0 & cr0::PG == 0 {
+            return None;
+        }
+        let needed = entry::P | entry::US | entry::A;
+        let (physical, rights, last, large) = if self.state.cr4 & cr4::PAE != 0 {
+            let pointer = self.state.pdpte[(linear >> 30) as usize % POINTERS];
+            if pointer & u64::from(entry::P) == 0 {
+                return None;
+            }
+            let directory_entry =
+                self.read_table_64(pointer & pae::ADDRESS | u64::from(linear >> 18 & 0xff8));
+            let low = directory_entry as u32;
+            if low & needed != needed {
+                return None;
+            }
+            if low & entry::PS != 0 {
+                if directory_entry & pae::LARGE_RESERVED != 0 {
+                    return None;
+                }
+                let offset = u64::from(linear & PAGE_MASK) & !pae::LARGE_ADDRESS;
+                (directory_entry & pae::LARGE_ADDRESS | offset, low, low, true)
+            } else {
+                let table_entry =
+                    self.read_table_64(directory_entry & pae::ADDRESS | u64::from(linear >> 9 & 0xff8));
+                if (directory_entry | table_entry) & pae::RESERVED != 0 {
+                    return None;
+                }
+                (table_entry & pae::ADDRESS, low & table_entry as u32, table_entry as u32, false)
+            }
+        } else {
+            let directory_entry =
+                self.read_table(u64::from(self.state.cr3 & cr3::DIRECTORY | linear >> 20 & 0xffc));
+            if directory_entry & needed != needed {
+                return None;
+            }
+            if directory_entry & entry::PS != 0 && self.state.cr4 & cr4::PSE != 0 {
+                if directory_entry & entry::LARGE_RESERVED != 0 {
+                    return None;
+                }
+                (large_page(directory_entry, linear & PAGE_MASK), directory_entry, directory_entry, true)
+            } else {
+                let table_entry =
+                    self.read_table(u64::from(directory_entry & entry::ADDRESS | linear >> 10 & 0xffc));
+                (u64::from(table_entry & entry::ADDRESS), directory_entry & table_entry, table_entry, false)
+            }
+        };
+        if rights & needed != needed {
+            return None;
+        }
+        let page = physical & self.a20_mask;
+        let writable = rights & entry::RW != 0 && last & entry::D != 0;
+        Some(UserPage { physical: page, write: writable && !self.code.is_code_page(page), large })
+    }
+
+    /// Where the bytes of a physical page are in host memory, and whether they can be written there.
+    pub fn host_page(&mut self, physical: u64) -> Option<(std::ptr::NonNull<u8>, bool)> {
+        let grant = self.grant(physical);
+        let host = grant.read?;
+        Some((host, grant.write == Some(host)))
     }
 
     fn debug_walk_two_level(&mut self, linear: u32) -> Option<u64> {

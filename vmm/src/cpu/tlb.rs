@@ -368,6 +368,13 @@ impl Tlb {
         true
     }
 
+    /// Whether the page of `linear` may be read and written directly.
+    pub(super) fn rights(&self, mode: Mode, linear: u32) -> (bool, bool) {
+        let entry = &self.entries[index(mode, linear)];
+        let page = linear & PAGE_MASK;
+        (entry.read == page, entry.write == page)
+    }
+
     /// Lets writes be direct again where the translation and the grant allow it.
     pub(super) fn unprotect(&mut self, mode: Mode, linear: u32) {
         let entry = &mut self.entries[index(mode, linear)];

@@ -58,6 +58,13 @@ pub struct Mem {
     disp: i32,
 }
 
+impl Mem {
+    /// Base, index with scale, displacement.
+    pub const fn parts(self) -> (Option<Reg>, Option<(Reg, u8)>, i32) {
+        (self.base, self.index, self.disp)
+    }
+}
+
 /// `[base + disp]`.
 pub const fn at(base: Reg, disp: i32) -> Mem {
     Mem { base: Some(base), index: None, disp }

@@ -12,6 +12,8 @@
 //!
 //! While the guest runs: EAX to EDI in their host namesakes but ESP in R12 (RSP is the host's stack), arithmetic flags in
 //! the host's flags, R13 = [`Context`], R14 = [`CpuState`], R15 = slots of the direct map + [`SLOT_SHIFT`], R8 to R11 scratch.
+//! Code for a window has the window's address + [`SLOT_SHIFT`] in R15, the window's address in the base of GS, and the
+//! window's address + ESP in R12, of which the lower half is ESP because windows are aligned to their size.
 #![expect(unsafe_code, reason = "naked functions, and entering code that was generated")]
 
 use super::cache::CodeCache;
@@ -63,8 +65,10 @@ pub struct Context {
     pub attention: *const u8,
     /// The guest's registers.
     pub state: *mut CpuState,
-    /// R15.
+    /// R15: the slots of the direct map, or the window, and [`SLOT_SHIFT`].
     pub slots: u64,
+    /// What R12 holds besides ESP: the address of the window, or nothing.
+    pub stack_base: u64,
     /// Stack pointer of the host.
     host_rsp: u64,
     /// The processor, for `fill`.
@@ -74,7 +78,7 @@ pub struct Context {
     /// Interprets an instruction: context, [`crate::interp::op::Op`]. Zero: shadow code goes on.
     pub interpret: unsafe extern "sysv64" fn(*mut Context, *const c_void) -> u32,
     /// Where the copy of `bridge_to_host` is.
-    to_host: u64,
+    pub to_host: u64,
     /// See [`Leave`].
     pub leave: u32,
     /// The access that `fill` was asked for.
@@ -128,6 +132,7 @@ impl Context {
             attention: std::ptr::null(),
             state: std::ptr::null_mut(),
             slots: 0,
+            stack_base: 0,
             host_rsp: 0,
             vcpu: std::ptr::null_mut(),
             fill,
@@ -188,6 +193,7 @@ unsafe extern "sysv64" fn bridge_to_vm(_context: *mut Context, _code: u64) {
         "mov edx, [r14 + {edx}]",
         "mov ebx, [r14 + {ebx}]",
         "mov r12d, [r14 + {esp}]",
+        "add r12, [r13 + {stack_base}]",
         "mov ebp, [r14 + {ebp}]",
         "mov esi, [r14 + {esi}]",
         "mov edi, [r14 + {edi}]",
@@ -201,6 +207,7 @@ unsafe extern "sysv64" fn bridge_to_vm(_context: *mut Context, _code: u64) {
         host_rsp = const offset_of!(Context, host_rsp),
         state = const offset_of!(Context, state),
         slots = const offset_of!(Context, slots),
+        stack_base = const offset_of!(Context, stack_base),
         fpu_loaded = const offset_of!(Context, fpu_loaded),
         fpu = const offset_of!(Context, fpu),
         flags = const offset_of!(Context, flags),
@@ -395,6 +402,7 @@ unsafe extern "sysv64" fn bridge_interpret() {
         "mov edx, [r14 + {edx}]",
         "mov ebx, [r14 + {ebx}]",
         "mov r12d, [r14 + {esp}]",
+        "add r12, [r13 + {stack_base}]",
         "mov ebp, [r14 + {ebp}]",
         "mov esi, [r14 + {esi}]",
         "mov edi, [r14 + {edi}]",
@@ -424,6 +432,7 @@ unsafe extern "sysv64" fn bridge_interpret() {
         ".globl vmsim_bridge_interpret_end",
         "vmsim_bridge_interpret_end:",
         interpret = const offset_of!(Context, interpret),
+        stack_base = const offset_of!(Context, stack_base),
         guest_mxcsr = const offset_of!(Context, guest_mxcsr),
         host_rsp = const offset_of!(Context, host_rsp),
         host_mxcsr = const offset_of!(Context, host_mxcsr),

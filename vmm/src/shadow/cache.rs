@@ -69,6 +69,12 @@ impl CodeCache {
         self.used
     }
 
+    /// All addresses that it has or may have code at.
+    pub fn range(&self) -> std::ops::Range<u64> {
+        let start = self.executable.as_ptr() as u64;
+        start..start + CODE_BYTES as u64
+    }
+
     /// Appends code; returns where it will be executed. `None`: the cache is full.
     pub fn append(&mut self, code: &[u8]) -> Option<u64> {
         /// Code starts at multiples of this many bytes.

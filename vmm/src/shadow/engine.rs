@@ -13,6 +13,8 @@ use super::scanner::{self, CodeBytes, PAGE};
 use super::space::{self, ExecMap};
 use super::statistics::{Sites, Statistics};
 use super::translate::{Places, Target, Translator, access};
+use super::trap::{self, Trap, Verdict};
+use super::windowed::{self, WindowPolicy, Windowed};
 use crate::cpu::bus::{Bus, PAGE_SIZE};
 use crate::cpu::direct::{DirectMap, Flush};
 use crate::cpu::registers::{cr0, eflags, gpr};
@@ -77,6 +79,10 @@ pub struct Shadow<B: Bus> {
     crossings: HashSet<(u32, u64, u64)>,
     /// Where one was left to the interpreter just now.
     crossing: Option<(Mode, u32)>,
+    /// Windows, and who gets one.
+    pub(super) windowed: Windowed,
+    /// Where code of shadow pages starts, in ascending order.
+    code_index: Vec<(u64, PageId)>,
 }
 
 /// Called by shadow code whose access met an empty slot: R8D and R9D.
@@ -160,6 +166,15 @@ fn give_flags<B: Bus>(context: &mut Context, cpu: &Vcpu<B>) {
     context.wanted = if interrupts { u8::MAX } else { !INTR };
 }
 
+/// Called when shadow code in a window faulted.
+unsafe fn decide<B: Bus>(engine: *mut c_void, access: &mut trap::Access<'_>) -> Verdict {
+    // SAFETY: `enter` gave its own engine, which it does not use while shadow code runs.
+    let engine = unsafe { &mut *engine.cast::<Shadow<B>>() };
+    // SAFETY: as in `fill`.
+    let cpu = unsafe { &mut *engine.context.vcpu.cast::<Vcpu<B>>() };
+    engine.fault(cpu, access)
+}
+
 impl<B: Bus> Shadow<B> {
     /// An engine that has made no code yet.
     ///
@@ -201,6 +216,8 @@ impl<B: Bus> Shadow<B> {
             sites: Sites::default(),
             crossings: HashSet::new(),
             crossing: None,
+            windowed: Windowed::default(),
+            code_index: Vec::new(),
         })
     }
 
@@ -246,12 +263,18 @@ impl<B: Bus> Shadow<B> {
         self.counts = true;
     }
 
+    /// Which address spaces get a window from now on. Where the host has none for us, none do.
+    pub fn use_windows(&mut self, policy: WindowPolicy) {
+        self.windowed = Windowed::new(policy);
+    }
+
     /// What has been done so far.
     pub fn statistics(&self) -> Statistics {
         Statistics {
             pages: self.pages.count() as u64,
             code_used: self.cache.used() as u64,
             in_place: self.context.in_place,
+            windows: self.windowed.windows.statistics(),
             ..self.statistics
         }
     }
@@ -265,6 +288,7 @@ impl<B: Bus> Shadow<B> {
     pub fn forget_code(&mut self, cpu: &mut Vcpu<B>) {
         self.interp.forget_code(cpu);
         self.drop_everything(cpu);
+        self.windowed.windows.clear();
     }
 
     /// A debugger's breakpoints from now on. While there are any, everything is interpreted.
@@ -289,6 +313,9 @@ impl<B: Bus> Shadow<B> {
                 Err(_) => return self.interp.run(cpu, budget),
             }
         }
+        if self.windowed.is_on() && !self.windowed.prepare(cpu) {
+            self.use_windows(WindowPolicy::Off);
+        }
         // What devices wrote meanwhile.
         self.interp.drop_written(cpu);
         self.context.budget = budget.max(1) as i64;
@@ -307,7 +334,10 @@ impl<B: Bus> Shadow<B> {
             }
             self.follow(cpu);
             let interpret = match Mode::of(cpu) {
-                Ok(mode) => self.run_shadow(cpu, mode),
+                Ok(mode) => {
+                    let mode = self.windowed.back_end(cpu, mode);
+                    self.run_shadow(cpu, mode)
+                }
                 Err(_) => {
                     self.unload_fpu(cpu);
                     self.statistics.declined += 1;
@@ -366,6 +396,7 @@ impl<B: Bus> Shadow<B> {
             self.generation = Some(generation);
             cpu.sync_map();
             self.revalidate(cpu);
+            self.windowed.windows.clear();
         }
         if cpu.direct().is_some_and(|map| map.has_flushes()) {
             self.follow_flushes(cpu);
@@ -377,6 +408,7 @@ impl<B: Bus> Shadow<B> {
         let Some(direct) = cpu.direct() else { return };
         for flush in direct.take_flushes() {
             self.maps.iter_mut().for_each(|map| map.flush(flush));
+            self.windowed.flush(flush);
         }
     }
 
@@ -444,6 +476,7 @@ impl<B: Bus> Shadow<B> {
         debug_assert_eq!(kept, Some(self.miss_table));
         self.maps.iter_mut().for_each(|map| map.flush(Flush::All));
         self.cache.clear();
+        self.code_index.clear();
         for (page, _) in physical {
             self.mark_again(cpu, page);
         }
@@ -688,13 +721,42 @@ impl<B: Bus> Shadow<B> {
             spill,
             ranges,
             entries,
+            borrows: made.borrows,
             map: made.map,
             stubs: made.stubs,
             code,
             len: len as u32,
         };
         self.pages.add_unit(id, unit);
+        self.code_index.push((code, id));
         found
+    }
+
+    /// The guest instruction whose code is at `at`: its EIP, and whether it has borrowed a register.
+    fn instruction_at(&self, mode: Mode, at: u64) -> Option<(u32, bool)> {
+        let behind = self.code_index.partition_point(|(start, _)| *start <= at);
+        let (_, id) = *self.code_index.get(behind.checked_sub(1)?)?;
+        let page = self.pages.get(id);
+        let unit = page.units.iter().find(|unit| unit.instruction_at(at).is_some())?;
+        let offset = unit.instruction_at(at)?;
+        Some((mode.eip(page.linear.wrapping_add(u32::from(offset))), unit.borrows.contains(&offset)))
+    }
+
+    /// Shadow code faulted: maps the page if the access is a plain one, or leaves the instruction to the interpreter.
+    fn fault(&mut self, cpu: &mut Vcpu<B>, access: &mut trap::Access<'_>) -> Verdict {
+        let Some(mode) = self.context.mode else { return Verdict::Crash };
+        let Some((eip, borrows)) = self.instruction_at(mode, access.at) else { return Verdict::Crash };
+        match self.windowed.access(cpu, access) {
+            Verdict::Continue(_) => {}
+            verdict => return verdict,
+        }
+        if borrows {
+            access.return_rdi();
+        }
+        cpu.state.eip = eip;
+        let float = self.context.fpu_loaded != 0;
+        self.context.leave = if float { Leave::InterpretFloat } else { Leave::Interpret } as u32;
+        Verdict::Continue(self.context.to_host)
     }
 
     /// Makes the shadow code of the instruction at an offset of its page wrong: the first byte `from` becomes `to`.
@@ -716,23 +778,46 @@ impl<B: Bus> Shadow<B> {
         if self.context.fpu_loaded != 0 && cpu.state.cr0 & (cr0::EM | cr0::TS) != 0 {
             self.unload_fpu(cpu);
         }
+        let (r15, stack_base) = if mode.window() {
+            match self.windowed.address(cpu) {
+                Some(window) => (window, window),
+                // It has just been lost.
+                None => return true,
+            }
+        } else {
+            (slots, 0)
+        };
+        let trap = Trap { code: self.cache.range(), engine: (&raw mut *self).cast(), decide: decide::<B> };
         let context = &mut *self.context;
+        context.stack_base = stack_base;
         context.exec[0] = exec;
         context.maps[0] = exec;
-        context.mode = Some(mode);
+        context.mode = Some(mode.without_window());
         context.generation = cpu.bus.map_generation();
         give_flags(context, cpu);
         context.attention = cpu.bus.attention_byte().unwrap_or(&raw const NO_ATTENTION);
         if context.in_lockstep {
             context.attention = &raw const ALL_ATTENTION;
         }
-        context.slots = slots.wrapping_add(SLOT_SHIFT as u64);
+        context.slots = r15.wrapping_add(SLOT_SHIFT as u64);
         context.state = &raw mut cpu.state;
         context.vcpu = std::ptr::from_mut(cpu).cast();
         self.statistics.entries += 1;
+        let bridge = self.places.bridge;
         // SAFETY: `code` comes from an entry table of this mode, or is where such code was left; the pointers are those of
         // `cpu`, which is not used before this returns.
-        unsafe { self.places.bridge.task_switch(context, code) };
+        let mut run = || unsafe { bridge.task_switch(context, code) };
+        if mode.window() {
+            trap::guard(&trap, run);
+            self.windowed.left();
+        } else if self.windowed.measures(mode) {
+            let start = windowed::ticks();
+            run();
+            self.windowed.note_time(cpu.state.cr3, windowed::ticks().wrapping_sub(start));
+        } else {
+            run();
+        }
+        let context = &mut *self.context;
         if context.leave == Leave::Done as u32 {
             return false;
         }

@@ -6,6 +6,7 @@
 //! - `translate`: makes host code of them (`asm` knows encodings).
 //! - `pages` (shadow pages), `cache` (memory for code and entry tables), `space` (which shadow page is mapped where).
 //! - `mode`: what shadow code takes for granted.
+//! - `window` (guest memory mapped where the host does the paging), `trap` (faults in it), `windowed` (which address spaces get one).
 //! - `listing`: shows guest code and what was made of it.
 //! - `engine`: the monitor's loop around it all.
 //!
@@ -25,8 +26,13 @@ pub(crate) mod scanner;
 mod space;
 mod statistics;
 mod translate;
+mod trap;
+mod window;
+mod windowed;
 
 pub use cache::CacheError;
 pub use engine::Shadow;
 pub use listing::{Snippet, listing};
 pub use statistics::Statistics;
+pub use window::WindowStatistics;
+pub use windowed::WindowPolicy;

@@ -12,28 +12,33 @@ use crate::cpu::{Mode as Rights, Seg, Vcpu};
 /// See the module's description.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Mode {
-    bits: u8,
+    bits: u16,
     /// Base of CS: EIP is a linear address minus this.
     pub cs_base: u32,
 }
 
 /// CS.D.
-const CODE32: u8 = 1 << 0;
+const CODE32: u16 = 1 << 0;
 /// SS.B.
-const STACK32: u8 = 1 << 1;
+const STACK32: u16 = 1 << 1;
 /// CPL 3.
-const USER: u8 = 1 << 2;
+const USER: u16 = 1 << 2;
 /// DS has base 0 and limit 4 GiB, and can be read and written.
-const FLAT_DS: u8 = 1 << 3;
+const FLAT_DS: u16 = 1 << 3;
 /// The same of ES.
-const FLAT_ES: u8 = 1 << 4;
+const FLAT_ES: u16 = 1 << 4;
 /// The same of SS.
-const FLAT_SS: u8 = 1 << 5;
+const FLAT_SS: u16 = 1 << 5;
 
 /// SSE instructions with XMM registers are there: the model has them and the system knows of them.
-const SSE: u8 = 1 << 6;
+const SSE: u16 = 1 << 6;
 /// The same of SSE2.
-const SSE2: u8 = 1 << 7;
+const SSE2: u16 = 1 << 7;
+
+/// Memory is accessed through a window, see [`super::window`].
+const WINDOW: u16 = 1 << 8;
+/// What code for a window takes for granted.
+const FOR_WINDOW: u16 = CODE32 | STACK32 | USER | FLAT_DS | FLAT_ES | FLAT_SS;
 
 /// Why no shadow code runs in the present state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,7 +84,7 @@ impl Mode {
                 && segment.write_end() > u64::from(u32::MAX)
         };
         let knows_xmm = cpu.state.cr4 & cr4::OSFXSR != 0;
-        let bit = |on: bool, bit: u8| if on { bit } else { 0 };
+        let bit = |on: bool, bit: u16| if on { bit } else { 0 };
         let bits = bit(code32, CODE32)
             | bit(cpu.stack_is_32bit(), STACK32)
             | bit(cpu.cpl() == 3, USER)
@@ -93,7 +98,7 @@ impl Mode {
 
     /// The mode of a snippet.
     pub fn made_of(snippet: &Snippet<'_>) -> Self {
-        let bit = |on: bool, bits: u8| if on { bits } else { 0 };
+        let bit = |on: bool, bits: u16| if on { bits } else { 0 };
         let bits = bit(snippet.code32, CODE32)
             | bit(snippet.stack32, STACK32)
             | bit(snippet.user, USER)
@@ -137,6 +142,26 @@ impl Mode {
         self.bits & SSE2 != 0
     }
 
+    /// Whether its code could run in a window (if paging is on).
+    pub const fn fits_window(self) -> bool {
+        self.bits & FOR_WINDOW == FOR_WINDOW
+    }
+
+    /// The same with memory accessed through a window.
+    pub const fn in_window(self) -> Self {
+        Self { bits: self.bits | WINDOW, ..self }
+    }
+
+    /// The same with memory accessed through the direct map, as [`Mode::of`] has it.
+    pub const fn without_window(self) -> Self {
+        Self { bits: self.bits & !WINDOW, ..self }
+    }
+
+    /// Memory is accessed through a window.
+    pub const fn window(self) -> bool {
+        self.bits & WINDOW != 0
+    }
+
     /// Linear address of an EIP.
     pub const fn linear(self, eip: u32) -> u32 {
         self.cs_base.wrapping_add(eip)
@@ -167,6 +192,9 @@ impl std::fmt::Display for Mode {
             if self.flat(seg) {
                 write!(f, ", flat {name}")?;
             }
+        }
+        if self.window() {
+            write!(f, ", in a window")?;
         }
         if self.cs_base != 0 {
             write!(f, ", CS base {:x}", self.cs_base)?;

@@ -23,6 +23,8 @@ pub struct ShadowUnit<B: Bus> {
     pub ranges: Vec<(u16, u16)>,
     /// Offsets of its instructions that can be entered.
     pub entries: Vec<u16>,
+    /// Offsets of instructions whose access is made while the guest's EDI is in R11.
+    pub borrows: Vec<u16>,
     /// Offset of each instruction, and where its code starts from `code`.
     pub map: Vec<(u16, u32)>,
     /// Where its code starts that is needed rarely.
@@ -45,6 +47,13 @@ impl<B: Bus> ShadowUnit<B> {
             }
         }
         ranges
+    }
+
+    /// The offset of the instruction whose code `at` is in.
+    pub fn instruction_at(&self, at: u64) -> Option<u16> {
+        let place = at.checked_sub(self.code).filter(|place| *place < u64::from(self.len))? as u32;
+        let behind = self.map.partition_point(|(_, start)| *start <= place);
+        self.map.get(behind.checked_sub(1)?).map(|(offset, _)| *offset)
     }
 
     fn overlaps(&self, start: u64, end: u64) -> bool {

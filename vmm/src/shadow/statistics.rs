@@ -1,6 +1,7 @@
 //! What the engine has done: counters, and the places that left shadow code most often.
 
 use super::classify::Terminal;
+use super::window::WindowStatistics;
 use std::fmt;
 
 /// Counters since the engine was made.
@@ -32,6 +33,8 @@ pub struct Statistics {
     pub terminal: [u64; Terminal::COUNT],
     /// Instructions interpreted in states in which no shadow code runs.
     pub declined: u64,
+    /// Windows.
+    pub windows: WindowStatistics,
 }
 
 impl fmt::Display for Statistics {
@@ -61,7 +64,28 @@ impl fmt::Display for Statistics {
                 writeln!(f, "{count:>16}  interpreted in place: {}", kind.describe())?;
             }
         }
-        writeln!(f, "{:>16}  interpreted in states without shadow code", self.declined)
+        writeln!(f, "{:>16}  interpreted in states without shadow code", self.declined)?;
+        let windows = &self.windows;
+        if windows.promotions == 0 {
+            return Ok(());
+        }
+        writeln!(f, "Windows")?;
+        for (what, count) in [
+            ("windows", windows.windows),
+            ("pages in them", windows.pages),
+            ("address spaces that got one", windows.promotions),
+            ("lost it, for too many accesses that are not plain", windows.demotions),
+            ("lost it to others", windows.evictions),
+            ("faults that mapped pages", windows.fills),
+            ("pages mapped by them", windows.pages_mapped),
+            ("faults left to the interpreter", windows.not_plain),
+            ("comparisons with page tables", windows.comparisons),
+            ("pages unmapped by them", windows.changed),
+            ("pages made read-only for their code", windows.protected),
+        ] {
+            writeln!(f, "{count:>16}  {what}")?;
+        }
+        Ok(())
     }
 }
 

@@ -5,7 +5,6 @@
 //! ([`crate::shadow::mode::fpu_is_plain`]); instructions that could change that are checked, or interpreted.
 
 use super::memory::{Access, Operand, Stub};
-use super::stack::REACHED;
 use super::{Emit, Keep, context, segment_field, state};
 use crate::cpu::fpu::{FpuState, fcw};
 use crate::cpu::registers::Seg;
@@ -52,12 +51,18 @@ impl Emit<'_> {
         if has_memory(instruction) {
             let operand = Operand::of(instruction);
             let size = instruction.memory_size().size() as u32;
-            self.reach(eip, &operand, size, access_of(instruction), keep, demands_alignment(instruction));
+            if self.goes_through_gs(&operand) && access_of(instruction) == Access::Read {
+                self.encode_through_gs(instruction);
+            } else {
+                let aligned = demands_alignment(instruction);
+                self.reach(eip, &operand, size, access_of(instruction), keep, aligned);
+                self.encode_at_operand(instruction);
+            }
+            // Afterwards: in a window the access may still have faulted.
             if item.fop.is_some() {
                 self.note_operand(&operand);
             }
             self.note_instruction(eip, item);
-            self.encode_at_operand(instruction);
         } else {
             self.note_instruction(eip, item);
             let mut instruction = *instruction;
@@ -126,10 +131,10 @@ impl Emit<'_> {
     /// Remembers the operand in memory of such an instruction. R11 is lost.
     fn note_operand(&mut self, operand: &Operand) {
         let field = fpu_field(offset_of!(FpuState, operand_offset));
-        if self.mode.flat(operand.seg) {
+        if self.mode.flat(operand.seg) && !self.mode.window() {
             self.asm.store(W::D, field, R8);
         } else {
-            // R8 has the base in it.
+            // R8 has the base in it, or nothing.
             self.offset(operand, R11);
             self.asm.store(W::D, field, R11);
         }
@@ -147,7 +152,7 @@ impl Emit<'_> {
     fn load_control_word(&mut self, eip: u32, item: &Scanned) {
         let keep = Keep::of(item.live_in);
         self.reach(eip, &Operand::of(&item.instruction), 2, Access::Read, keep, false);
-        self.asm.movzx_load(R11, REACHED, W::H);
+        self.asm.movzx_load(R11, self.reached(), W::H);
         // R9 is lost, R8 is not: the slot is looked up again below.
         self.save_flags(keep);
         let unmasks = self.asm.label();

@@ -8,7 +8,7 @@
 //! that is empty. So every jump through it is a poll, without a branch and without touching flags.
 
 use super::memory::{Access, Operand, Stub};
-use super::stack::{REACHED, width};
+use super::stack::width;
 use super::{Emit, Keep, context, host, number, state};
 use crate::cpu::CpuState;
 use crate::cpu::registers::eflags;
@@ -274,9 +274,9 @@ impl Emit<'_> {
             let size = if self.mode.code32() { 4 } else { 2 };
             self.reach(eip, &Operand::of(instruction), size, Access::Read, Keep::All, false);
             if self.mode.code32() {
-                self.asm.load(W::D, R11, REACHED)
+                self.asm.load(W::D, R11, self.reached())
             } else {
-                self.asm.movzx_load(R11, REACHED, W::H)
+                self.asm.movzx_load(R11, self.reached(), W::H)
             }
         }
     }
@@ -300,9 +300,9 @@ impl Emit<'_> {
             if item.instruction.op_count() == 1 { i32::from(item.instruction.immediate16()) } else { 0 };
         self.reach_stack(eip, 0, size, Access::Read, Keep::All);
         if width(size) == W::D {
-            self.asm.load(W::D, R11, REACHED)
+            self.asm.load(W::D, R11, self.reached())
         } else {
-            self.asm.movzx_load(R11, REACHED, W::H)
+            self.asm.movzx_load(R11, self.reached(), W::H)
         }
         self.move_stack(size as i32 + extra);
         self.asm.mov(W::D, R8, R11);

@@ -98,7 +98,81 @@ pub(super) enum Stub {
     Jump { label: Label, from: u32, to: u32, live: Keep },
 }
 
+/// Displacements up to this are added without wrapping round: what they lead to beyond a window faults in its guard.
+const SHORT_WAY: i32 = 1 << 15;
+const _: () = assert!((SHORT_WAY as u64) < crate::shadow::window::GUARD_BYTES / 8);
+
+/// `[R15 + offset + disp]` of a window.
+const fn in_window(offset: Reg, disp: i32) -> asm::Mem {
+    asm::indexed(R15, offset, 1, disp - SLOT_SHIFT)
+}
+
+/// Where the last access that was reached is, with the direct map.
+const IN_SLOT: asm::Mem = asm::indexed(R9, R8, 1, 0);
+
 impl Emit<'_> {
+    /// Where the last operand that was reached is.
+    pub(super) fn reached(&self) -> asm::Mem {
+        if self.mode.window() { self.place } else { IN_SLOT }
+    }
+
+    /// The operand's place in a window, if an addressing mode of the host leads there.
+    fn window_place(&self, operand: &Operand) -> Option<asm::Mem> {
+        if operand.short || !self.mode.flat(operand.seg) || operand.index.is_some() {
+            return None;
+        }
+        let near = operand.disp.abs() <= SHORT_WAY;
+        match operand.base {
+            Some(asm::R12) if near => Some(asm::at(asm::R12, operand.disp)),
+            Some(base) if near && base != asm::R12 => Some(in_window(base, operand.disp)),
+            // Absolute, in the lower half.
+            None if operand.disp >= SLOT_SHIFT => Some(asm::at(R15, operand.disp - SLOT_SHIFT)),
+            _ => None,
+        }
+    }
+
+    /// Whether the instruction can have its operand through GS: the host then wraps the address round, and no register is needed.
+    pub(super) fn goes_through_gs(&self, operand: &Operand) -> bool {
+        self.mode.window()
+            && !operand.short
+            && self.mode.flat(operand.seg)
+            && self.window_place(operand).is_none()
+    }
+
+    /// Puts R12 right after an instruction that made it ESP alone.
+    pub(super) fn fix_stack(&mut self) {
+        if self.mode.window() {
+            self.asm.lea(W::Q, asm::R12, in_window(asm::R12, 0));
+        }
+    }
+
+    /// The same after an instruction that may have.
+    pub(super) fn fix_stack_if_needed(&mut self) {
+        if self.mode.window() {
+            self.asm.mov(W::D, asm::R12, asm::R12);
+            self.fix_stack();
+        }
+    }
+
+    /// [`Emit::reach`] in a window: nothing is asked, the access itself faults. R8 is only used where the host has no
+    /// addressing mode for it.
+    fn reach_window(&mut self, eip: u32, operand: &Operand, size: u32, access: Access, keep_flags: Keep) {
+        if let Some(place) = self.window_place(operand) {
+            self.place = place;
+            return;
+        }
+        let flat = self.mode.flat(operand.seg);
+        if !flat {
+            self.save_flags(keep_flags);
+        }
+        self.offset(operand, R8);
+        if !flat {
+            self.segment(eip, operand.seg, size, access, keep_flags);
+            self.restore_flags(keep_flags);
+        }
+        self.place = in_window(R8, 0);
+    }
+
     /// Offset of an operand into `to`; no flag changes.
     pub(super) fn offset(&mut self, operand: &Operand, to: Reg) {
         match operand.mem() {
@@ -120,7 +194,8 @@ impl Emit<'_> {
         }
     }
 
-    /// Makes `[R8 + R9]` the operand's place in host memory, or leaves.
+    /// Makes [`Emit::reached`] the operand's place in host memory, or leaves. With the direct map it is `[R8 + R9]`, in a
+    /// window whatever leads there.
     ///
     /// `keep_flags`: somebody reads the arithmetic flags as they are before this access. R10 is lost then, R11 never.
     /// `aligned`: only addresses that are a multiple of the size are plain.
@@ -133,6 +208,9 @@ impl Emit<'_> {
         keep_flags: Keep,
         aligned: bool,
     ) {
+        if self.mode.window() {
+            return self.reach_window(eip, operand, size, access, keep_flags);
+        }
         let (fill, retry) = (self.asm.label(), self.asm.label());
         self.asm.bind(retry);
         self.save_flags(keep_flags);

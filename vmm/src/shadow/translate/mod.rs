@@ -60,6 +60,8 @@ pub struct Translated {
     pub entries: Vec<(u16, u32)>,
     /// Terminal instructions: offset in the page, and where in the code the address of the instruction's `Op` belongs.
     pub ops: Vec<(u16, u32)>,
+    /// Offsets of instructions whose access is made while the guest's EDI is in R11.
+    pub borrows: Vec<u16>,
     /// For listings: offset of each instruction, and where its code starts.
     pub map: Vec<(u16, u32)>,
     /// Where the code starts that is needed rarely.
@@ -83,6 +85,12 @@ struct Emit<'a> {
     labels: BTreeMap<u16, Label>,
     stubs: Vec<Stub>,
     ops: Vec<(u16, u32)>,
+    /// The offset of the instruction being emitted.
+    offset: u16,
+    /// See [`Emit::reached`].
+    place: asm::Mem,
+    /// See [`Translated::borrows`].
+    borrows: Vec<u16>,
     /// The instruction before was STI: interrupts are taken after this one.
     polls_next: bool,
     /// The floating-point unit is known to be loaded here.
@@ -150,6 +158,9 @@ impl Translator {
             labels,
             stubs: Vec::new(),
             ops: Vec::new(),
+            offset: 0,
+            place: asm::at(asm::R15, 0),
+            borrows: Vec::new(),
             polls_next: false,
             fpu_is_loaded: false,
             fpu_cs_noted: false,
@@ -158,10 +169,10 @@ impl Translator {
         let map = emit.unit(unit);
         let stubs = emit.asm.code.len() as u32;
         emit.stubs();
-        let (labels, ops) = (emit.labels, emit.ops);
+        let (labels, ops, borrows) = (emit.labels, emit.ops, emit.borrows);
         self.asm.finish();
         let place = |(offset, label): (&u16, &Label)| self.asm.place(*label).map(|place| (*offset, place));
-        Translated { entries: labels.iter().filter_map(place).collect(), ops, map, stubs }
+        Translated { entries: labels.iter().filter_map(place).collect(), ops, borrows, map, stubs }
     }
 
     /// The code of the last unit.
@@ -212,6 +223,7 @@ impl Emit<'_> {
     /// Emits one instruction. True when control can go on behind it.
     fn instruction(&mut self, offset: u16, item: &Scanned, unit: &Unit) -> bool {
         let eip = self.eip(offset);
+        self.offset = offset;
         if item.crosses {
             self.check_next_page(eip, item);
         }

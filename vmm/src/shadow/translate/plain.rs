@@ -38,6 +38,42 @@ fn is_high_byte(register: Register) -> bool {
     matches!(register, Register::AH | Register::CH | Register::DH | Register::BH)
 }
 
+fn high_bytes(instruction: &Instruction) -> bool {
+    (0..instruction.op_count())
+        .any(|n| instruction.op_kind(n) == OpKind::Register && is_high_byte(instruction.op_register(n)))
+}
+
+/// 64-bit registers by number.
+const WIDE: [Register; 16] = [
+    Register::RAX,
+    Register::RCX,
+    Register::RDX,
+    Register::RBX,
+    Register::RSP,
+    Register::RBP,
+    Register::RSI,
+    Register::RDI,
+    Register::R8,
+    Register::R9,
+    Register::R10,
+    Register::R11,
+    Register::R12,
+    Register::R13,
+    Register::R14,
+    Register::R15,
+];
+
+/// Gives an instruction another operand in memory.
+fn set_place(instruction: &mut Instruction, place: asm::Mem) {
+    let (base, index, disp) = place.parts();
+    let wide = |register: Reg| WIDE[usize::from(register.0) % WIDE.len()];
+    instruction.set_memory_base(base.map_or(Register::None, wide));
+    instruction.set_memory_index(index.map_or(Register::None, |(index, _)| wide(index)));
+    instruction.set_memory_index_scale(index.map_or(1, |(_, scale)| u32::from(scale)));
+    instruction.set_memory_displ_size(u32::from(disp != 0));
+    instruction.set_memory_displacement64(i64::from(disp) as u64);
+}
+
 /// The host's name of a guest register.
 fn renamed(register: Register) -> Register {
     match register {
@@ -82,36 +118,85 @@ impl Emit<'_> {
         instruction.set_code(widened(instruction.code()));
         let high = self.rename(&mut instruction);
         instruction.set_segment_prefix(Register::None);
-        instruction.set_memory_displ_size(0);
-        instruction.set_memory_displacement64(0);
-        instruction.set_memory_index_scale(1);
+        let place = self.reached();
         if high {
-            // AH to BH cannot be encoded beside R8 and R9: the address goes through a register that the instruction does not use.
+            // AH to BH cannot be encoded beside R8 to R15: the address goes through a register that the instruction does not use.
             let base = asm::RDI;
+            self.borrows.push(self.offset);
             self.asm.mov(W::Q, R11, base);
-            self.asm.lea(W::Q, base, asm::indexed(R9, R8, 1, 0));
-            instruction.set_memory_base(Register::RDI);
-            instruction.set_memory_index(Register::None);
+            self.asm.lea(W::Q, base, place);
+            set_place(&mut instruction, asm::at(base, 0));
             self.encode(&instruction);
             self.asm.mov(W::Q, base, R11);
         } else {
-            instruction.set_memory_base(Register::R9);
-            instruction.set_memory_index(Register::R8);
+            set_place(&mut instruction, place);
             self.encode(&instruction);
         }
+    }
+
+    /// Emits a guest instruction with its operand in memory where the guest has it, in the segment of the window.
+    pub(super) fn encode_through_gs(&mut self, instruction: &Instruction) {
+        let mut instruction = *instruction;
+        let operand = Operand::of(&instruction);
+        instruction.set_code(widened(instruction.code()));
+        self.rename(&mut instruction);
+        instruction.set_segment_prefix(Register::GS);
+        instruction.set_memory_base(renamed(instruction.memory_base()));
+        let nowhere = operand.base.is_none() && operand.index.is_none();
+        // (The size is that of addresses where there are no registers to tell it.)
+        instruction.set_memory_displ_size(if nowhere { 4 } else { u32::from(operand.disp != 0) });
+        instruction.set_memory_displacement64(if nowhere {
+            u64::from(operand.disp as u32)
+        } else {
+            i64::from(operand.disp) as u64
+        });
+        self.encode(&instruction);
+    }
+
+    /// Whether the instruction is better off, or only possible, with its operand through GS.
+    fn through_gs(&self, instruction: &Instruction, operand: &Operand) -> bool {
+        if high_bytes(instruction) {
+            // Without any prefix for the upper registers; stores through GS are slow, but right.
+            return self.mode.window()
+                && !operand.short
+                && self.mode.flat(operand.seg)
+                && operand.base != Some(asm::R12);
+        }
+        self.goes_through_gs(operand) && access_of(instruction) == Access::Read
     }
 
     pub(super) fn plain(&mut self, eip: u32, item: &Scanned) {
         if has_memory(&item.instruction) {
             let operand = Operand::of(&item.instruction);
             let size = item.instruction.memory_size().size() as u32;
-            self.reach(eip, &operand, size, access_of(&item.instruction), Keep::of(item.live_in), false);
-            self.encode_at_operand(&item.instruction);
+            if self.through_gs(&item.instruction, &operand) {
+                self.encode_through_gs(&item.instruction);
+            } else {
+                self.reach(eip, &operand, size, access_of(&item.instruction), Keep::of(item.live_in), false);
+                self.encode_at_operand(&item.instruction);
+            }
         } else {
             let mut instruction = item.instruction;
             instruction.set_code(widened(instruction.code()));
             self.rename(&mut instruction);
             self.encode(&instruction);
+        }
+        self.fix_stack_after(&item.instruction);
+    }
+
+    /// When an instruction may have written ESP: R12 again.
+    fn fix_stack_after(&mut self, instruction: &Instruction) {
+        use Mnemonic::*;
+        let is_esp =
+            |n| instruction.op_kind(n) == OpKind::Register && instruction.op_register(n) == Register::ESP;
+        let only_read = matches!(instruction.mnemonic(), Cmp | Test | Bt);
+        if !(0..instruction.op_count()).any(is_esp) || only_read {
+            return;
+        }
+        match instruction.mnemonic() {
+            Mov | Add | Sub | And | Or | Xor | Inc | Dec if is_esp(0) => self.fix_stack(),
+            Mov | Add | Sub | And | Or | Xor | Movzx | Movsx => {}
+            _ => self.fix_stack_if_needed(),
         }
     }
 
@@ -126,6 +211,9 @@ impl Emit<'_> {
             } else {
                 self.offset(&operand, to);
             }
+            if to == asm::R12 {
+                self.fix_stack();
+            }
         } else {
             self.offset(&operand, R8);
             self.asm.mov(W::H, to, R8);
@@ -139,6 +227,9 @@ impl Emit<'_> {
         let selector = segment_field(seg, offset_of!(Segment, selector));
         if register.is_gpr32() {
             self.asm.movzx_load(to, selector, W::H);
+            if to == asm::R12 {
+                self.fix_stack();
+            }
         } else {
             self.asm.load(W::H, to, selector);
         }
@@ -162,7 +253,7 @@ impl Emit<'_> {
         // The divisor in R11.
         if has_memory(&instruction) {
             self.reach(eip, &Operand::of(&instruction), size, Access::Read, keep, false);
-            self.asm.load(w, R11, asm::indexed(R9, R8, 1, 0));
+            self.asm.load(w, R11, self.reached());
         } else if is_high_byte(instruction.op0_register()) {
             self.asm.mov(W::D, R11, Reg(number(instruction.op0_register()) as u8 & 3));
             self.asm.rorx(R11, R11, 8);
@@ -248,7 +339,7 @@ impl Emit<'_> {
         // The retry comes after this, and R11 survives it.
         let operand = Operand { seg, base: Some(asm::RBX), index: Some((R11, 1)), disp: 0, short };
         self.reach(eip, &operand, 1, Access::Read, Keep::of(item.live_in), false);
-        self.asm.load(W::B, RAX, asm::indexed(R9, R8, 1, 0));
+        self.asm.load(W::B, RAX, self.reached());
     }
 }
 

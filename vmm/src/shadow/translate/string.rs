@@ -1,15 +1,19 @@
 //! String instructions, and the direction flag, which lives in [`Context::direction`] as a step.
 
 use super::memory::{Access, Operand, Stub};
-use super::stack::REACHED;
 use super::{Emit, Keep, context, seg_of};
 use crate::cpu::bus::PAGE_SIZE;
 use crate::cpu::registers::Seg;
-use crate::shadow::asm::{self, A, AE, Alu, Label, NE, R8, R9, R10, R11, RAX, RCX, RDI, RSI, Reg, Rep, W};
-use crate::shadow::bridge::Context;
+use crate::shadow::asm::{
+    self, A, AE, Alu, Label, NE, R8, R9, R10, R11, R15, RAX, RCX, RDI, RSI, Reg, Rep, W,
+};
+use crate::shadow::bridge::{Context, SLOT_SHIFT};
 use crate::shadow::scanner::Scanned;
 use iced_x86::{Mnemonic, OpKind};
 use std::mem::offset_of;
+
+/// Bytes that one instruction moves or fills at most without an interrupt.
+const LONGEST_REPEAT: u32 = 256 << 10;
 
 impl Emit<'_> {
     pub(super) fn direction(&mut self, item: &Scanned) {
@@ -47,30 +51,30 @@ impl Emit<'_> {
         match instruction.mnemonic() {
             Movsb | Movsw | Movsd => {
                 self.reach(eip, &source, size, Access::Read, keep, false);
-                self.asm.load(w, R11, REACHED);
+                self.asm.load(w, R11, self.reached());
                 self.reach(eip, &destination, size, Access::Write, keep, false);
-                self.asm.store(w, REACHED, R11);
+                self.asm.store(w, self.reached(), R11);
             }
             Stosb | Stosw | Stosd => {
                 self.reach(eip, &destination, size, Access::Write, keep, false);
-                self.asm.store(w, REACHED, RAX);
+                self.asm.store(w, self.reached(), RAX);
                 source_moves = false;
             }
             Lodsb | Lodsw | Lodsd => {
                 self.reach(eip, &source, size, Access::Read, keep, false);
-                self.asm.load(w, RAX, REACHED);
+                self.asm.load(w, RAX, self.reached());
                 destination_moves = false;
             }
             Scasb | Scasw | Scasd => {
                 self.reach(eip, &destination, size, Access::Read, keep, false);
-                self.asm.alu_load(Alu::Cmp, w, RAX, REACHED);
+                self.asm.alu_load(Alu::Cmp, w, RAX, self.reached());
                 source_moves = false;
             }
             _ => {
                 self.reach(eip, &source, size, Access::Read, keep, false);
-                self.asm.load(w, R11, REACHED);
+                self.asm.load(w, R11, self.reached());
                 self.reach(eip, &destination, size, Access::Read, keep, false);
-                self.asm.alu_load(Alu::Cmp, w, R11, REACHED);
+                self.asm.alu_load(Alu::Cmp, w, R11, self.reached());
             }
         }
         if source_moves {
@@ -90,6 +94,9 @@ impl Emit<'_> {
         let (again, not_plain, done) = (self.asm.label(), self.asm.label(), self.asm.label());
         let next = eip.wrapping_add(item.len() as u32);
         self.stubs.push(Stub::InPlace { label: not_plain, back: done, offset, next, saved: keep });
+        if self.mode.window() {
+            return self.repeat_in_window(moves, size, keep, not_plain, done);
+        }
         self.asm.bind(again);
         self.save_flags(keep);
         self.asm.cmp_mem_imm(W::Q, context(offset_of!(Context, direction)), 1);
@@ -100,7 +107,7 @@ impl Emit<'_> {
         self.asm.jcc(AE, not_plain);
         if moves {
             self.slot_of_all(RSI, size, Access::Read, not_plain, (again, eip, keep));
-            self.asm.lea(W::Q, R11, REACHED);
+            self.asm.lea(W::Q, R11, self.reached());
         }
         self.slot_of_all(RDI, size, Access::Write, not_plain, (again, eip, keep));
         self.restore_flags(keep);
@@ -109,11 +116,33 @@ impl Emit<'_> {
             self.asm.mov(W::Q, RSI, R11);
         }
         self.asm.lea(W::D, R11, asm::indexed(RDI, RCX, size as u8, 0));
-        self.asm.lea(W::Q, RDI, REACHED);
+        self.asm.lea(W::Q, RDI, self.reached());
         self.asm.rep(if moves { Rep::Movs } else { Rep::Stos }, size);
         self.asm.mov(W::D, RDI, R11);
         if moves {
             self.asm.mov(W::D, RSI, R10);
+        }
+        self.asm.bind(done);
+    }
+
+    /// The same in a window: the host's own, whatever pages there are. A fault in the midst leaves ECX, ESI and EDI as they
+    /// are then, which is what the guest's would be: windows are aligned, so the lower halves of addresses are the guest's.
+    fn repeat_in_window(&mut self, moves: bool, size: u32, keep: Keep, not_plain: Label, done: Label) {
+        self.save_flags(keep);
+        self.asm.cmp_mem_imm(W::Q, context(offset_of!(Context, direction)), 1);
+        self.asm.jcc(NE, not_plain);
+        // So much at most that interrupts do not wait long.
+        self.asm.alu_imm(Alu::Cmp, W::D, RCX, (LONGEST_REPEAT / size) as i32);
+        self.asm.jcc(A, not_plain);
+        self.restore_flags(keep);
+        self.asm.lea(W::Q, RDI, asm::indexed(R15, RDI, 1, -SLOT_SHIFT));
+        if moves {
+            self.asm.lea(W::Q, RSI, asm::indexed(R15, RSI, 1, -SLOT_SHIFT));
+        }
+        self.asm.rep(if moves { Rep::Movs } else { Rep::Stos }, size);
+        self.asm.mov(W::D, RDI, RDI);
+        if moves {
+            self.asm.mov(W::D, RSI, RSI);
         }
         self.asm.bind(done);
     }

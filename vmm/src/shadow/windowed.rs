@@ -1,0 +1,249 @@
+//! Which address spaces get a window, and what is mapped there.
+//!
+//! Mapping a page costs microseconds, so only user code that has run for a while in one address space gets a window; one whose
+//! accesses are often not plain (device memory, code that is written, page faults) loses it for some time, as does one
+//! that needs more mappings than there may be. Everybody else uses the direct map.
+
+use super::mode::Mode;
+use super::trap::{self, Access, Verdict};
+use super::window::{Mapped, Windows};
+use crate::cpu::Vcpu;
+use crate::cpu::bus::{Bus, PAGE_SIZE};
+use crate::cpu::direct::Flush;
+use crate::cpu::registers::cr0;
+
+/// Who gets a window.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum WindowPolicy {
+    /// Nobody.
+    #[default]
+    Off,
+    /// Address spaces whose user code has run for some milliseconds.
+    Hot,
+    /// Every address space with user code, at once and whatever it does. For tests.
+    Always,
+}
+
+/// Time-stamp counter ticks that user code runs in one address space before it gets a window: about 2 ms.
+const HOT: u64 = 5_000_000;
+/// Accesses that are not plain between two looks at how fast they come.
+const LOOK: u64 = 1024;
+/// Ticks per such access below which there are too many: about 25 µs, of which each costs some 3.
+const TOO_OFTEN: u64 = 60_000;
+/// Ticks for which an address space that lost its window gets none: about 2 s.
+const BAN: u64 = 5_000_000_000;
+/// Address spaces that are banned at a time.
+const MOST_BANNED: usize = 32;
+/// Most pages that one fault maps.
+const AROUND: u32 = 16;
+
+/// The host's time-stamp counter.
+pub fn ticks() -> u64 {
+    // No side effects.
+    #[expect(unsafe_code, reason = "an intrinsic")]
+    // SAFETY: every x86-64 processor has it, and Linux lets processes read it.
+    unsafe {
+        std::arch::x86_64::_rdtsc()
+    }
+}
+
+/// See the module's description.
+#[derive(Default)]
+pub struct Windowed {
+    pub(super) windows: Windows,
+    policy: WindowPolicy,
+    /// The address space whose user code ran last in the direct map, and for how long.
+    heat: (u32, u64),
+    /// Address spaces without a window until then.
+    banned: Vec<(u32, u64)>,
+    /// When the accesses that are not plain were looked at.
+    looked: u64,
+    /// Some page that was mapped ever is part of a large one.
+    has_large: bool,
+    /// The current address space is to lose its window.
+    give_up: Option<u32>,
+}
+
+impl Windowed {
+    /// Nobody has one yet.
+    pub fn new(policy: WindowPolicy) -> Self {
+        let policy = if trap::can_set_gs() { policy } else { WindowPolicy::Off };
+        Self { policy, ..Self::default() }
+    }
+
+    /// Whether anybody gets one.
+    #[inline]
+    pub fn is_on(&self) -> bool {
+        self.policy != WindowPolicy::Off
+    }
+
+    /// Whether time is to be noted of code of this mode.
+    #[inline]
+    pub fn measures(&self, mode: Mode) -> bool {
+        self.policy == WindowPolicy::Hot && mode.fits_window()
+    }
+
+    /// Before code runs in this thread. False: it cannot.
+    pub fn prepare<B: Bus>(&self, cpu: &mut Vcpu<B>) -> bool {
+        if let Some(direct) = cpu.direct() {
+            direct.follow_protection();
+        }
+        trap::prepare_thread()
+    }
+
+    /// User code ran without a window.
+    #[inline]
+    pub fn note_time(&mut self, cr3: u32, ticks: u64) {
+        if self.heat.0 != cr3 {
+            self.heat = (cr3, 0);
+        }
+        self.heat.1 = self.heat.1.saturating_add(ticks);
+    }
+
+    /// The mode with the back end that is to be used now.
+    #[inline]
+    pub fn back_end<B: Bus>(&mut self, cpu: &mut Vcpu<B>, mode: Mode) -> Mode {
+        if !self.is_on() || !mode.fits_window() || cpu.state.cr0 & cr0::PG == 0 {
+            return mode;
+        }
+        if self.windows.ready(cpu.state.cr3).is_some() || self.choose(cpu) {
+            return mode.in_window();
+        }
+        mode
+    }
+
+    #[cold]
+    fn choose<B: Bus>(&mut self, cpu: &mut Vcpu<B>) -> bool {
+        let cr3 = cpu.state.cr3;
+        let has_one = self.windows.switch(cr3) || self.deserves(cr3) && self.windows.open(cr3);
+        if !has_one {
+            return false;
+        }
+        self.windows.compare(|page, mapped| {
+            cpu.user_page(page)
+                .is_some_and(|now| now.physical == mapped.physical && (now.write || !mapped.write))
+        });
+        self.windows.ready(cr3).is_some()
+    }
+
+    fn deserves(&mut self, cr3: u32) -> bool {
+        match self.policy {
+            WindowPolicy::Off => false,
+            WindowPolicy::Always => true,
+            WindowPolicy::Hot => {
+                if self.heat.0 != cr3 || self.heat.1 < HOT {
+                    return false;
+                }
+                let now = ticks();
+                self.banned.retain(|(_, until)| *until > now);
+                self.banned.iter().all(|(banned, _)| *banned != cr3)
+            }
+        }
+    }
+
+    /// The TLB was flushed.
+    pub fn flush(&mut self, flush: Flush) {
+        match flush {
+            Flush::All => self.windows.outdate(),
+            Flush::Local => self.windows.outdate_current(),
+            // Which pages belong to a large one is not known here.
+            Flush::Page(_) if self.has_large => self.windows.outdate_current(),
+            Flush::Page(linear) => self.windows.unmap(linear & !(PAGE_SIZE as u32 - 1)),
+        }
+    }
+
+    /// The window that code is to be entered with.
+    #[inline]
+    pub fn address<B: Bus>(&mut self, cpu: &mut Vcpu<B>) -> Option<u64> {
+        if let Some(direct) = cpu.direct()
+            && direct.has_protected()
+        {
+            for physical in direct.take_protected() {
+                self.windows.protect(physical);
+            }
+        }
+        let window = self.windows.ready(cpu.state.cr3)?;
+        #[expect(unsafe_code, reason = "the segment that code in windows uses")]
+        // SAFETY: windows are only on where that is possible (`new`).
+        unsafe {
+            trap::set_gs(window);
+        }
+        Some(window)
+    }
+
+    /// Code in a window was left.
+    #[inline]
+    pub fn left(&mut self) {
+        if let Some(cr3) = self.give_up.take() {
+            self.ban(cr3);
+        }
+    }
+
+    #[cold]
+    fn ban(&mut self, cr3: u32) {
+        self.windows.close(cr3);
+        self.heat = (cr3, 0);
+        if self.banned.len() >= MOST_BANNED {
+            self.banned.remove(0);
+        }
+        self.banned.push((cr3, ticks().saturating_add(BAN)));
+    }
+
+    /// An access of code in a window faulted. [`Verdict::Continue`]: it is not plain (the address means nothing).
+    pub fn access<B: Bus>(&mut self, cpu: &mut Vcpu<B>, access: &Access<'_>) -> Verdict {
+        if let Some(address) = access.address {
+            match self.windows.linear(address) {
+                Some(linear) if self.fill(cpu, linear, access.write) => return Verdict::Retry,
+                None if !self.windows.guards(address) => return Verdict::Crash,
+                _ => {}
+            }
+        }
+        let count = self.windows.count_not_plain();
+        if count.is_multiple_of(LOOK) {
+            let now = ticks();
+            let before = std::mem::replace(&mut self.looked, now);
+            if self.policy == WindowPolicy::Hot && now.wrapping_sub(before) < LOOK * TOO_OFTEN {
+                self.give_up = Some(cpu.state.cr3);
+            }
+        }
+        Verdict::Continue(0)
+    }
+
+    /// Maps the page of `linear`, and those behind it that lie behind it in memory too.
+    fn fill<B: Bus>(&mut self, cpu: &mut Vcpu<B>, linear: u32, write: bool) -> bool {
+        const PAGE: u32 = PAGE_SIZE as u32;
+        let Some(found) = cpu.make_window(linear, write) else { return false };
+        let Some((host, writable)) = cpu.host_page(found.physical) else { return false };
+        let first = Mapped { physical: found.physical, write: found.write && writable };
+        if write && !first.write {
+            return false;
+        }
+        let page = linear & !(PAGE - 1);
+        self.has_large |= found.large;
+        let mut count = 1;
+        while count < AROUND {
+            let Some(next) = page.checked_add(count * PAGE) else { break };
+            if self.windows.mapped(next).is_some() {
+                break;
+            }
+            let Some(user) = cpu.user_page(next) else { break };
+            let distance = u64::from(count) * PAGE_SIZE;
+            if user.physical != found.physical + distance
+                || user.write != first.write
+                || user.large != found.large
+            {
+                break;
+            }
+            let behind = cpu.host_page(user.physical);
+            if behind != Some((host.map_addr(|at| at.saturating_add(distance as usize)), writable)) {
+                break;
+            }
+            count += 1;
+        }
+        if self.windows.map(page, first, host, count) {
+            return true;
+        }
+        self.give_up = Some(cpu.state.cr3);
+        false
+    }
+}
