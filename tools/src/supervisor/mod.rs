@@ -42,7 +42,6 @@ use memory::VmMemory;
 use recovery::PendingRestart;
 use serial::SerialPorts;
 use std::collections::VecDeque;
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use swap::Swap;
 
