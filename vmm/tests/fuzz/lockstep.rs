@@ -36,6 +36,8 @@ pub struct Pair {
     dead_flags: u64,
     /// Arithmetic flags that are undefined now.
     undefined: u32,
+    /// Faults were delivered since both were in the same state.
+    faulted: bool,
     /// Why there may be a difference since both were in the same state.
     excuse: Option<&'static str>,
 }
@@ -74,6 +76,7 @@ impl Pair {
             legs: 0,
             dead_flags: 0,
             undefined: 0,
+            faulted: false,
             excuse: None,
         }
     }
@@ -147,6 +150,7 @@ impl Pair {
     fn follow(&mut self) -> Result<(), String> {
         let mut met = false;
         self.excuse = None;
+        self.faulted = false;
         // Where it passed the shadow engine's EIP, with what of the registers differed.
         let mut passed: Vec<String> = Vec::new();
         let mut path: Vec<String> = Vec::new();
@@ -160,6 +164,9 @@ impl Pair {
             }
             if self.followed.state.activity != Activity::Running {
                 break;
+            }
+            if self.faulted && self.differs_like_flags() {
+                self.excuse = Some("rounds that read the flags in a fault's frame");
             }
             if self.followed.state.eip == self.ahead.state.eip && passed.len() < SHOWN {
                 passed.push(self.difference(steps));
@@ -223,6 +230,18 @@ impl Pair {
         text
     }
 
+    /// Whether registers differ in nothing but the place of arithmetic flags, as when they were loaded from a fault's frame.
+    fn differs_like_flags(&self) -> bool {
+        let (a, b) = (&self.followed.state, &self.ahead.state);
+        let selectors = |state: &CpuState| Seg::ALL.map(|seg| u32::from(state.segment(seg).selector));
+        let like_flags =
+            |a: &[u32], b: &[u32]| a.iter().zip(b).all(|(a, b)| (a ^ b) & !eflags::ARITHMETIC == 0);
+        a.eip == b.eip
+            && self.followed.bus.random.0 == self.ahead.bus.random.0
+            && like_flags(&a.gpr, &b.gpr)
+            && like_flags(&selectors(a), &selectors(b))
+    }
+
     /// Whether registers are the same but for arithmetic flags.
     fn is_there(&mut self) -> bool {
         let (a, b) = (&self.followed.state, &self.ahead.state);
@@ -246,6 +265,7 @@ impl Pair {
         if faulted {
             // The handler finds what was left of flags that the instruction would have written.
             self.undefined = eflags::ARITHMETIC;
+            self.faulted = true;
         }
         if faulted || done.is_invalid() {
             return;
