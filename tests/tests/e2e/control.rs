@@ -157,9 +157,14 @@ fn top_shows_which_process_has_work() {
     let Some(image) = guest("freedos-1440.img") else { return };
     let vm = Vm::with_floppy(&image);
     vm.wait_prompt();
-    vm.type_text("copy command.com a.com\\ncopy command.com b.com\\n");
 
-    let table = vm.vmsim(&["top", "-n", "1", "--interval", "0.5"]).ok();
+    // The copies are over in a moment: they must begin while somebody looks.
+    let table = std::thread::scope(|scope| {
+        let table = scope.spawn(|| vm.vmsim(&["top", "-n", "1", "--interval", "3"]).ok());
+        std::thread::sleep(Duration::from_millis(500));
+        vm.type_text("copy command.com a.com\\ncopy command.com b.com\\n");
+        table.join().expect("the command")
+    });
 
     let column = |process: &str, number: usize| -> f64 {
         let row = table.lines().find(|line| line.trim_start().starts_with(process));
