@@ -15,19 +15,23 @@ pub enum EngineKind {
     Interp,
     /// Guest code made into host code. x86-64 Linux hosts only.
     Shadow,
+    /// The shadow engine, where user code that runs long is translated by the host's page tables: faster, but not compared with the
+    /// interpreter in lockstep yet.
+    ShadowWindows,
     /// The shadow engine, compared with the reference at every step; stops at the first difference. Slow.
     Lockstep,
 }
 
 impl EngineKind {
     /// The names that `--engine` takes.
-    pub const NAMES: [&'static str; 3] = ["shadow", "interp", "lockstep"];
+    pub const NAMES: [&'static str; 4] = ["shadow", "interp", "lockstep", "shadow-windows"];
 
     /// What `--engine` calls it.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Interp => "interp",
             Self::Shadow => "shadow",
+            Self::ShadowWindows => "shadow-windows",
             Self::Lockstep => "lockstep",
         }
     }
@@ -56,6 +60,7 @@ impl FromStr for EngineKind {
         match name {
             "interp" => Ok(Self::Interp),
             "shadow" => Ok(Self::Shadow),
+            "shadow-windows" => Ok(Self::ShadowWindows),
             "lockstep" => Ok(Self::Lockstep),
             _ => Err(UnknownEngine(name.into())),
         }
@@ -73,10 +78,6 @@ pub enum EngineError {
     #[error("The shadow engine needs {0}: use --engine interp")]
     Host(&'static str),
 }
-
-/// Which address spaces the shadow engine gives a window: none until whole systems have been compared with them.
-#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-const WINDOWS: WindowPolicy = WindowPolicy::Off;
 
 /// An engine.
 pub enum Engine<B: Bus> {
@@ -96,19 +97,25 @@ impl<B: Bus> Engine<B> {
         match kind {
             EngineKind::Interp => Ok(Self::Interp(Box::default())),
             #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-            EngineKind::Shadow | EngineKind::Lockstep if !is_x86_feature_detected!("bmi2") => {
+            EngineKind::Shadow | EngineKind::ShadowWindows | EngineKind::Lockstep
+                if !is_x86_feature_detected!("bmi2") =>
+            {
                 Err(EngineError::Host("a processor with BMI2 (Intel since 2013, AMD since 2015)"))
             }
             #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-            EngineKind::Shadow => {
+            EngineKind::Shadow => Ok(Self::Shadow(Box::new(Shadow::new()?))),
+            #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+            EngineKind::ShadowWindows => {
                 let mut shadow = Shadow::new()?;
-                shadow.use_windows(WINDOWS);
+                shadow.use_windows(WindowPolicy::Hot);
                 Ok(Self::Shadow(Box::new(shadow)))
             }
             #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
             EngineKind::Lockstep => Ok(Self::Shadow(Box::new(Shadow::in_lockstep()?))),
             #[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
-            EngineKind::Shadow | EngineKind::Lockstep => Err(EngineError::Host("an x86-64 Linux host")),
+            EngineKind::Shadow | EngineKind::ShadowWindows | EngineKind::Lockstep => {
+                Err(EngineError::Host("an x86-64 Linux host"))
+            }
         }
     }
 

@@ -194,6 +194,10 @@ impl Windowed {
         if let Some(address) = access.address {
             match self.windows.linear(address) {
                 Some(linear) if self.fill(cpu, linear, access.write) => return Verdict::Retry,
+                // A page fault of the guest's: it costs what it would cost in the direct map.
+                Some(linear) if !Self::is_permitted(cpu, linear, access.write) => {
+                    return Verdict::Continue(0);
+                }
                 None if !self.windows.guards(address) => return Verdict::Crash,
                 _ => {}
             }
@@ -207,6 +211,11 @@ impl Windowed {
             }
         }
         Verdict::Continue(0)
+    }
+
+    /// Whether the guest's page tables permit the access.
+    fn is_permitted<B: Bus>(cpu: &mut Vcpu<B>, linear: u32, write: bool) -> bool {
+        cpu.user_page(linear & !(PAGE_SIZE as u32 - 1)).is_some_and(|page| page.write || !write)
     }
 
     /// Maps the page of `linear`, and those behind it that lie behind it in memory too.
