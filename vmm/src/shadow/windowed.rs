@@ -213,9 +213,10 @@ impl Windowed {
         Verdict::Continue(0)
     }
 
-    /// Whether the guest's page tables permit the access.
+    /// Whether it is not the guest's page tables that forbid the access.
     fn is_permitted<B: Bus>(cpu: &mut Vcpu<B>, linear: u32, write: bool) -> bool {
-        cpu.user_page(linear & !(PAGE_SIZE as u32 - 1)).is_some_and(|page| page.write || !write)
+        let page = cpu.user_page(linear & !(PAGE_SIZE as u32 - 1));
+        page.is_some_and(|page| !write || page.write || cpu.code.is_code_page(page.physical))
     }
 
     /// Maps the page of `linear`, and those behind it that lie behind it in memory too.
