@@ -170,6 +170,110 @@ pub const fn gpr_at(register: usize) -> usize {
     offset_of!(CpuState, gpr) + 4 * register
 }
 
+/// Stores the guest's general registers and arithmetic flags.
+macro_rules! store_guest {
+    () => {
+        concat!(
+            "mov [r14 + {eax}], eax\n",
+            "lahf\n",
+            "seto al\n",
+            "mov [r13 + {flags}], ax\n",
+            "mov [r14 + {ecx}], ecx\n",
+            "mov [r14 + {edx}], edx\n",
+            "mov [r14 + {ebx}], ebx\n",
+            "mov [r14 + {esp}], r12d\n",
+            "mov [r14 + {ebp}], ebp\n",
+            "mov [r14 + {esi}], esi\n",
+            "mov [r14 + {edi}], edi\n",
+        )
+    };
+}
+
+/// Loads the guest's general registers and arithmetic flags.
+macro_rules! load_guest {
+    () => {
+        concat!(
+            "mov ecx, [r14 + {ecx}]\n",
+            "mov edx, [r14 + {edx}]\n",
+            "mov ebx, [r14 + {ebx}]\n",
+            "mov r12d, [r14 + {esp}]\n",
+            "add r12, [r13 + {stack_base}]\n",
+            "mov ebp, [r14 + {ebp}]\n",
+            "mov esi, [r14 + {esi}]\n",
+            "mov edi, [r14 + {edi}]\n",
+            "mov eax, [r13 + {flags}]\n",
+            "add al, 127\n",
+            "sahf\n",
+            "mov eax, [r14 + {eax}]\n",
+        )
+    };
+}
+
+/// Stores the XMM registers, which Rust code may use.
+macro_rules! store_xmm {
+    () => {
+        concat!(
+            "movaps [r13 + {xmm}], xmm0\n",
+            "movaps [r13 + {xmm} + 16], xmm1\n",
+            "movaps [r13 + {xmm} + 32], xmm2\n",
+            "movaps [r13 + {xmm} + 48], xmm3\n",
+            "movaps [r13 + {xmm} + 64], xmm4\n",
+            "movaps [r13 + {xmm} + 80], xmm5\n",
+            "movaps [r13 + {xmm} + 96], xmm6\n",
+            "movaps [r13 + {xmm} + 112], xmm7\n",
+        )
+    };
+}
+
+/// Takes them back.
+macro_rules! load_xmm {
+    () => {
+        concat!(
+            "movaps xmm0, [r13 + {xmm}]\n",
+            "movaps xmm1, [r13 + {xmm} + 16]\n",
+            "movaps xmm2, [r13 + {xmm} + 32]\n",
+            "movaps xmm3, [r13 + {xmm} + 48]\n",
+            "movaps xmm4, [r13 + {xmm} + 64]\n",
+            "movaps xmm5, [r13 + {xmm} + 80]\n",
+            "movaps xmm6, [r13 + {xmm} + 96]\n",
+            "movaps xmm7, [r13 + {xmm} + 112]\n",
+        )
+    };
+}
+
+/// Takes back what `bridge_fill` saved.
+macro_rules! pop_scratch {
+    () => {
+        concat!(
+            "popfq\n",
+            "pop r11\n",
+            "pop r10\n",
+            "pop r8\n",
+            "pop rdi\n",
+            "pop rsi\n",
+            "pop rdx\n",
+            "pop rcx\n",
+            "pop rax\n",
+        )
+    };
+}
+
+/// Returns from `task_switch`, with RSP as it was saved.
+macro_rules! return_to_monitor {
+    () => {
+        concat!(
+            "add rsp, 8\n",
+            "pop r15\n",
+            "pop r14\n",
+            "pop r13\n",
+            "pop r12\n",
+            "pop rbp\n",
+            "pop rbx\n",
+            "ret\n",
+        )
+    };
+}
+
 #[unsafe(naked)]
 unsafe extern "sysv64" fn bridge_to_vm(_context: *mut Context, _code: u64) {
     naked_asm!(
@@ -189,18 +293,7 @@ unsafe extern "sysv64" fn bridge_to_vm(_context: *mut Context, _code: u64) {
         "je 2f",
         "fxrstor64 [r13 + {fpu}]",
         "2:",
-        "mov ecx, [r14 + {ecx}]",
-        "mov edx, [r14 + {edx}]",
-        "mov ebx, [r14 + {ebx}]",
-        "mov r12d, [r14 + {esp}]",
-        "add r12, [r13 + {stack_base}]",
-        "mov ebp, [r14 + {ebp}]",
-        "mov esi, [r14 + {esi}]",
-        "mov edi, [r14 + {edi}]",
-        "mov eax, [r13 + {flags}]",
-        "add al, 127",
-        "sahf",
-        "mov eax, [r14 + {eax}]",
+        load_guest!(),
         "jmp r9",
         ".globl vmsim_bridge_to_vm_end",
         "vmsim_bridge_to_vm_end:",
@@ -225,17 +318,7 @@ unsafe extern "sysv64" fn bridge_to_vm(_context: *mut Context, _code: u64) {
 #[unsafe(naked)]
 unsafe extern "sysv64" fn bridge_to_host() {
     naked_asm!(
-        "mov [r14 + {eax}], eax",
-        "lahf",
-        "seto al",
-        "mov [r13 + {flags}], ax",
-        "mov [r14 + {ecx}], ecx",
-        "mov [r14 + {edx}], edx",
-        "mov [r14 + {ebx}], ebx",
-        "mov [r14 + {esp}], r12d",
-        "mov [r14 + {ebp}], ebp",
-        "mov [r14 + {esi}], esi",
-        "mov [r14 + {edi}], edi",
+        store_guest!(),
         "mov rsp, [r13 + {host_rsp}]",
         "cmp byte ptr [r13 + {fpu_loaded}], 0",
         "je 2f",
@@ -244,14 +327,7 @@ unsafe extern "sysv64" fn bridge_to_host() {
         "fninit",
         "ldmxcsr [r13 + {host_mxcsr}]",
         "2:",
-        "add rsp, 8",
-        "pop r15",
-        "pop r14",
-        "pop r13",
-        "pop r12",
-        "pop rbp",
-        "pop rbx",
-        "ret",
+        return_to_monitor!(),
         ".globl vmsim_bridge_to_host_end",
         "vmsim_bridge_to_host_end:",
         host_rsp = const offset_of!(Context, host_rsp),
@@ -284,14 +360,7 @@ unsafe extern "sysv64" fn bridge_fill() {
         "pushfq",
         "cmp byte ptr [r13 + {fpu_loaded}], 0",
         "je 2f",
-        "movaps [r13 + {xmm}], xmm0",
-        "movaps [r13 + {xmm} + 16], xmm1",
-        "movaps [r13 + {xmm} + 32], xmm2",
-        "movaps [r13 + {xmm} + 48], xmm3",
-        "movaps [r13 + {xmm} + 64], xmm4",
-        "movaps [r13 + {xmm} + 80], xmm5",
-        "movaps [r13 + {xmm} + 96], xmm6",
-        "movaps [r13 + {xmm} + 112], xmm7",
+        store_xmm!(),
         "2:",
         "mov rdi, [r13 + {vcpu}]",
         "mov esi, r8d",
@@ -300,26 +369,11 @@ unsafe extern "sysv64" fn bridge_fill() {
         "call [r13 + {fill}]",
         "cmp byte ptr [r13 + {fpu_loaded}], 0",
         "je 2f",
-        "movaps xmm0, [r13 + {xmm}]",
-        "movaps xmm1, [r13 + {xmm} + 16]",
-        "movaps xmm2, [r13 + {xmm} + 32]",
-        "movaps xmm3, [r13 + {xmm} + 48]",
-        "movaps xmm4, [r13 + {xmm} + 64]",
-        "movaps xmm5, [r13 + {xmm} + 80]",
-        "movaps xmm6, [r13 + {xmm} + 96]",
-        "movaps xmm7, [r13 + {xmm} + 112]",
+        load_xmm!(),
         "2:",
         "test eax, eax",
         "jz 3f",
-        "popfq",
-        "pop r11",
-        "pop r10",
-        "pop r8",
-        "pop rdi",
-        "pop rsi",
-        "pop rdx",
-        "pop rcx",
-        "pop rax",
+        pop_scratch!(),
         "ret",
         "3:",
         "mov dword ptr [r13 + {leave}], {interpret}",
@@ -327,15 +381,7 @@ unsafe extern "sysv64" fn bridge_fill() {
         "jz 4f",
         "mov dword ptr [r13 + {leave}], {interpret_float}",
         "4:",
-        "popfq",
-        "pop r11",
-        "pop r10",
-        "pop r8",
-        "pop rdi",
-        "pop rsi",
-        "pop rdx",
-        "pop rcx",
-        "pop rax",
+        pop_scratch!(),
         "jmp [r13 + {to_host}]",
         ".globl vmsim_bridge_fill_end",
         "vmsim_bridge_fill_end:",
@@ -355,27 +401,10 @@ unsafe extern "sysv64" fn bridge_fill() {
 #[unsafe(naked)]
 unsafe extern "sysv64" fn bridge_interpret() {
     naked_asm!(
-        "mov [r14 + {eax}], eax",
-        "lahf",
-        "seto al",
-        "mov [r13 + {flags}], ax",
-        "mov [r14 + {ecx}], ecx",
-        "mov [r14 + {edx}], edx",
-        "mov [r14 + {ebx}], ebx",
-        "mov [r14 + {esp}], r12d",
-        "mov [r14 + {ebp}], ebp",
-        "mov [r14 + {esi}], esi",
-        "mov [r14 + {edi}], edi",
+        store_guest!(),
         "cmp byte ptr [r13 + {fpu_loaded}], 0",
         "je 2f",
-        "movaps [r13 + {xmm}], xmm0",
-        "movaps [r13 + {xmm} + 16], xmm1",
-        "movaps [r13 + {xmm} + 32], xmm2",
-        "movaps [r13 + {xmm} + 48], xmm3",
-        "movaps [r13 + {xmm} + 64], xmm4",
-        "movaps [r13 + {xmm} + 80], xmm5",
-        "movaps [r13 + {xmm} + 96], xmm6",
-        "movaps [r13 + {xmm} + 112], xmm7",
+        store_xmm!(),
         "stmxcsr [r13 + {guest_mxcsr}]",
         "ldmxcsr [r13 + {host_mxcsr}]",
         "2:",
@@ -387,29 +416,11 @@ unsafe extern "sysv64" fn bridge_interpret() {
         "cmp byte ptr [r13 + {fpu_loaded}], 0",
         "je 2f",
         "ldmxcsr [r13 + {guest_mxcsr}]",
-        "movaps xmm0, [r13 + {xmm}]",
-        "movaps xmm1, [r13 + {xmm} + 16]",
-        "movaps xmm2, [r13 + {xmm} + 32]",
-        "movaps xmm3, [r13 + {xmm} + 48]",
-        "movaps xmm4, [r13 + {xmm} + 64]",
-        "movaps xmm5, [r13 + {xmm} + 80]",
-        "movaps xmm6, [r13 + {xmm} + 96]",
-        "movaps xmm7, [r13 + {xmm} + 112]",
+        load_xmm!(),
         "2:",
         "test eax, eax",
         "jnz 3f",
-        "mov ecx, [r14 + {ecx}]",
-        "mov edx, [r14 + {edx}]",
-        "mov ebx, [r14 + {ebx}]",
-        "mov r12d, [r14 + {esp}]",
-        "add r12, [r13 + {stack_base}]",
-        "mov ebp, [r14 + {ebp}]",
-        "mov esi, [r14 + {esi}]",
-        "mov edi, [r14 + {edi}]",
-        "mov eax, [r13 + {flags}]",
-        "add al, 127",
-        "sahf",
-        "mov eax, [r14 + {eax}]",
+        load_guest!(),
         "ret",
         // Leaves as bridge_to_host does, but what is in the registers now is not the guest's.
         "3:",
@@ -421,14 +432,7 @@ unsafe extern "sysv64" fn bridge_interpret() {
         "fninit",
         "ldmxcsr [r13 + {host_mxcsr}]",
         "2:",
-        "add rsp, 8",
-        "pop r15",
-        "pop r14",
-        "pop r13",
-        "pop r12",
-        "pop rbp",
-        "pop rbx",
-        "ret",
+        return_to_monitor!(),
         ".globl vmsim_bridge_interpret_end",
         "vmsim_bridge_interpret_end:",
         interpret = const offset_of!(Context, interpret),
