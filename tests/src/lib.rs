@@ -12,6 +12,7 @@ mod process;
 mod skip;
 mod toy;
 mod vm;
+mod wrapped;
 
 pub use guests::guest;
 pub use home::{Home, Said, run};

@@ -190,10 +190,6 @@ impl Bus for Machine {
     fn map_generation(&self) -> u64 {
         self.generation
     }
-    fn read_memory(&mut self, _address: u64, width: Width) -> u32 {
-        width.mask()
-    }
-    fn write_memory(&mut self, _address: u64, _width: Width, _value: u32) {}
     fn read_port(&mut self, port: u16, width: Width) -> u32 {
         const KEYBOARD_STATUS: u16 = 0x64;
         const SYSTEM_CONTROL_A: u16 = 0x92;
@@ -233,11 +229,6 @@ impl Bus for Machine {
         }
         (self.timer.requested, self.timer.in_service) = (false, true);
         Some(Timer::VECTOR)
-    }
-    fn mark_code(&mut self, _address: u64) {}
-    fn unmark_code(&mut self, _address: u64) {}
-    fn take_written_code(&mut self) -> Option<(u64, u64)> {
-        None
     }
     fn now(&mut self) -> VirtualTime {
         VirtualTime(0)

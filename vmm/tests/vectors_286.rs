@@ -9,7 +9,6 @@ mod liveness;
 use flate2::read::GzDecoder;
 use iced_x86::{Decoder, DecoderOptions, Instruction, Mnemonic, OpKind, Register};
 use ipc::time::VirtualTime;
-use ipc::width::Width;
 use std::cell::Cell;
 use std::collections::{BTreeMap, VecDeque};
 use std::io::Read;
@@ -59,28 +58,6 @@ impl Bus for TestBus {
     fn map_generation(&self) -> u64 {
         0
     }
-    fn read_memory(&mut self, _address: u64, width: Width) -> u32 {
-        width.mask()
-    }
-    fn write_memory(&mut self, _address: u64, _width: Width, _value: u32) {}
-    fn read_port(&mut self, _port: u16, width: Width) -> u32 {
-        width.mask()
-    }
-    fn write_port(&mut self, _port: u16, _width: Width, _value: u32) {}
-    fn a20_enabled(&self) -> bool {
-        true
-    }
-    fn attention(&self, _: bool) -> bool {
-        false
-    }
-    fn interrupt_pending(&self) -> bool {
-        false
-    }
-    fn acknowledge_interrupt(&mut self) -> Option<u8> {
-        None
-    }
-    fn mark_code(&mut self, _address: u64) {}
-    fn unmark_code(&mut self, _address: u64) {}
     fn take_written_code(&mut self) -> Option<(u64, u64)> {
         self.written_code.pop_front()
     }

@@ -76,28 +76,6 @@ impl Bus for Ram {
     fn read_memory(&mut self, _address: u64, width: Width) -> u32 {
         width.mask() & 0x5a5a_5a5a
     }
-    fn write_memory(&mut self, _address: u64, _width: Width, _value: u32) {}
-    fn read_port(&mut self, _port: u16, width: Width) -> u32 {
-        width.mask()
-    }
-    fn write_port(&mut self, _port: u16, _width: Width, _value: u32) {}
-    fn a20_enabled(&self) -> bool {
-        true
-    }
-    fn attention(&self, _: bool) -> bool {
-        false
-    }
-    fn interrupt_pending(&self) -> bool {
-        false
-    }
-    fn acknowledge_interrupt(&mut self) -> Option<u8> {
-        None
-    }
-    fn mark_code(&mut self, _address: u64) {}
-    fn unmark_code(&mut self, _address: u64) {}
-    fn take_written_code(&mut self) -> Option<(u64, u64)> {
-        None
-    }
     fn now(&mut self) -> VirtualTime {
         VirtualTime(0)
     }

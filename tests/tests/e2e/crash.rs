@@ -66,14 +66,7 @@ fn dies_in_the_middle_of_work(process: &str) {
     }
     let image = vm.home().file("freedos-1440.img");
     let _home = vm.stop();
-    let disk = std::fs::File::options().read(true).write(true).open(image).expect("the image");
-    let files = fatfs::FileSystem::new(disk, fatfs::FsOptions::new()).expect("a FAT file system");
-    let read = |name: &str| {
-        let mut bytes = Vec::new();
-        let mut file = files.root_dir().open_file(name).expect(name);
-        std::io::Read::read_to_end(&mut file, &mut bytes).expect(name);
-        bytes
-    };
+    let read = crate::floppy::reader(&image);
     let original = read("COMMAND.COM");
     for round in 0..4 {
         assert!(read(&format!("F{round}.COM")) == original, "copy {round} differs");

@@ -12,6 +12,7 @@ mod crash;
 mod debug;
 mod demo;
 mod display;
+mod floppy;
 mod health;
 mod linux;
 mod privacy;

@@ -267,13 +267,7 @@ fn dos_copies_files_from_one_to_the_next_in_a_storm_of_kills() {
     report_recovery(&vm.log(&["--device", "supervisor"]));
     let image = vm.home().file("freedos-1440.img");
     let _home = vm.stop();
-    let disk = std::fs::File::options().read(true).write(true).open(image).expect("the image");
-    let files = fatfs::FileSystem::new(disk, fatfs::FsOptions::new()).expect("a FAT file system");
-    let read = |name: &str| {
-        let mut bytes = Vec::new();
-        files.root_dir().open_file(name).expect(name).read_to_end(&mut bytes).expect(name);
-        bytes
-    };
+    let read = crate::floppy::reader(&image);
     let original = read("COMMAND.COM");
     for number in 1..=copies.min(7) {
         assert!(read(&name(number)) == original, "copy {number} differs");

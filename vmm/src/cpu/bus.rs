@@ -26,6 +26,9 @@ pub struct PageGrant {
 ///
 /// Addresses are physical; the A20 gate has been applied by the CPU ([`Bus::a20_enabled`]).
 /// Accesses through `read_memory` and `write_memory` never cross a page.
+///
+/// What a bus leaves out is not connected: nobody answers at ports or behind memory that is not granted, no line is ever asserted, nobody
+/// else writes memory.
 pub trait Bus {
     /// How the page at `address` (a multiple of [`PAGE_SIZE`]) can be reached directly.
     fn page(&mut self, address: u64) -> PageGrant;
@@ -35,16 +38,20 @@ pub trait Bus {
     fn map_generation(&self) -> u64;
 
     /// Reads memory through the bus (device memory, or nobody: all ones).
-    fn read_memory(&mut self, address: u64, width: Width) -> u32;
+    fn read_memory(&mut self, _address: u64, width: Width) -> u32 {
+        width.mask()
+    }
 
     /// Writes memory through the bus.
-    fn write_memory(&mut self, address: u64, width: Width, value: u32);
+    fn write_memory(&mut self, _address: u64, _width: Width, _value: u32) {}
 
     /// IN. All ones where nobody answers.
-    fn read_port(&mut self, port: u16, width: Width) -> u32;
+    fn read_port(&mut self, _port: u16, width: Width) -> u32 {
+        width.mask()
+    }
 
     /// OUT.
-    fn write_port(&mut self, port: u16, width: Width, value: u32);
+    fn write_port(&mut self, _port: u16, _width: Width, _value: u32) {}
 
     /// REP INS: fills `data` (a multiple of `width`) from one port.
     fn read_port_string(&mut self, port: u16, width: Width, data: &mut [u8]) {
@@ -65,12 +72,16 @@ pub trait Bus {
     }
 
     /// Whether address line 20 passes (true after the gate was opened).
-    fn a20_enabled(&self) -> bool;
+    fn a20_enabled(&self) -> bool {
+        true
+    }
 
     /// Whether anything wants the CPU's attention between instructions: an interrupt (only when
     /// `interrupts_enabled`), a reset, a pause, a device's report of written code. One relaxed
     /// load; polled per block.
-    fn attention(&self, interrupts_enabled: bool) -> bool;
+    fn attention(&self, _interrupts_enabled: bool) -> bool {
+        false
+    }
 
     /// Where an engine can see for itself that [`Bus::attention`] may have become true: a byte that is not zero then. Bit 0
     /// is that of an interrupt, which counts only while interrupts are enabled. It may be written by other processes, with anything.
@@ -79,20 +90,26 @@ pub trait Bus {
     }
 
     /// INTR is asserted.
-    fn interrupt_pending(&self) -> bool;
+    fn interrupt_pending(&self) -> bool {
+        false
+    }
 
     /// INTA cycle: the vector to deliver, or `None` when the request was withdrawn meanwhile.
-    fn acknowledge_interrupt(&mut self) -> Option<u8>;
+    fn acknowledge_interrupt(&mut self) -> Option<u8> {
+        None
+    }
 
     /// Remembers that decoded code of the RAM page at `address` is being kept, so that device
     /// DMA into it is reported ([`Bus::take_written_code`]).
-    fn mark_code(&mut self, address: u64);
+    fn mark_code(&mut self, _address: u64) {}
 
     /// Forgets [`Bus::mark_code`].
-    fn unmark_code(&mut self, address: u64);
+    fn unmark_code(&mut self, _address: u64) {}
 
     /// Next range of a marked page that something other than the CPU wrote: (address, length).
-    fn take_written_code(&mut self) -> Option<(u64, u64)>;
+    fn take_written_code(&mut self) -> Option<(u64, u64)> {
+        None
+    }
 
     /// Virtual time now (the time-stamp counter counts it).
     fn now(&mut self) -> VirtualTime;

@@ -58,20 +58,6 @@ impl Bus for Copies {
     fn a20_enabled(&self) -> bool {
         self.a20
     }
-    fn attention(&self, _interrupts_enabled: bool) -> bool {
-        false
-    }
-    fn interrupt_pending(&self) -> bool {
-        false
-    }
-    fn acknowledge_interrupt(&mut self) -> Option<u8> {
-        None
-    }
-    fn mark_code(&mut self, _address: u64) {}
-    fn unmark_code(&mut self, _address: u64) {}
-    fn take_written_code(&mut self) -> Option<(u64, u64)> {
-        None
-    }
     fn now(&mut self) -> VirtualTime {
         VirtualTime(0)
     }

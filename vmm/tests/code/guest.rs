@@ -85,9 +85,6 @@ impl Bus for Machine {
             }
         }
     }
-    fn read_port(&mut self, _port: u16, width: Width) -> u32 {
-        width.mask()
-    }
     fn write_port(&mut self, port: u16, _width: Width, _value: u32) {
         if port == DEVICE
             && let Some((address, bytes)) = self.transfer.take()
@@ -95,17 +92,8 @@ impl Bus for Machine {
             self.write_by_device(address, &bytes);
         }
     }
-    fn a20_enabled(&self) -> bool {
-        true
-    }
     fn attention(&self, _: bool) -> bool {
         !self.written.is_empty()
-    }
-    fn interrupt_pending(&self) -> bool {
-        false
-    }
-    fn acknowledge_interrupt(&mut self) -> Option<u8> {
-        None
     }
     fn mark_code(&mut self, address: u64) {
         self.marked.insert(address & !u64::from(PAGE - 1));

@@ -118,7 +118,6 @@ impl Bus for Machine {
     fn read_memory(&mut self, _address: u64, width: Width) -> u32 {
         self.random.dword() & width.mask()
     }
-    fn write_memory(&mut self, _address: u64, _width: Width, _value: u32) {}
     fn read_port(&mut self, _port: u16, width: Width) -> u32 {
         self.random.dword() & width.mask()
     }
@@ -141,8 +140,6 @@ impl Bus for Machine {
         self.interrupt = false;
         Some(self.random.dword() as u8)
     }
-    fn mark_code(&mut self, _address: u64) {}
-    fn unmark_code(&mut self, _address: u64) {}
     fn take_written_code(&mut self) -> Option<(u64, u64)> {
         if let Some(range) = self.written.pop() {
             return Some(range);

@@ -108,24 +108,6 @@ impl Bus for Ram {
             }
         }
     }
-    fn read_port(&mut self, _port: u16, width: Width) -> u32 {
-        width.mask()
-    }
-    fn write_port(&mut self, _port: u16, _width: Width, _value: u32) {}
-    fn a20_enabled(&self) -> bool {
-        true
-    }
-    fn attention(&self, _: bool) -> bool {
-        false
-    }
-    fn interrupt_pending(&self) -> bool {
-        false
-    }
-    fn acknowledge_interrupt(&mut self) -> Option<u8> {
-        None
-    }
-    fn mark_code(&mut self, _address: u64) {}
-    fn unmark_code(&mut self, _address: u64) {}
     fn take_written_code(&mut self) -> Option<(u64, u64)> {
         self.written_code.pop_front()
     }

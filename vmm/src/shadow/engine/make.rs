@@ -129,12 +129,7 @@ impl<B: Bus> Shadow<B> {
         Some(code)
     }
 
-    fn page_for(
-        &mut self,
-        cpu: &mut Vcpu<B>,
-        mode: Mode,
-        location: &CodeLocation,
-    ) -> Option<PageId> {
+    fn page_for(&mut self, cpu: &mut Vcpu<B>, mode: Mode, location: &CodeLocation) -> Option<PageId> {
         let host = location.grant.read.filter(|_| location.grant.cacheable_code)?;
         let physical = location.physical & !(PAGE_SIZE - 1);
         if physical > u64::from(u32::MAX) {
@@ -158,12 +153,7 @@ impl<B: Bus> Shadow<B> {
 
     /// The page behind that of `location`, for instructions that reach into it; made a shadow page too, so that it can be told in the
     /// exec map.
-    fn next_page(
-        &mut self,
-        cpu: &mut Vcpu<B>,
-        mode: Mode,
-        location: &CodeLocation,
-    ) -> Option<NextPage> {
+    fn next_page(&mut self, cpu: &mut Vcpu<B>, mode: Mode, location: &CodeLocation) -> Option<NextPage> {
         let linear = (location.linear | (PAGE as u32 - 1)).checked_add(1)?;
         let (host, physical) = cpu.known_code_page(linear)?;
         let id = self.pages.find(physical, linear, mode)?;
