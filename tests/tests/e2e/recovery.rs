@@ -1,6 +1,6 @@
 //! Device processes that fail: how they come back, when they are given up, what is kept of them.
 
-use std::io::{Read, Write};
+use std::io::Write;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use vmsim_tests::{Home, PATIENCE, Toy, Vm, guest, kill, poll};
