@@ -244,7 +244,7 @@ pub struct VcpuCell {
     /// Times the vCPU started to run guest code after a halt or pause: while it and the state
     /// stand still, no guest store can have happened.
     pub activity: AtomicU32,
-    /// Instructions retired since power-on.
+    /// Instructions interpreted since power-on; what runs as shadow code is not counted.
     pub instructions: AtomicU64,
     /// CS (bits 32-47) and EIP (0-31) where the vCPU last left guest code.
     pub cs_eip: AtomicU64,

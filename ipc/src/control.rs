@@ -143,7 +143,7 @@ pub struct VmStatus {
     pub state: String,
     /// Virtual time, ns.
     pub virtual_nanos: u64,
-    /// Guest instructions retired.
+    /// Guest instructions that were interpreted; what runs as shadow code is not counted.
     pub instructions: u64,
     /// Guest CS:EIP where the vCPU last was.
     pub cs_eip: (u16, u32),

@@ -26,7 +26,7 @@ pub struct Status {
     pub state: String,
     /// Virtual time, seconds.
     pub seconds: f64,
-    /// Guest instructions.
+    /// Guest instructions that were interpreted.
     pub instructions: u64,
     /// Its processes.
     pub processes: Vec<ProcessRow>,
@@ -42,7 +42,7 @@ impl Status {
             facts.find_map(|fact| fact.strip_prefix(before)?.strip_suffix(after)?.parse::<f64>().ok())
         };
         let seconds = number("virtual time ", " s")?;
-        let instructions = number("", " instructions")? as u64;
+        let instructions = number("", " instructions interpreted")? as u64;
         let rows = lines.skip(1).take_while(|line| line.starts_with("  "));
         let processes = rows.filter_map(ProcessRow::parse).collect();
         Some(Self { state, seconds, instructions, processes })

@@ -190,7 +190,7 @@ impl<B: Bus> Engine<B> {
         match self {
             Self::Interp(interp) => interp.statistics().instructions,
             #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-            Self::Shadow(shadow) => shadow.interpreter().statistics().instructions + shadow.compared(),
+            Self::Shadow(shadow) => shadow.interpreted() + shadow.compared(),
         }
     }
 }

@@ -96,7 +96,7 @@ fn ps() -> Result<()> {
 fn describe(status: &VmStatus, out: &mut String) -> std::fmt::Result {
     writeln!(
         out,
-        "{}: {}, {} MiB RAM, virtual time {:.3} s, {} instructions, last at {:04x}:{:08x}",
+        "{}: {}, {} MiB RAM, virtual time {:.3} s, {} instructions interpreted, last at {:04x}:{:08x}",
         status.name,
         status.state,
         status.ram_bytes >> 20,

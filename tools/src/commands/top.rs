@@ -39,7 +39,7 @@ fn table(before: &VmStatus, now: &VmStatus, seconds: f64) -> String {
     // Writing to a String does not fail.
     let _ = writeln!(
         out,
-        "{}: {}, virtual time {:.3} s, at {:.0} % of host time, {:.1} million instructions/s",
+        "{}: {}, virtual time {:.3} s, at {:.0} % of host time, {:.1} million interpreted instructions/s",
         now.name,
         now.state,
         now.virtual_nanos as f64 / NANOS,

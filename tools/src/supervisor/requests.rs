@@ -305,7 +305,7 @@ impl Supervisor {
         let instructions = self.memory.board().vcpu.instructions.load(Ordering::Relaxed);
         if now - self.last_sample.0 >= std::time::Duration::from_secs(60) {
             let done = instructions.saturating_sub(self.last_sample.1);
-            tracing::debug!("{done} guest instructions in the last minute");
+            tracing::debug!("{done} guest instructions interpreted in the last minute");
             self.last_sample = (now, instructions);
         }
     }

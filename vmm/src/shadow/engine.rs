@@ -194,6 +194,11 @@ impl<B: Bus> Shadow<B> {
         &self.interp
     }
 
+    /// Instructions that were interpreted, in place or not.
+    pub fn interpreted(&self) -> u64 {
+        self.interp.statistics().instructions + self.context.in_place.iter().sum::<u64>()
+    }
+
     /// Forgets all code (after guest memory was changed behind the bus, as by a restored snapshot).
     pub fn forget_code(&mut self, cpu: &mut Vcpu<B>) {
         self.interp.forget_code(cpu);
