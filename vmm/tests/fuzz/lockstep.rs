@@ -83,22 +83,16 @@ impl Pair {
 
     /// What has been done, in words.
     pub fn account(&self) -> String {
-        let interpreted = self.interpreted();
+        let interpreted = self.shadow.interpreted();
         format!(
             "{} instructions in {} legs, {interpreted} of them interpreted by the shadow engine, {} times dead flags in frames",
             self.steps, self.legs, self.dead_flags
         )
     }
 
-    /// Instructions that the shadow engine left to its interpreter.
-    fn interpreted(&self) -> u64 {
-        let in_place: u64 = self.shadow.statistics().in_place.iter().sum();
-        self.shadow.interpreter().statistics().instructions + in_place
-    }
-
     /// Whether shadow code did something.
     pub fn is_meaningful(&self) -> bool {
-        self.steps > 2 * self.interpreted()
+        self.steps > 2 * self.shadow.interpreted()
     }
 
     /// One round; says how it ended, or what differed.
