@@ -6,8 +6,8 @@
 //! - `EXE.version`: the version of its state format, 1 or 2 (default).
 //!
 //! In a sandbox it sees these files only when it starts: there, `escape` has it try to get out at its first tick.
-//! It appends a line to `EXE.seen` for each start. The guest sees a scratch register at 300h and ticks at
-//! 301h.
+//! It appends a line to `EXE.seen` for each start. The guest sees a scratch register at 300h, ticks at 301h and
+//! a stopwatch at 302h: when a millisecond of host time or more has passed between two reads of it, a line says how much.
 
 use devproc::device::{
     Access, Device, IoError, ReadResult, Region, RegionId, ResetKind, StateError, TimerId, WriteResult,
@@ -17,11 +17,14 @@ use devproc::host::Host;
 use ipc::time::VirtualTime;
 use std::io::Write;
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const PORTS: RegionId = RegionId(0);
 const SCRATCH: u64 = 0;
 const TICKS: u64 = 1;
+const LAP: u64 = 2;
+/// Laps that are shorter are not told.
+const WORTH_TELLING: Duration = Duration::from_millis(1);
 const TICK: TimerId = TimerId(0);
 const PERIOD: u64 = 10_000_000;
 
@@ -69,6 +72,7 @@ struct Toy {
     scratch: u8,
     ticks: u32,
     deadline: u64,
+    lap: Option<Instant>,
 }
 
 impl Toy {
@@ -80,13 +84,23 @@ impl Toy {
         let version = version.trim().parse().unwrap_or(2);
         let seen = std::fs::OpenOptions::new().create(true).append(true).open(beside("seen"));
         let seen = seen.expect("the file");
-        Self { seen, escapes: told("escape"), version, scratch: 0, ticks: 0, deadline: 0 }
+        Self { seen, escapes: told("escape"), version, scratch: 0, ticks: 0, deadline: 0, lap: None }
     }
 
     fn tell(&self, what: &str) {
         let Self { version, scratch, ticks, .. } = self;
         writeln!(&self.seen, "{what} version {version} scratch {scratch:02x} ticks {ticks}")
             .expect("a line is written");
+    }
+
+    fn lap(&mut self) {
+        let now = Instant::now();
+        let passed = now - self.lap.unwrap_or(now);
+        if passed >= WORTH_TELLING {
+            writeln!(&self.seen, "lap {}", passed.as_micros()).expect("a line is written");
+        }
+        // Not what telling it took.
+        self.lap = Some(Instant::now());
     }
 
     fn save_as(&self, version: u16, out: &mut Vec<u8>) {
@@ -103,7 +117,7 @@ impl Device for Toy {
     }
 
     fn regions(&self) -> Vec<Region> {
-        vec![Region::ports(PORTS, "toy", 0x300, 2)]
+        vec![Region::ports(PORTS, "toy", 0x300, 3)]
     }
 
     fn attach(&mut self, host: &mut dyn Host) {
@@ -124,6 +138,10 @@ impl Device for Toy {
         match at.offset {
             SCRATCH => Ok(self.scratch.into()),
             TICKS => Ok(self.ticks & 0xff),
+            LAP => {
+                self.lap();
+                Ok(0)
+            }
             _ => Err(IoError::InvalidRegister),
         }
     }

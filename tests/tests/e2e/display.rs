@@ -5,14 +5,14 @@ use std::process::{Child, Command, Stdio};
 use vmsim_tests::{Home, Missing, PATIENCE, Vm, guest, kill, poll, program_in_path, run, skip};
 
 /// An X server without a screen, ended when dropped.
-struct Server {
+pub struct Server {
     child: Child,
     display: String,
 }
 
 impl Server {
     /// `None`, said on the terminal, where what it takes is not installed.
-    fn start() -> Option<Self> {
+    pub fn start() -> Option<Self> {
         for (program, package) in [("Xvfb", "xvfb"), ("xdotool", "xdotool")] {
             if program_in_path(program).is_none() {
                 skip(&format!("{program} (package {package}) is not installed"), Missing::Installable);
@@ -31,6 +31,11 @@ impl Server {
         let mut number = String::new();
         BufReader::new(child.stdout.take().expect("its output")).read_line(&mut number).expect("its number");
         Some(Self { child, display: format!(":{}", number.trim()) })
+    }
+
+    /// What `$DISPLAY` is to be.
+    pub fn display(&self) -> &str {
+        &self.display
     }
 
     fn xdotool(&self, args: &[&str]) -> Option<String> {

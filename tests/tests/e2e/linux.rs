@@ -9,13 +9,14 @@ use vmsim_tests::{Home, Missing, PATIENCE, Vm, guest, poll, program_in_path, ski
 /// What the guest says when its shells are there (`images/src/recipes/linux`).
 const READY: &str = "VMSIM-LINUX-READY";
 /// The whole boot, with other tests running beside it.
-const BOOT_PATIENCE: Duration = Duration::from_secs(300);
+pub const BOOT_PATIENCE: Duration = Duration::from_secs(300);
 /// Bytes of the disk that the guest reads back.
 const READ_BACK: usize = 4 << 20;
 
 /// A VM with Linux at its shell, and the `vmsim run` that waits for its end.
-struct Linux {
-    vm: Vm,
+pub struct Linux {
+    /// The VM.
+    pub vm: Vm,
     run: std::process::Child,
     disk: Vec<u8>,
     serial: std::path::PathBuf,
@@ -29,7 +30,8 @@ impl Linux {
         Self::boot_in(Home::new(), args)
     }
 
-    fn boot_in(home: Home, args: &[&str]) -> Option<Self> {
+    /// The same in given surroundings.
+    pub fn boot_in(home: Home, args: &[&str]) -> Option<Self> {
         let image = home.file("linux.img").display().to_string();
         let made = home.vmsim(&["image", "linux", &image]);
         if made.code != Some(0) {
@@ -40,9 +42,12 @@ impl Linux {
         let serial = home.file("com1.txt");
         let name = home.fresh_name();
         let com1 = serial.display().to_string();
-        let mut all = vec!["run", "--name", &name, "--display", "none", "--ram", "128M"];
+        let mut all = vec!["run", "--name", &name, "--ram", "128M"];
         all.extend(["--disk", &image, "--serial", &com1]);
         all.extend(args);
+        if !args.contains(&"--display") {
+            all.extend(["--display", "none"]);
+        }
         let run = home.command(&all).stdin(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
         let vm = Vm::adopt(home, name);
         poll("Linux at its shell", BOOT_PATIENCE, || {
@@ -53,7 +58,7 @@ impl Linux {
     }
 
     /// Types a command and gives what it says on a cleared screen, once its shell is back.
-    fn shell(&self, command: &str) -> String {
+    pub fn shell(&self, command: &str) -> String {
         // The end is marked with a number that only the shell computes and no earlier command has left.
         let number = 1000 + self.commands.replace(self.commands.get() + 1);
         self.vm.type_text(&format!("clear; {command}; echo END$(({number}+0))\\n"));
@@ -62,14 +67,14 @@ impl Linux {
     }
 
     /// `poweroff`: the exit code of `vmsim run`.
-    fn power_off(mut self) -> Option<i32> {
+    pub fn power_off(mut self) -> Option<i32> {
         self.vm.type_text("poweroff\\n");
         poll("end of the VM", BOOT_PATIENCE, || self.run.try_wait().unwrap()).code()
     }
 }
 
 /// The MD5 sum as the program md5sum prints it, short enough for a line of the screen.
-fn md5sum(bytes: &[u8]) -> String {
+pub fn md5sum(bytes: &[u8]) -> String {
     let mut child = Command::new("md5sum").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     child.stdin.take().unwrap().write_all(bytes).unwrap();
     let out = child.wait_with_output().unwrap();
@@ -165,112 +170,4 @@ fn a_recorded_boot_is_replayed_without_a_difference_and_a_wrong_register_bit_is_
     let wrong = Home::built("wrong-gpu").display().to_string();
     let said = home.vmsim(&["replay", &gpu, "--exe", &wrong]);
     assert!(said.code == Some(1) && said.out.contains("VR (bit 3) of INPUT_STATUS_1"), "{said:?}");
-}
-
-/// What happens to a random device process, again and again.
-#[derive(Clone, Copy, PartialEq)]
-enum Storm {
-    /// SIGKILL every 200 ms.
-    Kills,
-    /// SIGSTOP for up to a second, or as the variable says.
-    Stops,
-}
-
-/// How often, and how much Linux copies meanwhile; more on demand.
-const STORM_BLOWS: usize = 25;
-const STORM_MIB: usize = 8;
-const STORM_PERIOD: Duration = Duration::from_millis(200);
-const LONGEST_STOP_MILLIS: u64 = 1000;
-
-fn setting(variable: &str, default: usize) -> usize {
-    std::env::var(variable).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
-}
-
-/// One blow to one process.
-fn strike(linux: &Linux, storm: Storm, random: u64) -> bool {
-    let devices = ["chipset", "gpu", "keyboard", "storage"];
-    let status = linux.vm.ps();
-    let Some(pid) = status.process(devices[random as usize % devices.len()]).pid else { return false };
-    let signal = |signal| {
-        let pid = rustix::process::Pid::from_raw(pid as i32).expect("a process");
-        rustix::process::kill_process(pid, signal).expect("the process lives");
-    };
-    match storm {
-        Storm::Kills => signal(rustix::process::Signal::KILL),
-        Storm::Stops => {
-            let longest = setting("VMSIM_STORM_STOP_MILLIS", LONGEST_STOP_MILLIS as usize) as u64;
-            signal(rustix::process::Signal::STOP);
-            std::thread::sleep(Duration::from_millis(100 + (random >> 8) % longest.max(1)));
-            signal(rustix::process::Signal::CONT);
-        }
-    }
-    true
-}
-
-/// Linux copies from one disk to another, synchronises and reads back while devices are struck; the guest has
-/// no word of it in its log, and its clock agrees with virtual time.
-fn copies_in_a_storm(storm: Storm) {
-    let (blows, mib) = (setting("VMSIM_STORM_KILLS", STORM_BLOWS), setting("VMSIM_STORM_MIB", STORM_MIB));
-    let home = Home::new();
-    let mut random = 0x9e37_79b9_7f4a_7c15_u64;
-    let mut next = || {
-        random ^= random << 13;
-        random ^= random >> 7;
-        random ^= random << 17;
-        random
-    };
-    let data: Vec<u8> = std::iter::repeat_with(|| next().to_le_bytes()).take(mib << 17).flatten().collect();
-    let source = home.write("source.img", &data);
-    let target = home.write("target.img", &vec![0; mib << 20]);
-    let Some(linux) = Linux::boot_in(home, &["--disk", &source, "--disk", &target]) else { return };
-    let uptime = |linux: &Linux| -> f64 {
-        let text = linux.shell("cat /proc/uptime");
-        text.split_whitespace().next().and_then(|word| word.parse().ok()).expect("seconds")
-    };
-    let (guest_before, before) = (uptime(&linux), linux.vm.ps().seconds);
-
-    let (mut struck, mut rounds) = (0, 0);
-    while struck < blows {
-        rounds += 1;
-        linux.vm.type_text(&format!(
-            "clear; dd if=/dev/sdb of=/dev/sdc bs=64k; sync; echo 3 >/proc/sys/vm/drop_caches; \
-             md5sum </dev/sdc; echo ROUND$(({rounds}+0))END\\n"
-        ));
-        let end = format!("ROUND{rounds}END");
-        let started = std::time::Instant::now();
-        while !linux.vm.shows(&end) {
-            assert!(started.elapsed() < 40 * BOOT_PATIENCE, "round {rounds} does not end");
-            let blow = std::time::Instant::now();
-            if struck < blows && strike(&linux, storm, next() >> 16) {
-                struck += 1;
-            }
-            std::thread::sleep(STORM_PERIOD.saturating_sub(blow.elapsed()));
-        }
-        let sum = linux.vm.screen_text();
-        assert!(sum.contains(&md5sum(&data)), "round {rounds}: {sum}");
-    }
-
-    assert!(std::fs::read(&target).expect("the image") == data, "the image differs from what was copied");
-
-    let (guest_after, after) = (uptime(&linux), linux.vm.ps().seconds);
-    let drift = (guest_after - guest_before) - (after - before);
-    assert!(drift.abs() < 1.5, "the guest's clock went {drift} s away from virtual time");
-    let complaints = linux.shell(
-        "dmesg | grep -iE 'lost|timed out|timeout|lockup|exception|stall|i/o error' | grep -v 'NMI watchdog' | tail -5",
-    );
-    let complaints: Vec<_> = complaints.lines().filter(|line| line.starts_with('[')).collect();
-    assert!(complaints.is_empty(), "the guest noticed: {complaints:?}");
-    let restarts: u32 = linux.vm.ps().processes.iter().map(|row| row.restarts).sum();
-    assert_eq!(restarts, if storm == Storm::Kills { blows as u32 } else { 0 });
-    assert_eq!(linux.power_off(), Some(0));
-}
-
-#[test]
-fn linux_copies_a_disk_in_a_storm_of_kills() {
-    copies_in_a_storm(Storm::Kills);
-}
-
-#[test]
-fn linux_copies_a_disk_while_devices_are_stopped() {
-    copies_in_a_storm(Storm::Stops);
 }

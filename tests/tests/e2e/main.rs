@@ -20,4 +20,5 @@ mod recordings;
 mod recovery;
 mod serial;
 mod storage;
+mod storm;
 mod swap;

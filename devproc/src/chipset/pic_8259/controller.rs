@@ -92,6 +92,16 @@ impl Controller {
         self.inputs = inputs;
     }
 
+    /// Whether a rising edge of an input is latched and was not acknowledged yet.
+    pub(super) fn has_edge(&self, level: u8) -> bool {
+        self.edges & 1 << (level % LEVELS) != 0
+    }
+
+    /// Whether an input cannot request at present, so that its edges come to one.
+    pub(super) fn merges_edges(&self, level: u8) -> bool {
+        self.init != InitStep::Operational || self.mask & 1 << (level % LEVELS) != 0
+    }
+
     /// Levels of the inputs at the last look.
     pub(super) fn inputs(&self) -> u8 {
         self.inputs

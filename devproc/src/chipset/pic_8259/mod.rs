@@ -12,6 +12,10 @@
 //!   8259A's spurious interrupt.
 //! - An edge-triggered request is withdrawn when its line falls before the acknowledge, as the
 //!   datasheet says; a pulse too short to be seen as a level stays latched, so no edge is lost.
+//! - Ticks of the system timer are not merged, unless it is masked: an edge that comes while the one before still waits
+//!   is latched when that one was acknowledged. On real hardware a CPU is never away for longer than it
+//!   keeps interrupts off itself; ours may be, when the host has other work, and a guest that counts ticks would
+//!   lose time.
 //! - The mask registers are not mirrored: the read that follows a poll command is the poll,
 //!   at either address, so a read of 21h can have a side effect.
 //! - The MCS-80 call mode (ICW4 bit 0 clear), buffered mode, ICW1.LTIM, SNGL and the values of
@@ -44,6 +48,10 @@ const ELCR2_MIRROR: MirrorSlot = MirrorSlot(1);
 
 /// ISA interrupt lines.
 const LINES: usize = 16;
+/// The line of the system timer, and its level at the master.
+const TICK_LINE: u8 = 0;
+/// Ticks that wait at most: a guest that keeps interrupts off for longer than that loses the others, as it would anyway.
+const MOST_TICKS: u32 = 255;
 
 /// Saved state, version 1.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -123,14 +131,28 @@ impl Pic {
         if lines.isa_edges == self.state.seen_edges && lines.isa_levels == u16::from_le_bytes(inputs) {
             return;
         }
-        self.changed = true;
         let mut rose = 0u16;
+        let merges = self.state.master.merges_edges(TICK_LINE);
+        let waits = self.state.master.has_edge(TICK_LINE);
         for (irq, (seen, edges)) in self.state.seen_edges.iter_mut().zip(lines.isa_edges).enumerate() {
-            if *seen != edges {
+            if *seen == edges {
+                continue;
+            }
+            if irq != usize::from(TICK_LINE) || merges {
                 *seen = edges;
+                rose |= 1 << irq;
+                continue;
+            }
+            let ticks = edges.wrapping_sub(*seen);
+            if ticks > MOST_TICKS {
+                *seen = edges.wrapping_sub(MOST_TICKS);
+            }
+            if !waits {
+                *seen = seen.wrapping_add(1);
                 rose |= 1 << irq;
             }
         }
+        self.changed = true;
         let [master_levels, slave_levels] = lines.isa_levels.to_le_bytes();
         let [master_rose, slave_rose] = rose.to_le_bytes();
         self.state.master.set_inputs(master_levels, master_rose);
@@ -257,6 +279,8 @@ impl Device for Pic {
             // A vector that we cannot have published: nothing is in service for it.
             None => {}
         }
+        // A tick may have waited for this.
+        self.look_at_lines(host);
         self.changed = true;
         // The hand-shake used up what was published, so the same vector counts as new.
         self.publish_always(host);

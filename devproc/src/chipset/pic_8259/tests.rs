@@ -104,6 +104,45 @@ fn an_edge_is_delivered_once_however_long_the_line_stays_high() {
     assert_eq!(bench.host.intr, Some(MASTER_VECTORS + 4));
 }
 
+fn tick(bench: &mut Bench<Pic>, irq: u8) {
+    bench.host.set_irq(irq, false);
+    set_line(bench, irq, true);
+}
+
+#[test]
+fn ticks_that_come_before_the_cpu_takes_the_first_follow_it_and_edges_of_others_become_one() {
+    let mut bench = initialized();
+    for _ in 0..3 {
+        tick(&mut bench, 0);
+        tick(&mut bench, 4);
+    }
+    let mut taken = Vec::new();
+    while let Some(vector) = acknowledge(&mut bench) {
+        taken.push(vector - MASTER_VECTORS);
+        bench.outb(PIC1, EOI);
+    }
+    assert_eq!(taken, [0, 0, 0, 4]);
+}
+
+#[test]
+fn ticks_of_a_masked_timer_become_one_and_there_is_an_end_to_those_that_wait() {
+    let mut bench = initialized();
+    bench.outb(PIC1_DATA, 0x01);
+    (0..3).for_each(|_| tick(&mut bench, 0));
+    bench.outb(PIC1_DATA, 0x00);
+    assert_eq!(acknowledge(&mut bench), Some(MASTER_VECTORS));
+    bench.outb(PIC1, EOI);
+    assert_eq!(acknowledge(&mut bench), None);
+
+    (0..10_000).for_each(|_| tick(&mut bench, 0));
+    let mut taken = 0;
+    while acknowledge(&mut bench).is_some() {
+        taken += 1;
+        bench.outb(PIC1, EOI);
+    }
+    assert_eq!(taken, 1 + super::MOST_TICKS);
+}
+
 #[test]
 fn an_edge_request_is_withdrawn_when_the_line_falls_before_the_acknowledge() {
     let mut bench = initialized();

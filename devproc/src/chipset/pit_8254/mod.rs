@@ -75,7 +75,11 @@ impl Pit {
 
     /// Brings a counter up to now, with the interrupt that this brings.
     fn advance(&mut self, index: usize, host: &mut dyn Host) {
-        let now = host.now().ticks(CLOCK_HZ);
+        self.advance_to(index, host.now(), host);
+    }
+
+    fn advance_to(&mut self, index: usize, time: VirtualTime, host: &mut dyn Host) {
+        let now = time.ticks(CLOCK_HZ);
         if self.state.counters[index].advance(now) && index == SYSTEM_TIMER {
             self.changed = true;
             host.set_irq(TIMER_IRQ, false);
@@ -199,9 +203,10 @@ impl Device for Pit {
         Ok(())
     }
 
-    fn timer(&mut self, _timer: TimerId, _deadline: VirtualTime, host: &mut dyn Host) {
+    fn timer(&mut self, _timer: TimerId, deadline: VirtualTime, host: &mut dyn Host) {
         self.changed = true;
-        self.advance(SYSTEM_TIMER, host);
+        // One tick at a time, however late: the next one is due at once then, and none is lost.
+        self.advance_to(SYSTEM_TIMER, deadline.min(host.now()), host);
         self.arm(host);
     }
 
