@@ -233,8 +233,19 @@ pub enum StateError {
     OutOfRange(&'static str),
 }
 
+/// Longest state that [`save_state`] saves without a growing buffer.
+const QUICK_STATE: usize = 2048;
+
 /// Serializes a model's state struct (postcard) for [`Device::save`].
 pub fn save_state<T: Serialize>(state: &T, out: &mut Vec<u8>) {
+    // Into the room that there is, which is much quicker than by a vector that grows byte by byte.
+    let (start, room) = (out.len(), out.capacity().min(out.len() + QUICK_STATE));
+    out.resize(room, 0);
+    if let Ok(used) = postcard::to_slice(state, &mut out[start..]).map(|used| used.len()) {
+        out.truncate(start + used);
+        return;
+    }
+    out.truncate(start);
     let buffer = std::mem::take(out);
     // Writing to a growing Vec cannot fail, and state structs have no unserializable types;
     // should one appear, the empty state is refused by load, with a message.

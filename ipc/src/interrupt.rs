@@ -54,6 +54,14 @@ impl Lines {
         changed
     }
 
+    /// Lines that device process `slot` holds: ISA IRQs, and PIRQs from bit 16 on.
+    pub fn held_by(&self, slot: usize) -> u32 {
+        let lines = self.isa.iter().chain(&self.pirq).enumerate();
+        lines.fold(0, |held, (line, word)| {
+            held | ((word.load(Ordering::Acquire) >> (slot & 31)) as u32 & 1) << line
+        })
+    }
+
     /// Lets go of every line that device process `slot` holds: it is gone for good.
     pub fn release(&self, slot: usize) {
         for line in self.isa.iter().chain(&self.pirq) {

@@ -9,6 +9,7 @@
 
 pub mod clock;
 pub mod doorbell;
+pub mod fault;
 pub mod host_clock;
 pub mod interrupt;
 pub mod message;

@@ -6,6 +6,7 @@
 
 #![expect(unsafe_code)] // For `unsafe impl Shared` and for copying payloads from shared memory.
 
+use crate::fault::MAX_FAULTS;
 use crate::message::MESSAGE_WORDS;
 pub use crate::region_table::{MAX_REGIONS, REGION_WORDS, RegionTable};
 use crate::ring::Ring;
@@ -78,6 +79,8 @@ pub struct LinkLayout {
     payload_in: [AtomicU64; PAYLOAD_BYTES / 8],
     /// Committed states, by model.
     pub states: [StatePage; MAX_MODELS],
+    /// Events that each fault rule of the process has seen.
+    pub faults: [AtomicU64; MAX_FAULTS],
 }
 
 // SAFETY: repr(C), only atomics and arrays and structs of atomics (rings and pads included).

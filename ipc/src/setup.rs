@@ -6,18 +6,23 @@
 //! stays open: when it breaks, the supervisor is gone and the process ends.
 
 use crate::control::{Control, ControlError, Request, Role};
+use crate::fault::Faults;
 use crate::inspect::{Inspect, Inspected};
 use crate::machine::MachineConfig;
 use crate::runtime_dir::{RuntimeDir, RuntimeDirError, VmDir};
 use crate::segment::SegmentNames;
 use ipc_channel::ipc::{IpcBytesSender, IpcOneShotServer, IpcReceiver, IpcSender};
 use serde::{Deserialize, Serialize};
+use std::time::Duration;
 use thiserror::Error;
 
 /// Environment variable of processes that a supervisor starts: the VM is there.
 pub const SPAWNED_VARIABLE: &str = "VMSIM_SPAWNED";
 /// Environment variable of a process that waits for a debugger before it does anything.
 pub const DEBUG_VARIABLE: &str = "VMSIM_WAIT_DEBUGGER";
+
+/// A process that attaches listens already; it takes no longer than this to be reached.
+const LISTENS: Duration = Duration::from_millis(500);
 
 /// What the supervisor tells an attached process.
 #[derive(Debug, Serialize, Deserialize)]
@@ -41,6 +46,8 @@ pub struct Setup {
     pub sandbox: bool,
     /// Where a device process sends its recording, from the start.
     pub recording: Option<Recording>,
+    /// What is to go wrong on the link of a device process.
+    pub faults: Faults,
 }
 
 /// Where a device process sends what it records. Whoever receives it writes the file: the process may not open any.
@@ -157,7 +164,13 @@ impl Lifeline {
 pub fn accept(server: String, setup: impl FnOnce(Commands) -> Setup) -> Result<Lifeline, AttachError> {
     let channel = |error: &dyn std::fmt::Display| AttachError::Channel(error.to_string());
     let (commands, receiver) = ipc_channel::ipc::channel().map_err(|e| channel(&e))?;
-    let to_process = IpcSender::<Setup>::connect(server).map_err(|e| channel(&e))?;
+    // Whoever does not listen must not hold us up.
+    let (answer, connected) = std::sync::mpsc::channel();
+    std::thread::spawn(move || answer.send(IpcSender::<Setup>::connect(server)));
+    let to_process = connected
+        .recv_timeout(LISTENS)
+        .map_err(|_| AttachError::Channel("the process does not listen".into()))?
+        .map_err(|e| channel(&e))?;
     to_process.send(setup(receiver)).map_err(|e| channel(&e))?;
     Ok(Lifeline { commands })
 }

@@ -1,5 +1,7 @@
 //! From command line and machine file to the checked description of a machine.
 
+mod faults;
+
 use crate::cli::{Boot, DisplayKind, RunArgs};
 use crate::default_guest;
 use crate::machine_file::{Drive, MachineFile, SerialEnd};
@@ -8,6 +10,7 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::ValueEnum;
 use images::disk::{FloppyFormat, parse_size};
 use ipc::board::MAX_RAM;
+use ipc::fault::Faults;
 use ipc::inspect::Listen;
 use ipc::machine::{BootDevice, DriveConfig, Geometry, MachineConfig, SerialBackend};
 use std::collections::BTreeMap;
@@ -52,12 +55,15 @@ pub struct DevicePlan {
     pub debug: bool,
     /// It goes into a sandbox once its models are built.
     pub sandbox: bool,
+    /// What is to go wrong on its link.
+    pub faults: Faults,
 }
 
 impl DevicePlan {
     fn new(name: &str) -> Self {
         let watchdog = Some(DEFAULT_WATCHDOG);
-        Self { name: name.into(), executable: Executable::Own, watchdog, debug: false, sandbox: true }
+        let faults = Faults::default();
+        Self { name: name.into(), executable: Executable::Own, watchdog, debug: false, sandbox: true, faults }
     }
 }
 
@@ -126,6 +132,7 @@ pub fn plan(args: &RunArgs) -> Result<Plan> {
             "'{name}' cannot name a device process"
         );
     }
+    faults::add(&file, &mut devices)?;
     ensure!(devices.len() <= ipc::board::MAX_DEVICES, "At most {} device processes", ipc::board::MAX_DEVICES);
 
     let given = |path: &PathBuf| Drive { path: path.clone(), read_only: args.read_only, geometry: None };

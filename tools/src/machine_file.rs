@@ -42,6 +42,38 @@ pub struct MachineFile {
     /// Device processes that are not the built-in ones.
     #[serde(default)]
     pub device: BTreeMap<String, DeviceProcess>,
+    /// What is to go wrong on the links of device processes.
+    #[serde(default)]
+    pub fault: Vec<FaultEntry>,
+    /// Decides where a fault has a chance; 0 without it.
+    #[serde(default)]
+    pub fault_seed: u64,
+}
+
+/// `[[fault]]`, as written.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FaultEntry {
+    /// The device process.
+    pub device: String,
+    /// `delay-interrupt`, `drop-interrupt`, `repeat-interrupt`, `float-read`, `short-dma`, `kill`.
+    pub what: String,
+    /// Event number so much.
+    pub at: Option<u64>,
+    /// Each so-manieth event.
+    pub every: Option<u64>,
+    /// Share of the events.
+    pub chance: Option<f64>,
+    /// The line, of interrupts.
+    pub irq: Option<u8>,
+    /// The PCI interrupt line.
+    pub pirq: Option<u8>,
+    /// Port or address, of reads and requests.
+    pub address: Option<u64>,
+    /// Lateness.
+    pub micros: Option<u64>,
+    /// What arrives of a DMA transfer.
+    pub bytes: Option<u64>,
 }
 
 /// The other end of a serial port, as written.

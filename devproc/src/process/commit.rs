@@ -388,8 +388,23 @@ impl DeviceProcess {
         }
     }
 
-    fn publish_line(&self, line: u32) {
+    fn publish_line(&mut self, line: u32) {
         let any = self.shared.held_lines.iter().any(|lines| lines & 1 << line != 0);
+        let level = if self.shared.injector.is_idle() { any } else { self.strike_line(line, any) };
+        self.show_line(line, level);
+    }
+
+    /// What the machine is to see of a line, with the faults that it has.
+    #[cold]
+    fn strike_line(&mut self, line: u32, level: bool) -> bool {
+        let mut injector = std::mem::take(&mut self.shared.injector);
+        let shown = injector.line(self.shared.layout(), || self.shared.board().clock.now(), line, level);
+        self.shared.injector = injector;
+        shown
+    }
+
+    /// Has the machine see a line as it is.
+    pub(super) fn show_line(&self, line: u32, any: bool) {
         let board = self.shared.board();
         let changed = if line < ISA_LINES {
             board.lines.set_isa(line as u8, self.shared.slot, any)

@@ -15,6 +15,8 @@ use crate::isa_dma;
 use ipc::time::VirtualTime;
 
 const PAGE: u64 = 4096;
+/// A bus that nobody drives.
+const FLOATING: u8 = 0xff;
 
 /// The machine as one model sees it during one call.
 pub struct ModelHost<'a> {
@@ -63,12 +65,18 @@ impl Host for ModelHost<'_> {
 
     fn dma_read(&mut self, address: u64, buffer: &mut [u8]) -> Result<(), DmaError> {
         let error = DmaError { address, len: buffer.len() as u64 };
-        self.shared.ram.read(address, buffer).then_some(()).ok_or(error)
+        self.shared.ram.read(address, buffer).then_some(()).ok_or(error)?;
+        let arrives = self.shared.dma_arrives(buffer.len());
+        buffer[arrives..].fill(FLOATING);
+        Ok(())
     }
 
     fn dma_write(&mut self, address: u64, data: &[u8]) -> Result<(), DmaError> {
-        if !self.shared.ram.write(address, data) {
-            return Err(DmaError { address, len: data.len() as u64 });
+        let error = DmaError { address, len: data.len() as u64 };
+        let end = address.checked_add(error.len).filter(|end| *end <= self.shared.ram.len());
+        let data = &data[..if end.is_some() { self.shared.dma_arrives(data.len()) } else { 0 }];
+        if end.is_none() || !self.shared.ram.write(address, data) {
+            return Err(error);
         }
         // The bytes are in RAM before the marks are read (SYNC POINT code, `Board::set_code`).
         std::sync::atomic::fence(std::sync::atomic::Ordering::SeqCst);

@@ -2,6 +2,7 @@
 
 use super::commit::Committer;
 use super::effects::Effect;
+use super::faults::Injector;
 use super::orders::Orders;
 use super::picture::Painter;
 use super::recording::{Tape, TapeOrders};
@@ -93,6 +94,8 @@ pub struct Shared {
     serial_stalled: bool,
     /// Every access to every region is to come as a message, also those that the bus answers otherwise.
     pub observed: bool,
+    /// Makes faults.
+    pub injector: Injector,
 }
 
 impl Shared {
@@ -340,6 +343,7 @@ impl DeviceProcess {
             serial,
             serial_stalled: false,
             observed: false,
+            injector: Injector::default(),
         };
         let committer = Committer::new(models.len());
         let tape_orders = TapeOrders::new(board_segment.clone(), slot);
@@ -387,6 +391,7 @@ impl DeviceProcess {
         if let Some(recording) = recording {
             self.record_from_start(recording, from == StartFrom::PowerOn);
         }
+        self.begin_faults();
         let board = self.shared.board();
         board.processes[slot].state.store(ProcessState::Ready as u32, Ordering::Release);
         board.processes[ipc::board::VMM_SLOT].doorbell.ring();

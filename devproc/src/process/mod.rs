@@ -10,6 +10,7 @@ mod commit;
 mod crash_points;
 mod debugger;
 mod effects;
+mod faults;
 mod host;
 mod machine;
 mod orders;
@@ -162,6 +163,7 @@ fn serve_attached(attachment: Attachment, device: &str, build: Builder) -> Resul
     let slot = setup.slot as usize;
     let place = Place { slot, config: &setup.config };
     let mut process = DeviceProcess::prepare(&names, device, &place, build)?;
+    process.set_faults(setup.faults.clone());
     let keeps = setup.from == StartFrom::Committed;
     let report = if setup.stands_by {
         Some(process.try_out(&setup.config, device, build, keeps, &dir)?)
@@ -198,6 +200,7 @@ fn serve_attached(attachment: Attachment, device: &str, build: Builder) -> Resul
                 process = DeviceProcess::prepare(&names, device, &place, build)?;
                 process.orders = orders;
                 process.tape_orders = tape_orders.clone();
+                process.set_faults(setup.faults.clone());
                 let recording = sink.map(|sink| Recording { sink, append: true });
                 process.begin(StartFrom::Committed, recording.as_ref());
             }

@@ -120,6 +120,8 @@ fn filter() -> Result<BpfProgram, seccompiler::BackendError> {
     // For `abort`.
     let own = u64::from(std::process::id());
     rules.insert(libc::SYS_tgkill, vec![when(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, own)?]);
+    // For the fault that kills it.
+    rules.insert(libc::SYS_kill, vec![when(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, own)?]);
     for (call, argument, values) in [(libc::SYS_ioctl, 1, &IOCTLS[..]), (libc::SYS_prctl, 0, &PRCTLS[..])] {
         let equals = |value: &u64| when(argument, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, *value);
         rules.insert(call, values.iter().map(equals).collect::<Result<_, _>>()?);

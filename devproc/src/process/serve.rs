@@ -50,6 +50,7 @@ impl DeviceProcess {
             }
             let mut worked = self.serve_requests(&mut buffer)?;
             worked |= self.serve_timers();
+            worked |= self.serve_faults();
             worked |= self.serve_events();
             if self.shared.board().lines.generation() != self.lines_seen && !self.watchers.is_empty() {
                 let now = self.shared.board().clock.now();
@@ -63,7 +64,7 @@ impl DeviceProcess {
             if self.orders.is_ending() {
                 return Ok(Ended::Told);
             }
-            let timer = self.shared.timers.next();
+            let timer = self.next_deadline();
             let mut round = 0u32;
             let news = || {
                 round = round.wrapping_add(1);
@@ -198,6 +199,7 @@ impl DeviceProcess {
     fn serve_request(&mut self, request: &Message, buffer: &mut [u8]) {
         ipc::logging::set_context(request.time, request.guest);
         let now = request.time;
+        self.may_be_killed(request);
         if request.kind == Kind::Reset {
             let kind = if request.value == 0 { ResetKind::PowerOn } else { ResetKind::Hard };
             for number in 0..self.models.len() {
@@ -213,7 +215,7 @@ impl DeviceProcess {
         let mut deferred = false;
         if number < self.models.len() {
             let answer = self.answer(number, request, buffer);
-            let Self { models, shared, committer, .. } = self;
+            let Self { models, shared, .. } = self;
             let model = models[number].as_mut();
             let cell = &shared.layout().models[number];
             // Only this thread writes it: no locked instruction is needed.
@@ -239,6 +241,9 @@ impl DeviceProcess {
             if deferred {
                 shared.deferred[number] = Some(request.sequence);
             }
+            self.may_float(request, &mut reply);
+            let Self { models, shared, committer, .. } = self;
+            let model = models[number].as_mut();
             let answered = (request.expects_reply() && !deferred).then_some(reply);
             committer.begin(number, request.sequence, answered);
             committer.commit(number, model, shared);

@@ -2,7 +2,7 @@
 //!
 //! - `EXE.do`: what it does wrong, in words: `crash`, `hang` or `exit` at its next tick, `stall` (a tick takes
 //!   two seconds), `crash-at-start`, `hang-at-start`, `hang-at-build`, `refuse` (its state), `keep-version` (it cannot save
-//!   an older one);
+//!   an older one), `mute` (it never answers a read);
 //! - `EXE.version`: the version of its state format, 1 or 2 (default).
 //!
 //! In a sandbox it sees these files only when it starts: there, `escape` has it try to get out at its first tick.
@@ -136,6 +136,7 @@ impl Device for Toy {
 
     fn read(&mut self, at: Access, _: &mut dyn Host) -> ReadResult {
         match at.offset {
+            _ if told("mute") => Err(IoError::Deferred),
             SCRATCH => Ok(self.scratch.into()),
             TICKS => Ok(self.ticks & 0xff),
             LAP => {

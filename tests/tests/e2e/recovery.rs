@@ -57,6 +57,11 @@ const OUT300: &[u8] = &[
 
 /// DOS with the toy device and the two programs for its port.
 fn dos_with_toy() -> Option<(Vm, Toy)> {
+    dos_with_toy_in("")
+}
+
+/// The same with more lines about the toy device, and what follows it, in the machine file.
+pub fn dos_with_toy_in(more: &str) -> Option<(Vm, Toy)> {
     let image = guest("freedos-1440.img")?;
     let home = Home::new();
     let floppy = home.copy(&image);
@@ -67,13 +72,15 @@ fn dos_with_toy() -> Option<(Vm, Toy)> {
     }
     files.unmount().expect("the image is complete");
     let toy = Toy::new(&home, "toy", 2);
-    let vm = Vm::start_in(home, &["--floppy", &floppy, "--no-sandbox", "--device", &toy.option()]);
+    let machine = format!("[[floppy]]\npath = \"{floppy}\"\n[device.toy]\nexe = \"{}\"\n{more}", toy.exe());
+    let machine = home.write("machine.toml", machine.as_bytes());
+    let vm = Vm::start_in(home, &[&machine, "--no-sandbox"]);
     vm.wait_prompt();
     Some((vm, toy))
 }
 
 /// What DOS reads at port 300h.
-fn port(vm: &Vm) -> String {
+pub fn port(vm: &Vm) -> String {
     let text = vm.dos("in300");
     text.lines().map(str::trim).find(|line| line.len() == 2).expect("a byte").to_owned()
 }
@@ -98,6 +105,21 @@ fn a_model_that_keeps_crashing_goes_off_the_bus_and_comes_back_with_its_state() 
 
     assert!(said.contains("toy serves again"), "{said}");
     assert_eq!(port(&vm), "5A");
+    vm.stop();
+}
+
+#[test]
+fn a_model_that_never_answers_is_taken_for_hung_although_it_goes_round() {
+    let image = guest("freedos-1440.img");
+    let Some((vm, toy)) = image.and_then(|_| dos_with_toy_in("watchdog = 2\n")) else { return };
+
+    toy.tell("mute");
+    vm.type_text("in300\\n");
+
+    wait_state(&vm, "toy", "offline");
+    vm.wait_text("FF");
+    assert!(vm.log(&[]).contains("toy hung"));
+    vm.wait_prompt();
     vm.stop();
 }
 

@@ -30,6 +30,7 @@ const STORM_PERIOD: Duration = Duration::from_millis(200);
 const LONGEST_STOP_MILLIS: u64 = 1000;
 /// What a floppy holds beside its file system.
 const FLOPPY_BYTES: usize = 1 << 20;
+const SECTOR: usize = 512;
 /// The longest step of the guest's clock between two looks, a tenth of a second apart, of a program in it that has
 /// to wait for the others. A stop that the guest noticed would be a longer one.
 const LONGEST_STEP: f64 = 3.0;
@@ -87,9 +88,9 @@ fn copies_in_a_storm(storm: Storm, medium: Medium, window: bool) {
     let bytes = if medium == Medium::Floppy { FLOPPY_BYTES } else { mib << 20 };
     let data: Vec<u8> = std::iter::repeat_with(|| next().to_le_bytes()).take(bytes / 8).flatten().collect();
     let source = home.write("source.img", &data);
-    let (size, option, device) = match medium {
-        Medium::IdeDisk => (bytes + bytes / 8 + (4 << 20), "--disk", "/dev/sdc"),
-        Medium::Floppy => (1440 << 10, "--floppy", "/dev/fd0"),
+    let (size, option) = match medium {
+        Medium::IdeDisk => (bytes + bytes / 8 + (4 << 20), "--disk"),
+        Medium::Floppy => (1440 << 10, "--floppy"),
     };
     let target = home.file("target.img").display().to_string();
     let file = std::fs::File::options().read(true).write(true).create_new(true).open(&target);
@@ -105,16 +106,22 @@ fn copies_in_a_storm(storm: Storm, medium: Medium, window: bool) {
         let text = linux.shell("cat /proc/uptime");
         text.split_whitespace().next().and_then(|word| word.parse().ok()).expect("seconds")
     };
-    linux.shell(&format!(
-        "mkdir /t; mount -t vfat {device} /t; (while sleep 0.1; do cat /proc/uptime; done) >/looks & sleep 1"
+    // Linux names the disks in the order in which it happens to find them: their sizes tell which is which.
+    let (source_size, target_size) = (bytes / SECTOR, size / SECTOR);
+    let mounts = linux.shell(&format!(
+        "mkdir /t; T=/dev/fd0; for d in sda sdb sdc; do case $(cat /sys/block/$d/size) in \
+         {source_size}) S=/dev/$d;; {target_size}) T=/dev/$d;; esac; done; \
+         mount -t vfat $T /t; grep ' /t ' /proc/mounts"
     ));
+    assert!(mounts.contains(" /t vfat"), "{mounts}");
+    linux.shell("(while sleep 0.1; do cat /proc/uptime; done) >/looks & sleep 1");
     let (guest_before, before) = (uptime(&linux), linux.vm.ps().seconds);
 
     let (mut struck, mut rounds) = (0, 0);
     while struck < blows {
         rounds += 1;
         linux.vm.type_text(&format!(
-            "clear; dd if=/dev/sdb of=/t/copy bs=64k; sync; echo 3 >/proc/sys/vm/drop_caches; \
+            "clear; dd if=$S of=/t/copy bs=64k; sync; echo 3 >/proc/sys/vm/drop_caches; \
              md5sum </t/copy; echo ROUND$(({rounds}+0))END\\n"
         ));
         let end = format!("ROUND{rounds}END");

@@ -32,6 +32,7 @@ use image_locks::ImageLocks;
 use ipc::board::{KILLED, MAX_DEVICES, ProcessState, RunState, VMM_SLOT};
 use ipc::clock::Freeze;
 use ipc::control::Role;
+use ipc::fault::Faults;
 use ipc::host_clock::Keeper;
 use ipc::input::HostEvent;
 use ipc::inspect::{Inspect, Inspected, Listen};
@@ -115,6 +116,8 @@ struct Managed {
     debug: bool,
     /// It goes into a sandbox.
     sandbox: bool,
+    /// What is to go wrong on its link.
+    faults: Faults,
 }
 
 /// Why the VM ended.
@@ -210,14 +213,15 @@ impl Supervisor {
         server::watch_signals(supervisor.sender.clone())?;
         let cables = supervisor.memory.serial();
         supervisor.serial = Some(SerialPorts::open(&supervisor.config.serial, cables, &supervisor.sender)?);
-        for (slot, DevicePlan { name, executable, watchdog, debug, sandbox }) in
+        for (slot, DevicePlan { name, executable, watchdog, debug, sandbox, faults }) in
             devices.into_iter().enumerate()
         {
             let path = recordings.iter().find(|(device, _)| *device == name).map(|(_, path)| path);
             let recording =
                 path.map(|path| recording::Tape::open(path).map_err(anyhow::Error::msg)).transpose()?;
             let managed = Managed::new(Role::Device(name), executable);
-            supervisor.processes[slot] = Some(Managed { watchdog, debug, sandbox, recording, ..managed });
+            supervisor.processes[slot] =
+                Some(Managed { watchdog, debug, sandbox, recording, faults, ..managed });
             supervisor.spawn(slot)?;
         }
         supervisor.processes[VMM_SLOT] = Some(Managed::new(Role::Vmm, Executable::Own));
@@ -554,6 +558,7 @@ impl Managed {
             watchdog: None,
             debug: false,
             sandbox: false,
+            faults: Faults::default(),
         }
     }
 }

@@ -7,6 +7,7 @@ use crate::roles::Executable;
 use ipc::board::{Health, MAX_DEVICES, ProcessState, ResetRequest, RunState, VMM_SLOT, VcpuState};
 use ipc::clock::Freeze;
 use ipc::control::{ProcessStatus, Reply, Request, Role, VmStatus};
+use ipc::fault::Faults;
 use ipc::input::HostEvent;
 use ipc::message::PROTOCOL_VERSION;
 use ipc::setup::{Setup, StartFrom};
@@ -76,6 +77,7 @@ impl Supervisor {
             let from = swap.from();
             let tape = self.processes[index].as_ref().and_then(|managed| managed.recording.as_ref());
             let recording = tape.and_then(recording::Tape::recording);
+            let faults = self.processes[index].as_ref().map_or_else(Faults::default, |m| m.faults.clone());
             let sent = ipc::setup::accept(server, |commands| Setup {
                 version: PROTOCOL_VERSION,
                 config,
@@ -86,6 +88,7 @@ impl Supervisor {
                 stands_by: true,
                 sandbox,
                 recording,
+                faults,
             });
             return match sent {
                 Ok(lifeline) => {
@@ -113,6 +116,7 @@ impl Supervisor {
         };
         managed.handled_at_start = self.memory.handled(index);
         let recording = managed.recording.as_ref().and_then(recording::Tape::recording);
+        let faults = managed.faults.clone();
         let sent = ipc::setup::accept(server, |commands| Setup {
             version: PROTOCOL_VERSION,
             config,
@@ -123,6 +127,7 @@ impl Supervisor {
             stands_by: false,
             sandbox,
             recording,
+            faults,
         });
         match sent {
             Ok(lifeline) => {

@@ -4,7 +4,7 @@
 use super::health::{LOOK, TRACED_LOOK};
 use super::{DISPLAY, Managed, START_TIMEOUT, Supervisor};
 use crate::roles::Executable;
-use ipc::board::{Health, MAX_DEVICES, ProcessState, VMM_SLOT};
+use ipc::board::{Health, MAX_DEVICES, ProcessState, RunState, VMM_SLOT};
 use ipc::sync::Ordering;
 use std::time::{Duration, Instant};
 
@@ -33,19 +33,22 @@ impl Supervisor {
         let handled = self.memory.handled(process);
         let link = self.memory.link(process);
         let waiting = link.is_some_and(|link| !link.requests.is_empty() || !link.events.is_empty());
+        let stuck = self.holds_up_the_guest(process, waiting);
         let Some(managed) = &mut self.processes[process] else { return };
         let Some(watch) = &mut managed.watch else { return };
         let cell = self.memory.board().process(process);
         let (done, patience) = if process < MAX_DEVICES {
             let rounds = cell.map_or(0, |cell| cell.heartbeat.load(Ordering::Relaxed));
             let serves = state == ProcessState::Ready && managed.hung.is_none();
+            // To go round and round is no progress when the guest waits for an answer.
+            let rounds = if stuck { 0 } else { rounds };
             (handled.wrapping_add(rounds.into()), managed.watchdog.filter(|_| serves))
         } else {
             // Of these it only matters whether somebody holds them.
             (watch.last_done().wrapping_add(1), None)
         };
         let before = watch.health();
-        let health = watch.look(now, done, waiting, patience);
+        let health = watch.look(now, done, waiting || stuck, patience);
         let still = watch.still();
         if let Some(cell) = cell {
             cell.health.store(health as u32, Ordering::Relaxed);
@@ -65,6 +68,16 @@ impl Supervisor {
         } else if late {
             self.end_hung(process, &format!("hung: it was not ready within {START_TIMEOUT:?}"));
         }
+    }
+
+    /// Whether the guest can do nothing until the process answers, and nothing else keeps the process from that.
+    fn holds_up_the_guest(&self, process: usize, waiting: bool) -> bool {
+        let board = self.memory.board();
+        let waits_for = board.vcpu.waits_for.load(Ordering::Acquire) as usize;
+        // An answer that comes later waits for a timer of the model, hence for time to go on.
+        waits_for == process + 1
+            && board.run_state() == RunState::Running
+            && (waiting || !board.clock.is_frozen())
     }
 
     fn tell_of_hold(&mut self, process: usize, health: Health) {

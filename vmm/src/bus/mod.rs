@@ -395,10 +395,10 @@ impl Bus for MachineBus {
             }
             return;
         };
+        let region = self.map.region(slot).clone();
+        let link = region.link;
         for part in data.chunks_mut(ipc::link::PAYLOAD_BYTES) {
-            let region = self.map.region(slot);
-            let link = region.link;
-            let mut message = Self::request(region, Kind::ReadBurst, width, port.into());
+            let mut message = Self::request(&region, Kind::ReadBurst, width, port.into());
             message.payload = (0, part.len() as u32);
             let reply = self.call(link, message);
             if reply.status != Status::Done || !self.links[link].take_payload(part) {
@@ -417,10 +417,10 @@ impl Bus for MachineBus {
             }
             return;
         };
+        let region = self.map.region(slot).clone();
+        let link = region.link;
         for part in data.chunks(ipc::link::PAYLOAD_BYTES) {
-            let region = self.map.region(slot);
-            let link = region.link;
-            let mut message = Self::request(region, Kind::WriteBurst, width, port.into());
+            let mut message = Self::request(&region, Kind::WriteBurst, width, port.into());
             message.payload = (0, part.len() as u32);
             // Waited for: the payload area is free again when it has been handled.
             if self.links[link].put_payload(part) {

@@ -26,8 +26,9 @@ use crate::device::{
 use crate::host::{A20Source, Host, ResetRequest};
 use ipc::input::HostEvent;
 use ipc::time::VirtualTime;
+use serde_bytes::Bytes;
 use spec::*;
-use state::{OutputByte, Saved, State};
+use state::{OutputByte, Saved, State, ToSave};
 
 const DATA: RegionId = RegionId(0);
 const COMMAND: RegionId = RegionId(1);
@@ -47,6 +48,10 @@ pub struct I8042 {
     // Volatile state
     state: State,
     changed: bool,
+
+    // Runtime glue
+    /// States of the sub-devices on their way into ours: saving allocates nothing.
+    scratch: std::cell::RefCell<[Vec<u8>; 2]>,
 }
 
 impl Default for I8042 {
@@ -63,7 +68,13 @@ impl I8042 {
 
     /// A controller with the devices given.
     pub fn with_devices(keyboard: Box<dyn Ps2Device>, auxiliary: Option<Box<dyn Ps2Device>>) -> Self {
-        Self { keyboard, auxiliary, state: State::default(), changed: true }
+        Self {
+            keyboard,
+            auxiliary,
+            state: State::default(),
+            changed: true,
+            scratch: std::cell::RefCell::default(),
+        }
     }
 
     fn status(&self) -> Status {
@@ -374,17 +385,15 @@ impl Device for I8042 {
     }
 
     fn save(&self, out: &mut Vec<u8>) {
-        let bytes_of = |device: &dyn Ps2Device| {
-            let mut bytes = Vec::new();
-            device.save(&mut bytes);
-            bytes
-        };
-        let saved = Saved {
-            controller: self.state.clone(),
-            keyboard: bytes_of(self.keyboard.as_ref()),
-            auxiliary: self.auxiliary.as_ref().map(|device| bytes_of(device.as_ref())),
-        };
-        save_state(&saved, out);
+        let [keyboard, auxiliary] = &mut *self.scratch.borrow_mut();
+        keyboard.clear();
+        auxiliary.clear();
+        self.keyboard.save(keyboard);
+        if let Some(device) = &self.auxiliary {
+            device.save(auxiliary);
+        }
+        let auxiliary = self.auxiliary.as_ref().map(|_| Bytes::new(auxiliary));
+        save_state(&ToSave { controller: &self.state, keyboard: Bytes::new(keyboard), auxiliary }, out);
     }
 
     fn take_changed(&mut self) -> bool {

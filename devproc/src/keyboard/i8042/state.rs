@@ -75,6 +75,17 @@ impl Default for State {
     }
 }
 
+/// [`Saved`], as it is written: the same bytes.
+#[derive(Serialize)]
+pub struct ToSave<'a> {
+    /// The controller.
+    pub controller: &'a State,
+    /// The keyboard's state.
+    pub keyboard: &'a serde_bytes::Bytes,
+    /// The auxiliary device's state, when one is plugged in.
+    pub auxiliary: Option<&'a serde_bytes::Bytes>,
+}
+
 /// What is saved: the controller and what is plugged in.
 #[derive(Serialize, Deserialize)]
 pub struct Saved {

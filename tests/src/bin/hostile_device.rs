@@ -1,0 +1,121 @@
+//! A device process that does its worst on everything that it shares with the VMM and the supervisor by its link: rings,
+//! region table, mirrors, payload, state pages. The file `EXE.seen` says how often.
+//!
+//! It runs as the fifth device process of a machine, so its link is number 4.
+
+use devproc::device::{Access, Device, ReadResult, Region, RegionId, ResetKind, StateError};
+use devproc::host::Host;
+use ipc::link::{Link, LinkLayout};
+use ipc::message::{Kind, MESSAGE_WORDS, Message};
+use ipc::segment::{Segment, SegmentNames};
+use std::process::ExitCode;
+use std::time::Duration;
+
+/// Slot of this process: its name comes after those of the built-in ones.
+const SLOT: usize = 4;
+/// Attacks between two looks at the clock, and the pause after them: others need the CPU too.
+const ROUND: u64 = 200;
+const PAUSE: Duration = Duration::from_millis(1);
+
+/// Marsaglia's xorshift.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0
+    }
+    fn below(&mut self, limit: u64) -> u64 {
+        (self.next() >> 8) % limit
+    }
+}
+
+/// One attack. The request ring, whose corruption ends this process, only now and then.
+fn attack(layout: &LinkLayout, bytes: &Segment, random: &mut Random) {
+    let (a, b, c) = (random.next(), random.next(), random.next());
+    let overwrite = |at: u64| assert!(bytes.write(at & !7, &a.to_le_bytes()), "inside the link");
+    match random.below(12) {
+        // A ring that is full takes nothing more.
+        0 => _ = layout.replies.push([a, b, c, a, b, c, a, b]),
+        1 => {
+            let sequence = layout.requests.consumed().wrapping_add(b % 3);
+            let reply = Message { sequence, value: a, ..Message::new(Kind::Reply) };
+            _ = layout.replies.push(reply.encode());
+        }
+        2 => {
+            let written =
+                Message { address: a >> (b & 63), value: c >> (a & 63), ..Message::new(Kind::CodeWritten) };
+            let mut words = written.encode();
+            words[(b % MESSAGE_WORDS as u64) as usize] ^= c;
+            _ = layout.replies.push(words);
+        }
+        3 => overwrite(std::mem::offset_of!(LinkLayout, replies) as u64 + 128 * (b & 1)),
+        4 => overwrite(std::mem::offset_of!(LinkLayout, models) as u64 + b % 1024),
+        5 => overwrite(std::mem::offset_of!(LinkLayout, states) as u64 + b % 4096),
+        6 => overwrite(std::mem::offset_of!(LinkLayout, device_memory_bytes) as u64),
+        7 => layout.set_regions(&[
+            [a, b, c, a, b, c, a, b],
+            [1 << 40 | 1 << 24, b & 0xffff, c & 0xff, 0, 0, 0, 0, 0],
+        ]),
+        8 => _ = layout.set_mirror((a & 0x3ff) as usize, b as u32),
+        9 => _ = layout.states[(a & 15) as usize].commit(b, c as u16, &[a; 64], &[b as u8; 1000]),
+        10 if random.below(5000) == 0 => {
+            overwrite(std::mem::offset_of!(LinkLayout, requests) as u64 + 128 * (b & 1))
+        }
+        // Between the rings and the states is what else there is.
+        _ => overwrite(std::mem::offset_of!(LinkLayout, replies) as u64 + b % (Link::BYTES / 16)),
+    }
+}
+
+fn attack_for_ever() {
+    use std::io::Write;
+    let exe = std::env::args().next().expect("a program has a name");
+    let vm = std::env::args().skip_while(|arg| arg != "--attach").nth(1).expect("the VM");
+    let names = SegmentNames::new(&vm);
+    let seen = std::fs::OpenOptions::new().create(true).append(true).open(format!("{exe}.seen"));
+    let mut seen = seen.expect("the file");
+    let link = Link::open(&names.link(SLOT)).expect("the link");
+    let bytes = Segment::open(&names.link(SLOT)).expect("the link");
+    let mut random = Random(u64::from(std::process::id()) << 20 | 1);
+    std::thread::spawn(move || {
+        // The process begins as it should.
+        std::thread::sleep(Duration::from_millis(300));
+        loop {
+            (0..ROUND).for_each(|_| attack(link.layout(), &bytes, &mut random));
+            writeln!(seen, "{ROUND}").expect("a line is written");
+            std::thread::sleep(PAUSE);
+        }
+    });
+}
+
+struct Hostile;
+
+impl Device for Hostile {
+    fn name(&self) -> &'static str {
+        "hostile"
+    }
+    fn regions(&self) -> Vec<Region> {
+        vec![Region::ports(RegionId(0), "hostile", 0x300, 4)]
+    }
+    fn read(&mut self, at: Access, _: &mut dyn Host) -> ReadResult {
+        Ok(at.offset as u32)
+    }
+    fn reset(&mut self, _: ResetKind, _: &mut dyn Host) {}
+    fn save(&self, out: &mut Vec<u8>) {
+        out.push(0);
+    }
+    fn load(&mut self, _: u16, _: &[u8]) -> Result<(), StateError> {
+        Ok(())
+    }
+}
+
+fn main() -> ExitCode {
+    devproc::standard::main(|_| {
+        Some(|_| {
+            attack_for_ever();
+            Ok(vec![Box::new(Hostile)])
+        })
+    })
+}
