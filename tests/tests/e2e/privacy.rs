@@ -113,7 +113,7 @@ fn attempts(args: &[&str]) -> Vec<String> {
 fn a_device_process_does_not_get_out_of_its_sandbox() {
     let sandboxed = attempts(&[]);
 
-    assert_eq!(sandboxed.len(), 9);
+    assert_eq!(sandboxed.len(), 10);
     for line in &sandboxed {
         assert!(line.contains(" is refused "), "{line}");
     }
