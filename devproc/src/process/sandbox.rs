@@ -94,11 +94,8 @@ fn open_files() -> Vec<(PathBuf, BitFlags<AccessFs>)> {
         let flags = info.lines().find_map(|line| line.strip_prefix("flags:"))?;
         let writable = u32::from_str_radix(flags.trim(), 8).ok()? & libc::O_ACCMODE as u32 != 0;
         // Not to be cut short: shared memory is among them.
-        let access = if writable {
-            AccessFs::ReadFile | AccessFs::WriteFile
-        } else {
-            AccessFs::ReadFile.into()
-        };
+        let access =
+            if writable { AccessFs::ReadFile | AccessFs::WriteFile } else { AccessFs::ReadFile.into() };
         file.then_some((path, access))
     });
     files.collect()

@@ -50,6 +50,8 @@ use swap::Swap;
 const START_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long processes may take to end in order.
 const STOP_TIMEOUT: Duration = Duration::from_millis(700);
+/// How long the last answer may take to leave.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
 /// How soon input that did not fit is offered again.
 const INPUT_RETRY: Duration = Duration::from_millis(2);
 
@@ -338,10 +340,9 @@ impl Supervisor {
             Ok(Event::Interrupted) => return Ok(Some(Ending::Stopped)),
             Ok(Event::Request(ipc::control::Request::Stop, reply)) => {
                 self.shut_down();
-                // A client that went away does not need its answer.
-                let _ = reply.send(ipc::control::Reply::Ok);
-                // Let the answer leave before the process ends.
-                std::thread::sleep(Duration::from_millis(20));
+                // The answer is to leave before the process ends: nobody takes a further one when it has, or when the
+                // client went away.
+                while reply.send_timeout(ipc::control::Reply::Ok, ANSWER_TIMEOUT).is_ok() {}
                 return Ok(Some(Ending::Stopped));
             }
             Ok(Event::Request(ipc::control::Request::Inspect(what), reply)) => {

@@ -50,8 +50,9 @@ const ELCR2_MIRROR: MirrorSlot = MirrorSlot(1);
 const LINES: usize = 16;
 /// The line of the system timer, and its level at the master.
 const TICK_LINE: u8 = 0;
-/// Ticks that wait at most: a guest that keeps interrupts off for longer than that loses the others, as it would anyway.
-const MOST_TICKS: u32 = 255;
+/// Ticks that wait at most, two minutes' worth of a Linux guest's: on a host that is short of CPU for long they are
+/// taken afterwards.
+const MOST_TICKS: u32 = 30_000;
 
 /// Saved state, version 1.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
