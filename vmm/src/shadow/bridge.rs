@@ -85,7 +85,7 @@ pub struct Context {
     access: u32,
     /// Which kind of terminal instruction shadow code was left for: a [`super::classify::Terminal`] and one, or zero.
     pub terminal: u32,
-    /// Arithmetic flags: OF in bit 0, the other five as LAHF has them in bits 8 to 15.
+    /// Arithmetic flags: OF in bit 0, the other five as LAHF has them in bits 8 to 15. The other bits mean nothing.
     pub flags: u32,
     /// See [`Leave`].
     pub target: u64,
@@ -177,7 +177,8 @@ macro_rules! store_guest {
             "mov [r14 + {eax}], eax\n",
             "lahf\n",
             "seto al\n",
-            "mov [r13 + {flags}], ax\n",
+            // All of EAX, as it is read: a part of it would have to reach memory first.
+            "mov [r13 + {flags}], eax\n",
             "mov [r14 + {ecx}], ecx\n",
             "mov [r14 + {edx}], edx\n",
             "mov [r14 + {ebx}], ebx\n",

@@ -36,6 +36,8 @@ pub struct Snippet<'a> {
     pub flat: bool,
     /// SSE and SSE2 are there.
     pub sse: bool,
+    /// In real mode, with segments as it loads them.
+    pub segmented: bool,
     /// Base of CS.
     pub cs_base: u32,
 }

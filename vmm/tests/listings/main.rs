@@ -17,6 +17,7 @@ const FLAT: Snippet<'static> = Snippet {
     user: false,
     flat: true,
     sse: true,
+    segmented: false,
     cs_base: 0,
 };
 /// 32-bit with segments that have bases and limits.

@@ -39,41 +39,75 @@ pub(super) unsafe extern "sysv64" fn interpret<B: Bus>(context: *mut Context, op
         context.leave = Leave::InterpretFloat as u32;
         return 1;
     }
-    if let Some(count) = context.in_place.get_mut((context.terminal as usize).wrapping_sub(1)) {
+    let terminal = std::mem::take(&mut context.terminal);
+    if let Some(count) = context.in_place.get_mut((terminal as usize).wrapping_sub(1)) {
         *count += 1;
     }
-    context.terminal = 0;
-    take_flags(context, cpu);
+    // Loads of segment registers neither read flags nor change them.
+    let is_segment = terminal == Terminal::Segment as u32 + 1;
+    if !is_segment {
+        take_flags(context, cpu);
+    }
     let next = cpu.state.eip;
     let esp = cpu.state.gpr[gpr::ESP];
-    if let Err(fault) = (op.handler)(cpu, op) {
+    let result = (op.handler)(cpu, op);
+    if result.is_ok() && goes_on(context, cpu, terminal, next) {
+        if !is_segment {
+            give_flags(context, cpu);
+        }
+        return 0;
+    }
+    if is_segment {
+        take_flags(context, cpu);
+    }
+    context.leave = Leave::Done as u32;
+    if let Err(fault) = result {
         if !fault.in_new_task() {
             cpu.state.eip = next.wrapping_sub(u32::from(op.len));
             cpu.state.gpr[gpr::ESP] = esp;
         }
         context.fault = Some(fault);
         context.leave = Leave::Fault as u32;
-        return 1;
     }
-    let goes_on = cpu.state.eip == next
+    1
+}
+
+/// Whether shadow code can go on at `next` after a terminal instruction: what it takes for granted is as it was. Each kind is asked only
+/// for what it can change.
+#[inline]
+fn goes_on<B: Bus>(context: &Context, cpu: &mut Vcpu<B>, terminal: u32, next: u32) -> bool {
+    const SEGMENT: u32 = Terminal::Segment as u32 + 1;
+    const FLAGS: u32 = Terminal::Flags as u32 + 1;
+    const SYSTEM: u32 = Terminal::System as u32 + 1;
+    let plain = cpu.state.eip == next
         && !cpu.code.has_written()
         && cpu.hooks.hit().is_none()
-        && cpu.state.activity == Activity::Running
-        && cpu.state.pending_debug == 0
-        && cpu.state.interrupt_shadow == InterruptShadow::None
-        && cpu.state.eflags & (eflags::TF | eflags::RF) == 0
-        && !cpu.wants_attention()
         && cpu.bus.map_generation() == context.generation
-        && !cpu.direct().is_some_and(|map| map.has_flushes())
-        && !cpu.breakpoints_enabled()
-        && (context.fpu_loaded == 0 || cpu.state.cr0 & (cr0::EM | cr0::TS) == 0)
-        && Mode::of(cpu).ok() == context.mode;
-    if !goes_on {
-        context.leave = Leave::Done as u32;
-        return 1;
-    }
-    give_flags(context, cpu);
-    0
+        && !cpu.direct().is_some_and(|map| map.has_flushes());
+    let same = match terminal {
+        // Every jump polls: there is no need to do it here too.
+        SEGMENT => {
+            return plain
+                && cpu.state.interrupt_shadow == InterruptShadow::None
+                && context.mode.is_some_and(|mode| mode.has_segments_of(cpu));
+        }
+        FLAGS => {
+            cpu.state.interrupt_shadow == InterruptShadow::None
+                && cpu.state.eflags & (eflags::TF | eflags::RF) == 0
+                && Mode::of(cpu).ok() == context.mode
+        }
+        SYSTEM => {
+            cpu.state.activity == Activity::Running
+                && cpu.state.pending_debug == 0
+                && cpu.state.interrupt_shadow == InterruptShadow::None
+                && cpu.state.eflags & (eflags::TF | eflags::RF) == 0
+                && !cpu.breakpoints_enabled()
+                && (context.fpu_loaded == 0 || cpu.state.cr0 & (cr0::EM | cr0::TS) == 0)
+                && Mode::of(cpu).ok() == context.mode
+        }
+        _ => true,
+    };
+    plain && same && !cpu.wants_attention()
 }
 
 /// Whether a terminal instruction does nothing that the copies of lockstep could not take back, and stores no flags, of which some
