@@ -7,7 +7,7 @@ use super::listing::Snippet;
 use crate::cpu::bus::Bus;
 use crate::cpu::model::feature;
 use crate::cpu::registers::{cr0, cr4, eflags, rights};
-use crate::cpu::{Mode as Rights, Seg, Segment, Vcpu};
+use crate::cpu::{Mode as Rights, Seg, Vcpu};
 
 /// See the module's description.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -110,16 +110,21 @@ impl Mode {
     }
 
     /// See [`SEGMENTED`].
+    #[inline]
     fn is_segmented<B: Bus>(cpu: &Vcpu<B>) -> bool {
         let (wanted, kept) = if cpu.v86() {
             (rights::V86_MODE, 0)
         } else {
             (rights::REAL_MODE, rights::GRANULAR | rights::BIG | rights::AVL)
         };
-        let is_64k = |seg: &Segment| seg.limit() == LIMIT_16;
-        cpu.state.segments.iter().all(|segment| segment.rights() & !kept == wanted)
-            && [Seg::Es, Seg::Ss, Seg::Ds].into_iter().all(|seg| is_64k(cpu.state.segment(seg)))
-            && (!cpu.v86() || cpu.state.segments.iter().all(is_64k))
+        let segments = &cpu.state.segments;
+        let (all, any) = segments
+            .iter()
+            .fold((u16::MAX, 0), |(all, any), segment| (all & segment.rights(), any | segment.rights()));
+        let limited = |seg: Seg| cpu.state.segment(seg).limit() ^ LIMIT_16;
+        let other = limited(Seg::Es) | limited(Seg::Ss) | limited(Seg::Ds);
+        let other_in_v86 = limited(Seg::Cs) | limited(Seg::Fs) | limited(Seg::Gs);
+        all & !kept == wanted && any & !kept == wanted && other == 0 && (kept != 0 || other_in_v86 == 0)
     }
 
     /// Whether the processor's segment registers are still as this mode has them, after loads of any but CS.
@@ -198,6 +203,11 @@ impl Mode {
     /// Memory is accessed through a window.
     pub const fn window(self) -> bool {
         self.bits & WINDOW != 0
+    }
+
+    /// The same for another code segment.
+    pub const fn with_cs_base(self, cs_base: u32) -> Self {
+        Self { cs_base, ..self }
     }
 
     /// Linear address of an EIP.

@@ -6,4 +6,6 @@
 mod change;
 mod guest;
 mod hidden;
+mod patched;
 mod prefixes;
+mod real;

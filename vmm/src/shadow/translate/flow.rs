@@ -84,6 +84,11 @@ impl Emit<'_> {
         if self.mode.cs_base != 0 {
             self.asm.lea(W::D, R8, asm::at(R8, self.mode.cs_base as i32));
         }
+        self.jump_counted_to_r8();
+    }
+
+    /// Jumps to the linear address in R8D, which may be part of a loop.
+    pub(super) fn jump_counted_to_r8(&mut self) {
         if self.target.counts {
             self.count_down();
             let miss = self.places.miss;
@@ -149,7 +154,13 @@ impl Emit<'_> {
         let polls = next.is_some_and(|next| {
             !matches!(
                 next.kind,
-                Kind::Jcc(_) | Kind::Loop | Kind::Jump | Kind::Call | Kind::InterruptFlag | Kind::Terminal(_)
+                Kind::Jcc(_)
+                    | Kind::Loop
+                    | Kind::Jump
+                    | Kind::Call
+                    | Kind::InterruptFlag
+                    | Kind::LoadSegment
+                    | Kind::Terminal(_)
             )
         });
         if sets && (!polls || self.target.counts) {
