@@ -6,6 +6,7 @@
 mod change;
 mod guest;
 mod hidden;
+mod levels;
 mod patched;
 mod prefixes;
 mod real;
