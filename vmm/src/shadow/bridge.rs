@@ -10,7 +10,7 @@
 //! | `bridge_interpret` | called by shadow code for a terminal instruction: has it interpreted in place, and goes on if nothing else changed |
 //! | `bridge_fill` | called by shadow code whose access met an empty slot: asks the monitor to fill it, or leaves |
 //!
-//! While the guest runs: EAX to EDI in their host namesakes but ESP in R12 (RSP is the host's stack), arithmetic flags in
+//! While the guest runs: EAX to EDI in their host namesakes but ESP in R12 (RSP is the return stack's, see [`super::home`]), arithmetic flags in
 //! the host's flags, R13 = [`Context`], R14 = [`CpuState`], R15 = slots of the direct map + [`SLOT_SHIFT`], R8 to R11 scratch.
 //! Code for a window has the window's address + [`SLOT_SHIFT`] in R15, the window's address in the base of GS, and the
 //! window's address + ESP in R12, of which the lower half is ESP because windows are aligned to their size.
@@ -18,6 +18,7 @@
 
 use super::cache::CodeCache;
 use super::classify::Terminal;
+use super::home::STACK_TOP;
 use super::mode::Mode;
 use crate::cpu::registers::gpr;
 use crate::cpu::{CpuState, Fault};
@@ -92,7 +93,9 @@ pub struct Known {
 pub struct Context {
     /// The exec map for each value of the attention byte, see [`super::space`].
     pub exec: [u64; 256],
-    /// The attention byte.
+    /// The attention byte of code that has none of the machine's: zero, or all ones to make it stop at every poll.
+    pub own_attention: u8,
+    /// The machine's attention byte, or the own one. For code that is not made for its distance from R13.
     pub attention: *const u8,
     /// The guest's registers.
     pub state: *mut CpuState,
@@ -102,6 +105,8 @@ pub struct Context {
     pub stack_base: u64,
     /// Stack pointer of the host.
     host_rsp: u64,
+    /// Stack pointer of shadow code, in its return stack, while it calls the host.
+    shadow_rsp: u64,
     /// The processor, for `fill`.
     pub vcpu: *mut c_void,
     /// Fills the slot of a linear address: processor, address, [`super::translate::access`] bits. [`NOT_PLAIN`], [`FILLED`], or
@@ -129,6 +134,10 @@ pub struct Context {
     pub direction: i64,
     /// The guest's floating-point state is in the host's registers.
     pub fpu_loaded: u8,
+    /// Number of the segment of the last operand in memory of an x87 instruction, or [`super::fpu::NO_SEGMENT`].
+    pub fpu_operand_segment: u8,
+    /// FOP, while that in the processor's state is [`super::fpu::NO_OPCODE`].
+    pub fpu_opcode: u16,
     /// The fault of [`Leave::Fault`].
     pub fault: Option<Fault>,
     /// The mode that shadow code was entered in; far transfers may have changed the base of CS since.
@@ -166,14 +175,16 @@ impl Context {
     pub fn new(
         fill: unsafe extern "sysv64" fn(*mut c_void, u32, u32) -> u64,
         interpret: unsafe extern "sysv64" fn(*mut Self, *const c_void) -> u32,
-    ) -> Box<Self> {
-        Box::new(Self {
+    ) -> Self {
+        Self {
             exec: [0; 256],
+            own_attention: 0,
             attention: std::ptr::null(),
             state: std::ptr::null_mut(),
             slots: 0,
             stack_base: 0,
             host_rsp: 0,
+            shadow_rsp: 0,
             vcpu: std::ptr::null_mut(),
             fill,
             interpret,
@@ -187,6 +198,8 @@ impl Context {
             wanted: 0,
             direction: 1,
             fpu_loaded: 0,
+            fpu_operand_segment: super::fpu::NO_SEGMENT,
+            fpu_opcode: 0,
             fault: None,
             mode: None,
             known: [None; KNOWN],
@@ -202,7 +215,7 @@ impl Context {
             host_mxcsr: MXCSR_OF_RUST,
             fpu: Fxsave([0; FXSAVE_BYTES]),
             xmm: [0; 8],
-        })
+        }
     }
 }
 
@@ -290,6 +303,7 @@ macro_rules! load_xmm {
 macro_rules! pop_scratch {
     () => {
         concat!(
+            "add rsp, 8\n",
             "popfq\n",
             "pop r11\n",
             "pop r10\n",
@@ -339,10 +353,12 @@ unsafe extern "sysv64" fn bridge_to_vm(_context: *mut Context, _code: u64) {
         "fxrstor64 [r13 + {fpu}]",
         "2:",
         load_guest!(),
+        "lea rsp, [r13 + {stack_top}]",
         "jmp r9",
         ".globl vmsim_bridge_to_vm_end",
         "vmsim_bridge_to_vm_end:",
         host_rsp = const offset_of!(Context, host_rsp),
+        stack_top = const STACK_TOP,
         state = const offset_of!(Context, state),
         slots = const offset_of!(Context, slots),
         stack_base = const offset_of!(Context, stack_base),
@@ -394,6 +410,8 @@ unsafe extern "sysv64" fn bridge_to_host() {
 #[unsafe(naked)]
 unsafe extern "sysv64" fn bridge_fill() {
     naked_asm!(
+        "mov [r13 + {shadow_rsp}], rsp",
+        "mov rsp, [r13 + {host_rsp}]",
         "push rax",
         "push rcx",
         "push rdx",
@@ -403,6 +421,7 @@ unsafe extern "sysv64" fn bridge_fill() {
         "push r10",
         "push r11",
         "pushfq",
+        "sub rsp, 8",
         "cmp byte ptr [r13 + {fpu_loaded}], 0",
         "je 2f",
         store_xmm!(),
@@ -420,12 +439,14 @@ unsafe extern "sysv64" fn bridge_fill() {
         "jb 3f",
         "mov rcx, [rsp + {r10}]",
         "jne 5f",
-        "mov rcx, [rsp + {back}]",
+        "mov rcx, [r13 + {shadow_rsp}]",
+        "mov rcx, [rcx]",
         "add rcx, {jump_bytes}",
         "5:",
         "mov [rsp + {r10}], rcx",
         "mov r9, rax",
         pop_scratch!(),
+        "mov rsp, [r13 + {shadow_rsp}]",
         "ret",
         "3:",
         "mov dword ptr [r13 + {leave}], {interpret}",
@@ -437,6 +458,8 @@ unsafe extern "sysv64" fn bridge_fill() {
         "jmp [r13 + {to_host}]",
         ".globl vmsim_bridge_fill_end",
         "vmsim_bridge_fill_end:",
+        shadow_rsp = const offset_of!(Context, shadow_rsp),
+        host_rsp = const offset_of!(Context, host_rsp),
         fpu_loaded = const offset_of!(Context, fpu_loaded),
         xmm = const offset_of!(Context, xmm),
         vcpu = const offset_of!(Context, vcpu),
@@ -445,9 +468,8 @@ unsafe extern "sysv64" fn bridge_fill() {
         to_host = const offset_of!(Context, to_host),
         access = const offset_of!(Context, access),
         filled = const FILLED,
-        // Where `pop_scratch` finds R10, and the return address behind what it takes.
-        r10 = const 2 * size_of::<u64>(),
-        back = const 9 * size_of::<u64>(),
+        // Where `pop_scratch` finds R10.
+        r10 = const 3 * size_of::<u64>(),
         jump_bytes = const FILL_JUMP_BYTES,
         float = const super::translate::access::FLOAT,
         interpret = const Leave::Interpret as u32,
@@ -465,11 +487,12 @@ unsafe extern "sysv64" fn bridge_interpret() {
         "stmxcsr [r13 + {guest_mxcsr}]",
         "ldmxcsr [r13 + {host_mxcsr}]",
         "2:",
-        "sub rsp, 8",
+        "mov [r13 + {shadow_rsp}], rsp",
+        "mov rsp, [r13 + {host_rsp}]",
         "mov rdi, r13",
         "mov rsi, r9",
         "call [r13 + {interpret}]",
-        "add rsp, 8",
+        "mov rsp, [r13 + {shadow_rsp}]",
         "cmp byte ptr [r13 + {fpu_loaded}], 0",
         "je 2f",
         "ldmxcsr [r13 + {guest_mxcsr}]",
@@ -480,11 +503,12 @@ unsafe extern "sysv64" fn bridge_interpret() {
         "ja 4f",
         load_guest!(),
         "ret",
-        // Another mode, and a jump through its exec map, as shadow code makes it; nobody returns to the caller.
+        // Another mode, and a jump through its exec map, as shadow code makes it; nobody returns to the caller, nor where calls of
+        // the old mode have come from.
         "4:",
         "mov r15, [r13 + {slots}]",
         load_guest!(),
-        "lea rsp, [rsp + 8]",
+        "lea rsp, [r13 + {stack_top}]",
         "mov r8d, [r13 + {target}]",
         "mov r10, [r13 + {attention}]",
         "movzx r10d, byte ptr [r10]",
@@ -506,8 +530,10 @@ unsafe extern "sysv64" fn bridge_interpret() {
         return_to_monitor!(),
         ".globl vmsim_bridge_interpret_end",
         "vmsim_bridge_interpret_end:",
+        shadow_rsp = const offset_of!(Context, shadow_rsp),
         interpret = const offset_of!(Context, interpret),
         leaves = const LEAVES,
+        stack_top = const STACK_TOP,
         slots = const offset_of!(Context, slots),
         target = const offset_of!(Context, target),
         attention = const offset_of!(Context, attention),

@@ -37,8 +37,8 @@ const SSE2: u16 = 1 << 7;
 
 /// Memory is accessed through a window, see [`super::window`].
 const WINDOW: u16 = 1 << 8;
-/// Loading ES, SS, DS, FS or GS gives a new selector and 16 times that as the base, and changes nothing else: real mode, or
-/// virtual-8086 mode, and all segment registers are as such loads leave them; ES, SS and DS end at 64 KiB.
+/// Loading ES, SS, DS, FS or GS gives a new selector and 16 times that as the base, and changes nothing else: 16-bit code
+/// in real or virtual-8086 mode, and all segment registers are as such loads leave them; ES, SS and DS end at 64 KiB.
 const SEGMENTED: u16 = 1 << 9;
 /// What loads of ES, SS and DS can change.
 const OF_SEGMENTS: u16 = STACK32 | FLAT_DS | FLAT_ES | FLAT_SS | SEGMENTED;
@@ -106,7 +106,7 @@ impl Mode {
             | bit(flat(Seg::Ds), FLAT_DS)
             | bit(flat(Seg::Es), FLAT_ES)
             | bit(flat(Seg::Ss), FLAT_SS)
-            | bit(!cpu.descriptors_used() && Self::is_segmented(cpu), SEGMENTED)
+            | bit(!cpu.descriptors_used() && !cpu.code_is_32bit() && Self::is_segmented(cpu), SEGMENTED)
     }
 
     /// See [`SEGMENTED`].

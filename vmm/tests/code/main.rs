@@ -10,3 +10,4 @@ mod levels;
 mod patched;
 mod prefixes;
 mod real;
+mod returns;

@@ -64,7 +64,7 @@ fn loads_of_every_segment_register_take_effect() {
         run(guest, &code);
         // ES:DI + 14 is SEGMENT:0, FS:SI is one paragraph further.
         let sum = 2 * u32::from(VALUE) + 2 * u32::from(VALUE + 1);
-        assert_eq!(guest.register(EDX) & 0xffff, sum * u32::from(TURNS) & 0xffff);
+        assert_eq!(guest.register(EDX) & 0xffff, (sum * u32::from(TURNS)) & 0xffff);
         assert_eq!(guest.register(EBX), u32::from(SEGMENT) + 1);
         assert_eq!(selector(guest, Seg::Ds), (0, 0));
         assert_eq!(selector(guest, Seg::Es), (0x2001, 0x2_0010));
@@ -248,6 +248,45 @@ fn far_calls_and_jumps_go_to_other_segments_and_back() {
         assert_eq!(guest.register(EBX) & 0xffff, u32::from(TURNS));
         assert_eq!(guest.register(ESI) & 0xffff, u32::from(SEGMENT));
         assert_eq!(guest.register(ESP), REAL_STACK);
+        assert_eq!(selector(guest, Seg::Cs), (0, 0));
+    });
+}
+
+#[test]
+fn a_near_return_in_another_segment_goes_on_there() {
+    on_every_engine_in_real_mode(|guest| {
+        let [low, high] = SEGMENT.to_le_bytes();
+        let code = assemble_16(CODE, |a| {
+            let (mut again, mut function, mut away) = (a.create_label(), a.create_label(), a.create_label());
+            a.xor(bx, bx)?;
+            a.mov(cx, u32::from(TURNS))?;
+            a.set_label(&mut again)?;
+            a.call(function)?;
+            a.inc(bx)?;
+            a.dec(cx)?;
+            a.jne(again)?;
+            a.hlt()?;
+            // Every other time it jumps to a RET in the other segment.
+            a.set_label(&mut function)?;
+            a.test(cx, 1)?;
+            a.jne(away)?;
+            a.ret()?;
+            a.set_label(&mut away)?;
+            a.nop()?;
+            a.db(&[0xea, 0, 0, low, high])
+        });
+        let arrival = CODE + 8;
+        assert_eq!(code[usize::from(arrival - CODE)], 0x43, "INC BX");
+        guest.load(linear(SEGMENT, 0), &[0xc3]);
+        // Where that leads: `add bx, 100`, and back behind `inc bx`.
+        let there = assemble_16(arrival, |a| {
+            a.add(bx, 100)?;
+            a.db(&[0xea])?;
+            a.dw(&[arrival + 1, 0])
+        });
+        guest.load(linear(SEGMENT, arrival), &there);
+        run(guest, &code);
+        assert_eq!(guest.register(EBX), u32::from(TURNS / 2) * 101);
         assert_eq!(selector(guest, Seg::Cs), (0, 0));
     });
 }

@@ -11,6 +11,7 @@ use crate::shadow::bridge::{
     Context, FILLED, GOES_ELSEWHERE, GOES_ON, LEAVES, Leave, NOT_PLAIN, WITH_INTERRUPTS, WITHOUT_INTERRUPTS,
 };
 use crate::shadow::classify::Terminal;
+use crate::shadow::fpu;
 use crate::shadow::mode::{self, Mode};
 use crate::shadow::space::FarTable;
 use crate::shadow::translate::access;
@@ -50,6 +51,9 @@ pub(super) unsafe extern "sysv64" fn interpret<B: Bus>(context: *mut Context, op
     let terminal = std::mem::take(&mut context.terminal);
     if let Some(count) = context.in_place.get_mut((terminal as usize).wrapping_sub(1)) {
         *count += 1;
+    }
+    if context.fpu_loaded != 0 {
+        fpu::resolve(&mut cpu.state, context);
     }
     // Loads of segment registers neither read flags nor change them.
     let is_segment = terminal == Terminal::Segment as u32 + 1;

@@ -6,8 +6,9 @@ use super::memory::{Access, Operand};
 use super::{Emit, Keep, context, segment_field};
 use crate::cpu::Segment;
 use crate::cpu::registers::Seg;
-use crate::shadow::asm::{R8, R9, R10, R11, R13, W, at, indexed};
+use crate::shadow::asm::{R8, R9, R10, R11, R13, RSP, W, at, indexed};
 use crate::shadow::bridge::{Context, WITHOUT_INTERRUPTS};
+use crate::shadow::home::STACK_TOP;
 use crate::shadow::scanner::Scanned;
 use ipc::board::attention;
 use std::mem::offset_of;
@@ -81,6 +82,8 @@ impl Emit<'_> {
         self.asm.load(W::Q, R9, indexed(R13, R9, WORD as u8, wanted));
         self.asm.store(W::Q, context(offset_of!(Context, exec) + attention::INTR as usize * WORD), R9);
         self.set_segment(Seg::Cs);
+        // Returns do not lead back into another segment.
+        self.asm.lea(W::Q, RSP, at(R13, STACK_TOP));
         self.asm.lea(W::D, R8, indexed(R8, R11, 1, 0));
     }
 }

@@ -13,25 +13,28 @@ mod float;
 mod flow;
 mod live;
 mod memory;
+mod notes;
 mod plain;
 mod segment;
 mod stack;
 mod string;
 mod system;
 
+pub use flow::Returns;
 pub use memory::access;
 
 use super::asm::{self, Asm, Label, Reg};
 use super::bridge::{Bridge, Context, Leave};
 use super::classify::{Kind, Terminal};
 use super::mode::Mode;
-use super::scanner::{Scanned, Unit};
+use super::scanner::{Scanned, Unit, on_page, target};
 use crate::cpu::CpuState;
 use crate::cpu::Segment;
 use crate::cpu::registers::{Seg, gpr};
 use iced_x86::{Encoder, Register, RflagsBits};
 use memory::Stub;
-use std::collections::BTreeMap;
+use notes::{Late, Notes};
+use std::collections::{BTreeMap, BTreeSet};
 use std::mem::offset_of;
 
 /// Where the engine's own code is.
@@ -41,6 +44,10 @@ pub struct Places {
     pub bridge: Bridge,
     /// Leaves with [`Leave::Miss`] for the linear address in R8D.
     pub miss: u64,
+    /// Where returns go that were not predicted.
+    pub returns: Returns,
+    /// Where the attention byte is, from R13.
+    pub attention: i32,
 }
 
 /// What a unit is made for.
@@ -60,14 +67,25 @@ pub struct Target {
     pub lockstep: bool,
 }
 
+/// What is put back when the access of an instruction faults.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Borrow {
+    /// EDI is in R11.
+    Destination,
+    /// Part of ECX is in R11, to be added.
+    Count,
+}
+
 /// What came of it.
 pub struct Translated {
     /// Offsets in the page of instructions that can be entered, and where their code is from the start.
     pub entries: Vec<(u16, u32)>,
     /// Terminal instructions: offset in the page, and where in the code the address of the instruction's `Op` belongs.
     pub ops: Vec<(u16, u32)>,
-    /// Offsets of instructions whose access is made while the guest's EDI is in R11.
-    pub borrows: Vec<u16>,
+    /// Offsets of instructions whose access is made while a guest's register is not what it should be.
+    pub borrows: Vec<(u16, Borrow)>,
+    /// Offsets of instructions whose faults leave by a way of their own, and where that is from the start.
+    pub ways_out: Vec<(u16, u32)>,
     /// For listings: offset of each instruction, and where its code starts.
     pub map: Vec<(u16, u32)>,
     /// Where the code starts that is needed rarely.
@@ -89,14 +107,18 @@ struct Emit<'a> {
     target: Target,
     mode: Mode,
     labels: BTreeMap<u16, Label>,
-    stubs: Vec<Stub>,
+    stubs: Vec<Late>,
+    /// What the floating-point unit is to remember still.
+    notes: Notes,
+    /// See [`Translated::ways_out`].
+    ways_out: Vec<(u16, Label)>,
     ops: Vec<(u16, u32)>,
     /// The offset of the instruction being emitted.
     offset: u16,
     /// See [`Emit::reached`].
     place: asm::Mem,
     /// See [`Translated::borrows`].
-    borrows: Vec<u16>,
+    borrows: Vec<(u16, Borrow)>,
     /// The instruction before was STI: interrupts are taken after this one.
     polls_next: bool,
     /// The floating-point unit is known to be loaded here.
@@ -163,6 +185,8 @@ impl Translator {
             mode: target.mode,
             labels,
             stubs: Vec::new(),
+            notes: Notes::default(),
+            ways_out: Vec::new(),
             ops: Vec::new(),
             offset: 0,
             place: asm::at(asm::R15, 0),
@@ -175,10 +199,12 @@ impl Translator {
         let map = emit.unit(unit);
         let stubs = emit.asm.code.len() as u32;
         emit.stubs();
-        let (labels, ops, borrows) = (emit.labels, emit.ops, emit.borrows);
+        let (labels, ops, borrows, ways_out) = (emit.labels, emit.ops, emit.borrows, emit.ways_out);
         self.asm.finish();
         let place = |(offset, label): (&u16, &Label)| self.asm.place(*label).map(|place| (*offset, place));
-        Translated { entries: labels.iter().filter_map(place).collect(), ops, borrows, map, stubs }
+        let entries = labels.iter().filter_map(place).collect();
+        let ways_out = ways_out.iter().map(|(offset, label)| (offset, label)).filter_map(place).collect();
+        Translated { entries, ops, borrows, ways_out, map, stubs }
     }
 
     /// The code of the last unit.
@@ -195,13 +221,19 @@ impl Translator {
 impl Emit<'_> {
     fn unit(&mut self, unit: &Unit) -> Vec<(u16, u32)> {
         let mut map = Vec::with_capacity(unit.instructions.len());
+        let loops = self.loops(unit);
         // Where control goes when the instruction before falls through.
         let mut falls_to: Option<u16> = None;
         for (&offset, item) in &unit.instructions {
             if let Some(expected) = falls_to.filter(|expected| *expected != offset) {
+                self.store_notes();
                 self.jump_external(self.eip(expected), self.eip(expected));
             }
             if let Some(&label) = self.labels.get(&offset) {
+                self.store_notes();
+                if loops.contains(&offset) {
+                    self.asm.align(LOOP_ALIGNMENT);
+                }
                 self.asm.bind(label);
                 self.fpu_is_loaded = false;
                 self.fpu_cs_noted = false;
@@ -217,9 +249,20 @@ impl Emit<'_> {
             falls_to = continues.then(|| offset + item.len() as u16);
         }
         if let Some(expected) = falls_to {
+            self.store_notes();
             self.jump_external(self.eip(expected), self.eip(expected));
         }
         map
+    }
+
+    /// Where jumps go back to.
+    fn loops(&self, unit: &Unit) -> BTreeSet<u16> {
+        let back = |(offset, item): (&u16, &Scanned)| {
+            let jumps = matches!(item.kind, Kind::Jcc(_) | Kind::Loop | Kind::Jump);
+            let to = jumps.then(|| target(&item.instruction))?;
+            on_page(self.mode, self.target.page_eip, to).filter(|to| to <= offset)
+        };
+        unit.instructions.iter().filter_map(back).collect()
     }
 
     fn eip(&self, offset: u16) -> u32 {
@@ -230,6 +273,7 @@ impl Emit<'_> {
     fn instruction(&mut self, offset: u16, item: &Scanned, unit: &Unit) -> bool {
         let eip = self.eip(offset);
         self.offset = offset;
+        self.notes_before(item);
         if item.crosses {
             self.check_next_page(eip, item);
         }
@@ -286,18 +330,12 @@ impl Emit<'_> {
                 self.jump(eip, item, unit);
                 return false;
             }
-            Kind::Call => {
-                self.call(eip, item, unit);
-                return false;
-            }
+            Kind::Call => return self.call(eip, item, unit),
             Kind::JumpIndirect => {
                 self.jump_indirect(eip, item);
                 return false;
             }
-            Kind::CallIndirect => {
-                self.call_indirect(eip, item);
-                return false;
-            }
+            Kind::CallIndirect => return self.call_indirect(eip, item),
             Kind::Return => {
                 self.ret(eip, item);
                 return false;
@@ -333,7 +371,7 @@ impl Emit<'_> {
         self.asm.alu(asm::Alu::Cmp, asm::W::Q, asm::R8, asm::R9);
         self.asm.jcc(asm::NE, other);
         self.restore_flags(keep);
-        self.stubs.push(Stub::InterpretFloat { label: other, eip, saved: keep });
+        self.later(Stub::InterpretFloat { label: other, eip, saved: keep });
     }
 
     fn call_interpreter(&mut self, offset: u16, next: u32, why: Terminal) {
@@ -407,5 +445,7 @@ impl Keep {
 }
 
 const PAGE_SHIFT: u32 = 12;
+/// Loops start at multiples of this.
+const LOOP_ALIGNMENT: usize = 16;
 /// `xchg rax, r10`.
 const XCHG_RAX_R10: [u8; 2] = [0x49, 0x92];

@@ -1,8 +1,8 @@
 //! Instructions that are taken over: the same opcode with host registers and a host address.
 
 use super::memory::{Access, Operand};
-use super::{Emit, Keep, host, number, seg_of};
-use crate::shadow::asm::{self, AE, Alu, NE, R8, R9, R11, RAX, RDX, Reg, W};
+use super::{Borrow, Emit, Keep, host, number, seg_of};
+use crate::shadow::asm::{self, AE, Alu, BE, NE, R8, R9, R11, RAX, RDX, Reg, W};
 use crate::shadow::classify::has_memory;
 use crate::shadow::scanner::Scanned;
 use crate::shadow::translate::memory::Stub;
@@ -120,7 +120,7 @@ impl Emit<'_> {
         if high {
             // AH to BH cannot be encoded beside R8 to R15: the address goes through a register that the instruction does not use.
             let base = asm::RDI;
-            self.borrows.push(self.offset);
+            self.borrows.push((self.offset, Borrow::Destination));
             self.asm.mov(W::Q, R11, base);
             self.asm.lea(W::Q, base, place);
             set_place(&mut instruction, asm::at(base, 0));
@@ -280,14 +280,14 @@ impl Emit<'_> {
             }
             self.asm.alu_imm(Alu::Cmp, W::D, R9, 1);
             // 0 is below it, 1 is equal: divisors -1 and 0.
-            self.asm.jcc(BELOW_OR_EQUAL, declined);
+            self.asm.jcc(BE, declined);
         } else {
             // The quotient fits if, and only if, the upper half is below the divisor.
             self.asm.alu(Alu::Cmp, W::D, R8, R11);
             self.asm.jcc(AE, declined);
         }
         self.restore_flags(keep);
-        self.stubs.push(Stub::Interpret { label: declined, eip, saved: keep });
+        self.later(Stub::Interpret { label: declined, eip, saved: keep });
         let register = match w {
             W::B => Register::R11L,
             W::H => Register::R11W,
@@ -325,9 +325,6 @@ impl Emit<'_> {
         self.asm.load(W::B, RAX, self.reached());
     }
 }
-
-/// Condition code BE.
-const BELOW_OR_EQUAL: asm::Cond = asm::Cond(6);
 
 /// The encoder's buffer, to be used again.
 fn code_buffer(mut buffer: Vec<u8>) -> Vec<u8> {

@@ -92,7 +92,7 @@ impl Emit<'_> {
         let label = self.asm.label();
         self.asm.test_imm(R11, eflags::TF);
         self.asm.jcc(NE, label);
-        self.stubs.push(Stub::Interpret { label, eip, saved: Keep::Nothing });
+        self.later(Stub::Interpret { label, eip, saved: Keep::Nothing });
     }
 
     /// Takes flags that are not arithmetic from R11D. R8, R9 and arithmetic flags are lost.
