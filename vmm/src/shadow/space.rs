@@ -9,10 +9,9 @@ use super::cache::CacheError;
 use super::mode::Mode;
 use crate::cpu::bus::PAGE_SIZE;
 use crate::cpu::direct::{ARRAY_BYTES, Arrays, Flush, PAGES};
+use crate::cpu::known::{Known, KnownPages};
 
 const PAGE_SHIFT: u32 = PAGE_SIZE.trailing_zeros();
-/// Address bits of a 4 MiB page that lie above its offset.
-const LARGE_MASK: u32 = 0xffc0_0000;
 /// Pages that a 16-bit code segment can touch.
 const PAGES_16: usize = 17;
 
@@ -25,12 +24,6 @@ fn fill(arrays: &mut Arrays, first: usize, pages: usize, table: u64) {
     for n in 0..pages {
         arrays.set(n, biased(table, ((first + n) as u32) << PAGE_SHIFT));
     }
-}
-
-struct Used {
-    page: u32,
-    global: bool,
-    large: bool,
 }
 
 /// Selectors of real mode.
@@ -86,7 +79,7 @@ pub struct ExecMap {
     first: usize,
     pages: usize,
     miss: u64,
-    used: Vec<Used>,
+    known: KnownPages<()>,
     /// In segmented modes: where the table of all code segments' maps is.
     pub far: u64,
 }
@@ -115,7 +108,7 @@ impl ExecMap {
     fn make(first: usize, pages: usize, bytes: usize, miss: u64) -> Result<Self, CacheError> {
         let mut entries = Arrays::new(bytes).map_err(|error| CacheError { what: "exec maps", error })?;
         fill(&mut entries, first, pages, miss);
-        Ok(Self { entries, first, pages, miss, used: Vec::new(), far: 0 })
+        Ok(Self { entries, first, pages, miss, known: KnownPages::default(), far: 0 })
     }
 
     /// Whether it has all linear pages.
@@ -147,7 +140,7 @@ impl ExecMap {
     pub fn set(&mut self, page: u32, table: u64, global: bool, large: bool) {
         let Some(index) = self.index(page) else { return };
         if !self.knows(page) {
-            self.used.push(Used { page, global, large });
+            self.known.add(global, Known { page, large, extra: () });
         }
         self.entries.set(index, biased(table, page));
     }
@@ -155,20 +148,12 @@ impl ExecMap {
     /// Forgets what a flush of the TLB makes void.
     pub fn flush(&mut self, flush: Flush) {
         let entries = &mut self.entries;
-        let (first, miss) = (self.first, self.miss);
-        self.used.retain(|used| {
-            let keeps = match flush {
-                Flush::All => false,
-                Flush::Local => used.global,
-                Flush::Page(linear) => {
-                    used.page >> PAGE_SHIFT != linear >> PAGE_SHIFT
-                        && !(used.large && (used.page ^ linear) & LARGE_MASK == 0)
-                }
-            };
-            if !keeps {
-                entries.set((used.page >> PAGE_SHIFT) as usize - first, biased(miss, used.page));
+        let (first, pages, miss) = (self.first, self.pages, self.miss);
+        self.known.flush(flush, |linear| {
+            let page = linear >> PAGE_SHIFT;
+            if let Some(index) = (page as usize).checked_sub(first).filter(|index| *index < pages) {
+                entries.set(index, biased(miss, page << PAGE_SHIFT));
             }
-            keeps
         });
     }
 }
