@@ -440,6 +440,7 @@ impl Bus for MachineBus {
         Some(self.board().attention_address().cast())
     }
 
+    #[inline]
     fn attention(&self, interrupts_enabled: bool) -> bool {
         let wanted = if interrupts_enabled { u32::MAX } else { !attention::INTR };
         self.board().attention() & wanted != 0

@@ -256,6 +256,20 @@ impl<B: Bus> Vcpu<B> {
         self.tlb.make_direct(mode, linear, write)
     }
 
+    /// Where translated code may make a write that [`Vcpu::make_direct`] has just refused, this once: to a page of kept code, beside
+    /// the bytes that are kept. The distance from linear to host address.
+    pub fn make_direct_once(&mut self, linear: u32, len: u32) -> Option<u64> {
+        let mode = self.mode;
+        if mode == Mode::UserAligned || crosses_page(linear, len) {
+            return None;
+        }
+        let known = self.tlb.translation(mode, linear, true)?;
+        let host = known.grant.write.filter(|_| known.grant.read.is_some())?;
+        let at = known.physical | u64::from(linear & OFFSET_MASK);
+        let beside = self.code.is_code_page(known.physical) && !self.code.overlaps(at, len);
+        beside.then(|| (host.as_ptr() as u64).wrapping_sub(u64::from(linear & !OFFSET_MASK)))
+    }
+
     /// Has the page tables note an access by a user and tells what page it is to be made to. `None` when the access is not one that
     /// translated code may make in host memory: it faults, goes to a device or to kept code, or is watched.
     pub fn make_window(&mut self, linear: u32, write: bool) -> Option<UserPage> {

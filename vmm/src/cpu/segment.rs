@@ -10,6 +10,10 @@ use super::{Vcpu, bus::Bus};
 impl<B: Bus> Vcpu<B> {
     /// Loads ES, SS, DS, FS or GS as MOV, POP and LDS do. (CS is #UD.)
     pub fn load_segment(&mut self, seg: Seg, selector: u16) -> Exec {
+        if !self.protected_mode() && seg != Seg::Cs {
+            self.state.segments[seg as usize].load_real_mode(selector);
+            return Ok(());
+        }
         let loaded = self.segment_for(seg, selector)?;
         self.state.segments[seg as usize] = loaded;
         Ok(())

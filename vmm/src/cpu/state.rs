@@ -58,6 +58,18 @@ impl Segment {
         Self::new(selector, kept | rights::REAL_MODE, (selector as u32) << 4, self.limit)
     }
 
+    /// [`Segment::real_mode`] in place: only what changes is written, and nothing is read that has just been.
+    #[inline]
+    pub const fn load_real_mode(&mut self, selector: u16) {
+        let kept = self.rights & (rights::GRANULAR | rights::BIG | rights::AVL);
+        let end = self.limit as u64 + 1;
+        self.selector = selector;
+        self.rights = kept | rights::REAL_MODE;
+        self.base = (selector as u32) << 4;
+        self.read_end = end;
+        self.write_end = end;
+    }
+
     /// What loading `selector` gives in virtual-8086 mode.
     pub const fn v86_mode(selector: u16) -> Self {
         Self::new(selector, rights::V86_MODE, (selector as u32) << 4, 0xffff)

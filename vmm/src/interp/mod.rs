@@ -22,4 +22,5 @@ mod run;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use run::Dropped;
 pub use run::{Exit, Interp, Statistics};

@@ -74,6 +74,17 @@ impl std::fmt::Display for Statistics {
     }
 }
 
+/// A range of kept code that was written over.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Dropped {
+    /// Physical address.
+    pub(crate) physical: u64,
+    /// Bytes.
+    pub(crate) len: u64,
+    /// The processor wrote it, not a device.
+    pub(crate) own: bool,
+}
+
 /// The interpreter. It holds nothing architectural: it can be dropped and made anew at any time.
 pub struct Interp<B: Bus> {
     cache: BlockCache<B>,
@@ -84,7 +95,7 @@ pub struct Interp<B: Bus> {
     /// Most instructions in a block.
     block_ops: usize,
     /// What was written over, for the shadow engine, if this interpreter serves one.
-    dropped: Option<Vec<(u64, u64)>>,
+    dropped: Option<Vec<Dropped>>,
 }
 
 impl<B: Bus> Default for Interp<B> {
@@ -136,8 +147,8 @@ impl<B: Bus> Interp<B> {
         self.dropped = Some(Vec::new());
     }
 
-    /// The next range of kept code that was written over: physical address, length.
-    pub(crate) fn take_dropped(&mut self) -> Option<(u64, u64)> {
+    /// The next range of kept code that was written over.
+    pub(crate) fn take_dropped(&mut self) -> Option<Dropped> {
         self.dropped.as_mut()?.pop()
     }
 
@@ -169,10 +180,10 @@ impl<B: Bus> Interp<B> {
         self.cache.keeps_page(page)
     }
 
-    fn drop_range(&mut self, cpu: &mut Vcpu<B>, physical: u64, len: u64) {
+    fn drop_range(&mut self, cpu: &mut Vcpu<B>, physical: u64, len: u64, own: bool) {
         self.statistics.blocks_dropped += self.cache.drop_range(cpu, physical, len) as u64;
         if let Some(dropped) = &mut self.dropped {
-            dropped.push((physical, len));
+            dropped.push(Dropped { physical, len, own });
         }
     }
 
@@ -270,7 +281,7 @@ impl<B: Bus> Interp<B> {
             self.take_own_writes(cpu);
         }
         while let Some((physical, len)) = cpu.bus.take_written_code() {
-            self.drop_range(cpu, physical, len);
+            self.drop_range(cpu, physical, len, false);
         }
         self.follow_map(cpu);
     }
@@ -279,7 +290,7 @@ impl<B: Bus> Interp<B> {
     #[cold]
     fn take_own_writes(&mut self, cpu: &mut Vcpu<B>) {
         while let Some((physical, len)) = cpu.code.take_written() {
-            self.drop_range(cpu, physical, u64::from(len));
+            self.drop_range(cpu, physical, u64::from(len), true);
         }
     }
 

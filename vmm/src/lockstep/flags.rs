@@ -8,9 +8,9 @@ use iced_x86::{Mnemonic, RflagsBits};
 
 const PAGE: u32 = PAGE_SIZE as u32;
 
-/// Flags that the instructions at `path` leave undefined, and those that nobody reads at `eip`, where shadow code was left: it
+/// Flags that the instructions at `path` leave undefined, and those that nobody reads at linear address `left`, where shadow code was left: it
 /// may have left anything in them. Bits of EFLAGS.
-pub(super) fn that_may_differ(bytes: &CodeBytes, path: &[u32], eip: u32, run: &Run) -> u32 {
+pub(super) fn that_may_differ(bytes: &CodeBytes, path: &[u32], left: u32, run: &Run) -> u32 {
     let mode = run.mode;
     let page = run.start & !(PAGE - 1);
     let page_eip = page.wrapping_sub(mode.cs_base);
@@ -24,8 +24,7 @@ pub(super) fn that_may_differ(bytes: &CodeBytes, path: &[u32], eip: u32, run: &R
         }
         undefined |= instruction.rflags_undefined();
     }
-    let dead =
-        offset(mode.linear(eip)).map_or(0, |at| !scanner::live_flags(bytes, mode, page_eip, at as u16));
+    let dead = offset(left).map_or(0, |at| !scanner::live_flags(bytes, mode, page_eip, at as u16));
     to_eflags(undefined | dead)
 }
 

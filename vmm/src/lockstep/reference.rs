@@ -91,6 +91,11 @@ pub(super) enum Verdict {
     Needs(u64),
 }
 
+/// Where the processor is.
+fn linear_eip(state: &CpuState) -> u32 {
+    state.segment(Seg::Cs).base().wrapping_add(state.eip)
+}
+
 /// See the module's description.
 pub(super) struct Reference {
     cpu: Vcpu<Copies>,
@@ -200,7 +205,7 @@ impl Reference {
             .unwrap_or(&self.path)
             .to_vec();
         found.free_flags =
-            self.code(run).map_or(0, |code| flags::that_may_differ(&code, &path, shadow.eip, run));
+            self.code(run).map_or(0, |code| flags::that_may_differ(&code, &path, linear_eip(shadow), run));
         found.code = self.code(run);
         Verdict::Differs(Box::new(found))
     }
@@ -254,6 +259,8 @@ impl Reference {
             return true;
         }
         let code = self.code(run);
-        code.is_some_and(|code| differing & !flags::that_may_differ(&code, &self.path, shadow.eip, run) == 0)
+        code.is_some_and(|code| {
+            differing & !flags::that_may_differ(&code, &self.path, linear_eip(shadow), run) == 0
+        })
     }
 }

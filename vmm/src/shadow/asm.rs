@@ -119,6 +119,8 @@ pub enum Alu {
     Or = 1,
     /// AND.
     And = 4,
+    /// SUB.
+    Sub = 5,
     /// XOR.
     Xor = 6,
     /// CMP.
@@ -327,6 +329,11 @@ impl Asm {
     /// `movzx to, byte/word [mem]`.
     pub fn movzx_load(&mut self, to: Reg, mem: Mem, w: W) {
         self.op_rm(W::D, if w == W::B { &[0x0f, 0xb6] } else { &[0x0f, 0xb7] }, to.0, mem);
+    }
+
+    /// `movsx to, byte [mem]` to 32 bits.
+    pub fn movsx_load(&mut self, to: Reg, mem: Mem) {
+        self.op_rm(W::D, &[0x0f, 0xbe], to.0, mem);
     }
 
     /// `lea to, [mem]`.

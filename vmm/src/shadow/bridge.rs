@@ -50,12 +50,43 @@ pub enum Leave {
     Attention = 3,
 }
 
+/// [`Context::wanted`] while EFLAGS.IF is set.
+pub const WITH_INTERRUPTS: u8 = u8::MAX;
+/// The same while it is clear.
+pub const WITHOUT_INTERRUPTS: u8 = !(ipc::board::attention::INTR as u8);
+
+/// What `interpret` says: shadow code goes on behind the instruction.
+pub const GOES_ON: u32 = 0;
+/// What `interpret` says: shadow code goes on at the linear address in `target`, in the mode that the context has now.
+pub const GOES_ELSEWHERE: u32 = 2;
+/// What `interpret` says: shadow code is left.
+pub const LEAVES: u32 = 1;
+
+/// What `fill` says: the access is the interpreter's.
+pub const NOT_PLAIN: u64 = 0;
+/// What `fill` says: the slot has been filled, try again.
+pub const FILLED: u64 = 1;
+
 /// Bytes of an FXSAVE image.
 const FXSAVE_BYTES: usize = 512;
 
 /// An FXSAVE image.
 #[repr(C, align(16))]
 pub struct Fxsave(pub [u8; FXSAVE_BYTES]);
+
+/// How many modes are found without the monitor: kernel and user with and without something.
+pub const KNOWN: usize = 4;
+
+/// What running in a mode takes.
+#[derive(Clone, Copy, Debug)]
+pub struct Known {
+    /// The mode.
+    pub mode: Mode,
+    /// Its exec map.
+    pub exec: u64,
+    /// Exec maps by selector, in segmented modes.
+    pub far: u64,
+}
 
 /// What shadow code and bridge know of the monitor: R13.
 #[repr(C)]
@@ -78,9 +109,10 @@ pub struct Context {
     shadow_rsp: u64,
     /// The processor, for `fill`.
     pub vcpu: *mut c_void,
-    /// Fills the slot of a linear address: processor, address, [`super::translate::Access`] bits.
-    pub fill: unsafe extern "sysv64" fn(*mut c_void, u32, u32) -> u32,
-    /// Interprets an instruction: context, [`crate::interp::op::Op`]. Zero: shadow code goes on.
+    /// Fills the slot of a linear address: processor, address, [`super::translate::access`] bits. [`NOT_PLAIN`], [`FILLED`], or
+    /// the distance to the host memory for this access alone.
+    pub fill: unsafe extern "sysv64" fn(*mut c_void, u32, u32) -> u64,
+    /// Interprets an instruction: context, [`crate::interp::op::Op`]. [`GOES_ON`], [`GOES_ELSEWHERE`], or shadow code is left.
     pub interpret: unsafe extern "sysv64" fn(*mut Context, *const c_void) -> u32,
     /// Where the copy of `bridge_to_host` is.
     pub to_host: u64,
@@ -90,7 +122,7 @@ pub struct Context {
     access: u32,
     /// Which kind of terminal instruction shadow code was left for: a [`super::classify::Terminal`] and one, or zero.
     pub terminal: u32,
-    /// Arithmetic flags: OF in bit 0, the other five as LAHF has them in bits 8 to 15.
+    /// Arithmetic flags: OF in bit 0, the other five as LAHF has them in bits 8 to 15. The other bits mean nothing.
     pub flags: u32,
     /// See [`Leave`].
     pub target: u64,
@@ -108,14 +140,22 @@ pub struct Context {
     pub fpu_opcode: u16,
     /// The fault of [`Leave::Fault`].
     pub fault: Option<Fault>,
-    /// The mode that shadow code was entered in.
+    /// The mode that shadow code was entered in; far transfers may have changed the base of CS since.
     pub mode: Option<Mode>,
+    /// Modes that an instruction that is interpreted in place may lead to without a look at the monitor.
+    pub known: [Option<Known>; KNOWN],
+    /// That may happen.
+    pub redirects: bool,
+    /// What R15 is for a supervisor and for a user, with the direct map.
+    pub sides: [u64; 2],
     /// The map generation then.
     pub generation: u64,
     /// Each run ends at its first poll: it is compared with the interpreter.
     pub in_lockstep: bool,
-    /// The exec map of that mode, and the one that is empty.
+    /// The exec map of that mode (or of the segment that far transfers have led to since), and the one that is empty.
     pub maps: [u64; 2],
+    /// In segmented modes: the exec maps by selector, see [`super::space::FarTable`].
+    pub far: u64,
     /// Instructions interpreted in place, by [`super::classify::Terminal`].
     pub in_place: [u64; Terminal::COUNT],
     /// MXCSR of the guest while `interpret` runs.
@@ -133,7 +173,7 @@ pub struct Context {
 impl Context {
     /// A context that nothing is in yet.
     pub fn new(
-        fill: unsafe extern "sysv64" fn(*mut c_void, u32, u32) -> u32,
+        fill: unsafe extern "sysv64" fn(*mut c_void, u32, u32) -> u64,
         interpret: unsafe extern "sysv64" fn(*mut Self, *const c_void) -> u32,
     ) -> Self {
         Self {
@@ -162,9 +202,13 @@ impl Context {
             fpu_opcode: 0,
             fault: None,
             mode: None,
+            known: [None; KNOWN],
+            redirects: false,
+            sides: [0; 2],
             generation: 0,
             in_lockstep: false,
             maps: [0; 2],
+            far: 0,
             in_place: [0; Terminal::COUNT],
             guest_mxcsr: 0,
             control_word: 0,
@@ -190,7 +234,8 @@ macro_rules! store_guest {
             "mov [r14 + {eax}], eax\n",
             "lahf\n",
             "seto al\n",
-            "mov [r13 + {flags}], ax\n",
+            // All of EAX, as it is read: a part of it would have to reach memory first.
+            "mov [r13 + {flags}], eax\n",
             "mov [r14 + {ecx}], ecx\n",
             "mov [r14 + {edx}], edx\n",
             "mov [r14 + {ebx}], ebx\n",
@@ -390,8 +435,16 @@ unsafe extern "sysv64" fn bridge_fill() {
         "je 2f",
         load_xmm!(),
         "2:",
-        "test eax, eax",
-        "jz 3f",
+        "cmp rax, {filled}",
+        "jb 3f",
+        "mov rcx, [rsp + {r10}]",
+        "jne 5f",
+        "mov rcx, [r13 + {shadow_rsp}]",
+        "mov rcx, [rcx]",
+        "add rcx, {jump_bytes}",
+        "5:",
+        "mov [rsp + {r10}], rcx",
+        "mov r9, rax",
         pop_scratch!(),
         "mov rsp, [r13 + {shadow_rsp}]",
         "ret",
@@ -414,6 +467,10 @@ unsafe extern "sysv64" fn bridge_fill() {
         leave = const offset_of!(Context, leave),
         to_host = const offset_of!(Context, to_host),
         access = const offset_of!(Context, access),
+        filled = const FILLED,
+        // Where `pop_scratch` finds R10.
+        r10 = const 3 * size_of::<u64>(),
+        jump_bytes = const FILL_JUMP_BYTES,
         float = const super::translate::access::FLOAT,
         interpret = const Leave::Interpret as u32,
         interpret_float = const Leave::InterpretFloat as u32,
@@ -441,10 +498,25 @@ unsafe extern "sysv64" fn bridge_interpret() {
         "ldmxcsr [r13 + {guest_mxcsr}]",
         load_xmm!(),
         "2:",
-        "test eax, eax",
-        "jnz 3f",
+        "cmp eax, {leaves}",
+        "je 3f",
+        "ja 4f",
         load_guest!(),
         "ret",
+        // Another mode, and a jump through its exec map, as shadow code makes it; nobody returns to the caller, nor where calls of
+        // the old mode have come from.
+        "4:",
+        "mov r15, [r13 + {slots}]",
+        load_guest!(),
+        "lea rsp, [r13 + {stack_top}]",
+        "mov r8d, [r13 + {target}]",
+        "mov r10, [r13 + {attention}]",
+        "movzx r10d, byte ptr [r10]",
+        "shrx r9d, r8d, r15d",
+        "mov r10, [r13 + r10 * 8 + {exec}]",
+        "mov r10, [r10 + r9 * 8]",
+        "mov r9d, [r10 + r8 * 4]",
+        "jmp r9",
         // Leaves as bridge_to_host does, but what is in the registers now is not the guest's.
         "3:",
         "mov rsp, [r13 + {host_rsp}]",
@@ -460,6 +532,12 @@ unsafe extern "sysv64" fn bridge_interpret() {
         "vmsim_bridge_interpret_end:",
         shadow_rsp = const offset_of!(Context, shadow_rsp),
         interpret = const offset_of!(Context, interpret),
+        leaves = const LEAVES,
+        stack_top = const STACK_TOP,
+        slots = const offset_of!(Context, slots),
+        target = const offset_of!(Context, target),
+        attention = const offset_of!(Context, attention),
+        exec = const offset_of!(Context, exec),
         stack_base = const offset_of!(Context, stack_base),
         guest_mxcsr = const offset_of!(Context, guest_mxcsr),
         host_rsp = const offset_of!(Context, host_rsp),
@@ -486,6 +564,9 @@ unsafe extern "C" {
     static vmsim_bridge_fill_end: u8;
 }
 
+/// Bytes of `jmp r10`.
+const FILL_JUMP_BYTES: usize = 3;
+
 /// Where the copies are in a code cache.
 #[derive(Clone, Copy, Debug)]
 pub struct Bridge {
@@ -494,7 +575,8 @@ pub struct Bridge {
     pub to_host: u64,
     /// `bridge_interpret`: to be called with EIP behind the instruction, and the address of its `Op` in R9.
     pub interpret: u64,
-    /// `bridge_fill`: to be called with the linear address in R8D and the access in R9D.
+    /// `bridge_fill`: to be called with the linear address in R8D, the access in R9D, and in R10 where to go on with the place of
+    /// this one access in R9. Behind the call there is `jmp r10`, and what tries again.
     pub fill: u64,
 }
 

@@ -80,14 +80,28 @@ pub enum Kind {
     PopAll,
     /// LEAVE.
     Leave,
-    /// A segment register is read: MOV r/m, Sreg to a register.
+    /// A segment register is read: MOV r/m, Sreg.
     ReadSegment,
+    /// A segment register is loaded by its selector alone.
+    LoadSegment,
     /// MOVS, STOS, LODS, SCAS, CMPS, not repeated.
     String,
     /// REP MOVS, REP STOS in flat segments.
     Repeat,
     /// CLI and STI at CPL 0.
     InterruptFlag,
+    /// PUSHF at CPL 0.
+    PushFlags,
+    /// POPF at CPL 0.
+    PopFlags,
+    /// IRET of 16 bits in real mode.
+    InterruptReturn,
+    /// JMP far where a selector is all there is to a segment.
+    FarJump,
+    /// CALL far there.
+    FarCall,
+    /// RET far there.
+    FarReturn,
     /// PUSH of a segment register.
     PushSegment,
     /// CLD, STD.
@@ -160,6 +174,23 @@ fn has_segment_register(instruction: &Instruction) -> bool {
     })
 }
 
+/// The segment register that MOV, POP, LDS or its kin loads; none: it stores one.
+pub fn segment_loaded(instruction: &Instruction) -> Register {
+    match instruction.mnemonic() {
+        Mnemonic::Lds => Register::DS,
+        Mnemonic::Les => Register::ES,
+        Mnemonic::Lss => Register::SS,
+        Mnemonic::Lfs => Register::FS,
+        Mnemonic::Lgs => Register::GS,
+        _ => instruction.op0_register(),
+    }
+}
+
+fn load_segment(instruction: &Instruction, mode: Mode) -> Kind {
+    let loads = !matches!(segment_loaded(instruction), Register::CS | Register::None);
+    if loads && mode.segmented() { Kind::LoadSegment } else { Kind::Terminal(Terminal::Segment) }
+}
+
 /// Whether an operand is memory that ModRM or an absolute offset addresses.
 pub fn has_memory(instruction: &Instruction) -> bool {
     (0..instruction.op_count()).any(|n| instruction.op_kind(n) == OpKind::Memory)
@@ -181,8 +212,8 @@ pub fn classify(instruction: &Instruction, mode: Mode) -> Kind {
             if special(0) || special(1) {
                 Kind::Terminal(Terminal::System)
             } else if has_segment_register(instruction) {
-                let reads = register(1) && instruction.op_register(1).is_segment_register() && register(0);
-                if reads { Kind::ReadSegment } else { Kind::Terminal(Terminal::Segment) }
+                let reads = register(1) && instruction.op_register(1).is_segment_register();
+                if reads { Kind::ReadSegment } else { load_segment(instruction, mode) }
             } else {
                 plain(instruction)
             }
@@ -223,7 +254,7 @@ pub fn classify(instruction: &Instruction, mode: Mode) -> Kind {
         }
         Pop => {
             if has_segment_register(instruction) {
-                Kind::Terminal(Terminal::Segment)
+                load_segment(instruction, mode)
             } else if has_memory(instruction) {
                 rare
             } else {
@@ -256,7 +287,7 @@ pub fn classify(instruction: &Instruction, mode: Mode) -> Kind {
             } else if instruction.is_jmp_near_indirect() {
                 near(instruction, mode, Kind::JumpIndirect)
             } else {
-                Kind::Terminal(Terminal::System)
+                far(instruction, mode, Kind::FarJump)
             }
         }
         Call => {
@@ -265,14 +296,18 @@ pub fn classify(instruction: &Instruction, mode: Mode) -> Kind {
             } else if instruction.is_call_near_indirect() {
                 near(instruction, mode, Kind::CallIndirect)
             } else {
-                Kind::Terminal(Terminal::System)
+                far(instruction, mode, Kind::FarCall)
             }
         }
         Ret => near(instruction, mode, Kind::Return),
+        Retf => far(instruction, mode, Kind::FarReturn),
+        Iret if !mode.user() => far(instruction, mode, Kind::InterruptReturn),
+        Pushf | Pushfd if !mode.user() => Kind::PushFlags,
+        Popf | Popfd if !mode.user() => Kind::PopFlags,
         In | Out | Insb | Insw | Insd | Outsb | Outsw | Outsd => Kind::Terminal(Terminal::Port),
         Cli | Sti if !mode.user() => Kind::InterruptFlag,
         Pushf | Pushfd | Popf | Popfd | Cli | Sti => Kind::Terminal(Terminal::Flags),
-        Lds | Les | Lss | Lfs | Lgs => Kind::Terminal(Terminal::Segment),
+        Lds | Les | Lss | Lfs | Lgs => load_segment(instruction, mode),
         _ if instruction.is_jcc_short_or_near() => {
             let condition = (instruction.condition_code() as u8).wrapping_sub(1);
             near(instruction, mode, Kind::Jcc(condition))
@@ -367,6 +402,21 @@ fn near(instruction: &Instruction, mode: Mode, kind: Kind) -> Kind {
         },
     };
     if wide == mode.code32() { kind } else { Kind::Terminal(Terminal::Rare) }
+}
+
+/// A far transfer to 16-bit code, or it is the interpreter's.
+fn far(instruction: &Instruction, mode: Mode, kind: Kind) -> Kind {
+    let short = matches!(
+        instruction.code(),
+        Code::Jmp_ptr1616
+            | Code::Jmp_m1616
+            | Code::Call_ptr1616
+            | Code::Call_m1616
+            | Code::Retfw
+            | Code::Retfw_imm16
+            | Code::Iretw
+    );
+    if short && mode.segmented() && !mode.code32() { kind } else { Kind::Terminal(Terminal::System) }
 }
 
 /// Taken over, if its registers can be encoded on the host.

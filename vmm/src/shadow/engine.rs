@@ -6,15 +6,16 @@ mod look;
 mod make;
 
 use super::asm::{Asm, R8, R13, W, at};
-use super::bridge::{Bridge, Context, Leave, SLOT_SHIFT};
+use super::bridge::{Bridge, Context, KNOWN, Known, Leave, SLOT_SHIFT};
 use super::cache::{CacheError, CodeCache, Table, Tables};
 use super::classify::Terminal;
 use super::fpu;
 use super::home::Home;
 use super::mode::{self, Mode};
 use super::pages::{PageId, Pages};
+use super::patched::Patched;
 use super::scanner::PAGE;
-use super::space::ExecMap;
+use super::space::{ExecMap, FarTable};
 use super::statistics::{Sites, Statistics};
 use super::translate::{Borrow, Places, Returns, Translator};
 use super::trap::{self, Trap, Verdict};
@@ -27,14 +28,15 @@ use crate::cpu::{Seg, Vcpu};
 use crate::interp::{Exit, Interp};
 use crate::lockstep::Witness;
 use in_place::{fill, give_flags, interpret, take_flags};
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap};
 use std::ffi::c_void;
 use std::mem::offset_of;
 
 /// The same for those of all linear pages, 8 MiB each.
 const MOST_WHOLE_MAPS: usize = 12;
-/// How many exec maps are found without a look-up: kernel and user with and without something.
-const RECENT: usize = 4;
+/// How many exec maps are found without a look-up.
+const RECENT: usize = KNOWN;
 /// Most exec maps of one kind before all are forgotten: real-mode programs use many code segments.
 const MOST_MAPS: usize = 256;
 
@@ -47,13 +49,15 @@ pub struct Shadow<B: Bus> {
     translator: Translator,
     places: Places,
     miss_table: Table,
-    #[expect(dead_code, reason = "shadow code has its address")]
     miss_map: ExecMap,
     maps: Vec<ExecMap>,
+    /// Exec maps by selector, by what all their modes have in common.
+    far: HashMap<Mode, FarTable>,
     map_of: HashMap<Mode, usize>,
     /// The exec maps that were used last.
     recent: [Option<(Mode, usize)>; RECENT],
     pages: Pages<B>,
+    patched: Patched,
     generation: Option<u64>,
     counts: bool,
     breakpoints: bool,
@@ -112,9 +116,11 @@ impl<B: Bus> Shadow<B> {
             miss_table,
             miss_map,
             maps: Vec::new(),
+            far: HashMap::new(),
             map_of: HashMap::new(),
             recent: [None; RECENT],
             pages: Pages::default(),
+            patched: Patched::default(),
             generation: None,
             counts: false,
             breakpoints: false,
@@ -399,16 +405,30 @@ impl<B: Bus> Shadow<B> {
                 let whole = self.maps.iter().filter(|map| map.is_whole()).count();
                 if self.maps.len() >= MOST_MAPS || whole >= MOST_WHOLE_MAPS {
                     self.maps.clear();
+                    self.far.clear();
                     self.map_of.clear();
                     self.recent = [None; RECENT];
+                    self.context.known = [None; KNOWN];
                 }
-                self.maps.push(ExecMap::new(mode, self.tables.address(self.miss_table))?);
+                let mut map = ExecMap::new(mode, self.tables.address(self.miss_table))?;
+                if mode.segmented() {
+                    let far = match self.far.entry(mode.with_cs_base(0)) {
+                        Entry::Occupied(known) => known.into_mut(),
+                        Entry::Vacant(new) => new.insert(FarTable::new()?),
+                    };
+                    far.set(mode.cs_base, &map, &self.miss_map);
+                    map.far = far.address();
+                }
+                self.maps.push(map);
                 self.map_of.insert(mode, self.maps.len() - 1);
                 self.maps.len() - 1
             }
         };
         self.recent.rotate_right(1);
         self.recent[0] = Some((mode, map));
+        let exec = &self.maps[map];
+        self.context.known.rotate_right(1);
+        self.context.known[0] = Some(Known { mode, exec: exec.address(), far: exec.far });
         Ok(map)
     }
 
@@ -472,19 +492,27 @@ impl<B: Bus> Shadow<B> {
     /// Runs shadow code. True when the next instruction is to be interpreted.
     #[inline]
     fn enter(&mut self, cpu: &mut Vcpu<B>, mode: Mode, map: usize, code: u64) -> bool {
-        let exec = self.maps[map].address();
-        let slots = cpu.direct().map_or(0, |direct| direct.address(mode.user()));
+        let map = &self.maps[map];
+        self.context.far = map.far;
+        self.enter_map(cpu, mode, map.address(), code)
+    }
+
+    /// [`Shadow::enter`] with the exec map at `exec`.
+    fn enter_map(&mut self, cpu: &mut Vcpu<B>, mode: Mode, exec: u64, code: u64) -> bool {
+        self.context.sides = cpu.direct().map_or([0; 2], |direct| {
+            [false, true].map(|user| direct.address(user).wrapping_add(SLOT_SHIFT as u64))
+        });
         if self.context.fpu_loaded != 0 && cpu.state.cr0 & (cr0::EM | cr0::TS) != 0 {
             self.unload_fpu(cpu);
         }
         let (r15, stack_base) = if mode.window() {
             match self.windowed.address(cpu) {
-                Some(window) => (window, window),
+                Some(window) => (window.wrapping_add(SLOT_SHIFT as u64), window),
                 // It has just been lost.
                 None => return true,
             }
         } else {
-            (slots, 0)
+            (self.context.sides[usize::from(mode.user())], 0)
         };
         let trap = Trap { code: self.cache.range(), engine: (&raw mut *self).cast(), decide: decide::<B> };
         let context = &mut *self.context;
@@ -492,11 +520,13 @@ impl<B: Bus> Shadow<B> {
         context.exec[0] = exec;
         context.maps[0] = exec;
         context.mode = Some(mode.without_window());
+        // Code that counts relies on the monitor to see that it goes on; windows are the monitor's.
+        context.redirects = !self.counts && !self.windowed.is_on();
         context.generation = cpu.bus.map_generation();
         give_flags(context, cpu);
         context.attention =
             (&raw const *context).cast::<u8>().wrapping_byte_offset(self.places.attention as isize);
-        context.slots = r15.wrapping_add(SLOT_SHIFT as u64);
+        context.slots = r15;
         context.state = &raw mut cpu.state;
         context.vcpu = std::ptr::from_mut(cpu).cast();
         self.statistics.entries += 1;
@@ -528,6 +558,9 @@ impl<B: Bus> Shadow<B> {
             return false;
         }
         take_flags(context, cpu);
+        // Instructions interpreted in place and far transfers may have led elsewhere.
+        let mode = context.mode.filter(|_| !mode.window()).unwrap_or(mode);
+        let mode = mode.with_cs_base(cpu.state.segment(Seg::Cs).base());
         match context.leave {
             leave if leave == Leave::Miss as u32 => {
                 cpu.state.eip = mode.eip(context.target as u32);
@@ -536,9 +569,9 @@ impl<B: Bus> Shadow<B> {
             }
             leave if leave == Leave::Attention as u32 => false,
             leave if leave == Leave::LoadFpu as u32 => {
-                let resume = context.target;
+                let (resume, exec) = (context.target, context.maps[0]);
                 if self.load_fpu(cpu) {
-                    return self.enter(cpu, mode, map, resume);
+                    return self.enter_map(cpu, mode, exec, resume);
                 }
                 true
             }

@@ -36,6 +36,8 @@ pub struct Snippet<'a> {
     pub flat: bool,
     /// SSE and SSE2 are there.
     pub sse: bool,
+    /// In real mode, with segments as it loads them.
+    pub segmented: bool,
     /// Base of CS.
     pub cs_base: u32,
 }
@@ -72,7 +74,7 @@ const fn segment(number: usize, field: usize) -> usize {
 }
 
 /// Fields that R13 leads to.
-const CONTEXT: [(usize, &str); 10] = [
+const CONTEXT: [(usize, &str); 12] = [
     (offset_of!(Context, exec), "exec"),
     (offset_of!(Context, leave), "leave"),
     (offset_of!(Context, terminal), "terminal"),
@@ -83,6 +85,8 @@ const CONTEXT: [(usize, &str); 10] = [
     (offset_of!(Context, direction), "direction"),
     (offset_of!(Context, fpu_loaded), "fpu_loaded"),
     (offset_of!(Context, control_word), "control_word"),
+    (offset_of!(Context, maps), "maps"),
+    (offset_of!(Context, far), "far"),
 ];
 
 /// Fields of the processor's state, which R14 leads to, but for segments.
@@ -276,7 +280,7 @@ pub fn listing(snippet: &Snippet<'_>) -> String {
     let page_eip = snippet.eip.wrapping_sub(offset as u32);
     let unit = scanner::scan(&guest, mode, page_eip, offset as u16, |_| false);
     let mut translator = Translator::new(places);
-    let target = Target { mode, page_eip, table: TABLE, next_page: None, counts: false };
+    let target = Target { mode, page_eip, table: TABLE, next_page: None, counts: false, lockstep: false };
     let made = translator.translate(&unit, target, BASE);
     let mut text = format!("{mode}\n");
     let (map, stubs, host) = (&made.map[..], made.stubs, translator.code());

@@ -5,6 +5,7 @@
 //! - `scanner` with `classify`: decides which instructions are taken together, and what is done with each.
 //! - `translate`: makes host code of them (`asm` knows encodings).
 //! - `pages` (shadow pages), `cache` (memory for code and entry tables), `space` (which shadow page is mapped where).
+//! - `patched`: code that is written over again and again.
 //! - `mode`: what shadow code takes for granted.
 //! - `window` (guest memory mapped where the host does the paging), `trap` (faults in it), `windowed` (which address spaces get one).
 //! - `listing`: shows guest code and what was made of it.
@@ -23,6 +24,7 @@ mod home;
 mod listing;
 pub(crate) mod mode;
 mod pages;
+mod patched;
 pub(crate) mod scanner;
 mod space;
 mod statistics;

@@ -6,7 +6,7 @@
 use super::listing::Snippet;
 use crate::cpu::bus::Bus;
 use crate::cpu::model::feature;
-use crate::cpu::registers::{cr0, cr4, eflags};
+use crate::cpu::registers::{cr0, cr4, eflags, rights};
 use crate::cpu::{Mode as Rights, Seg, Vcpu};
 
 /// See the module's description.
@@ -37,6 +37,11 @@ const SSE2: u16 = 1 << 7;
 
 /// Memory is accessed through a window, see [`super::window`].
 const WINDOW: u16 = 1 << 8;
+/// Loading ES, SS, DS, FS or GS gives a new selector and 16 times that as the base, and changes nothing else: 16-bit code
+/// in real or virtual-8086 mode, and all segment registers are as such loads leave them; ES, SS and DS end at 64 KiB.
+const SEGMENTED: u16 = 1 << 9;
+/// What loads of ES, SS and DS can change.
+const OF_SEGMENTS: u16 = STACK32 | FLAT_DS | FLAT_ES | FLAT_SS | SEGMENTED;
 /// What code for a window takes for granted.
 const FOR_WINDOW: u16 = CODE32 | STACK32 | USER | FLAT_DS | FLAT_ES | FLAT_SS;
 
@@ -77,23 +82,55 @@ impl Mode {
         if cpu.mode() == Rights::UserAligned {
             return Err(NotNow::Alignment);
         }
+        let knows_xmm = cpu.state.cr4 & cr4::OSFXSR != 0;
+        let bit = |on: bool, bit: u16| if on { bit } else { 0 };
+        let bits = bit(code32, CODE32)
+            | bit(cpu.cpl() == 3, USER)
+            | Self::segment_bits(cpu)
+            | bit(knows_xmm && cpu.state.model.has(feature::SSE), SSE)
+            | bit(knows_xmm && cpu.state.model.has(feature::SSE2), SSE2);
+        Ok(Self { bits, cs_base: cs.base() })
+    }
+
+    /// The part of a mode that loads of ES, SS and DS can change.
+    #[inline]
+    fn segment_bits<B: Bus>(cpu: &Vcpu<B>) -> u16 {
         let flat = |seg| {
             let segment = cpu.state.segment(seg);
             segment.base() == 0
                 && segment.read_end() > u64::from(u32::MAX)
                 && segment.write_end() > u64::from(u32::MAX)
         };
-        let knows_xmm = cpu.state.cr4 & cr4::OSFXSR != 0;
         let bit = |on: bool, bit: u16| if on { bit } else { 0 };
-        let bits = bit(code32, CODE32)
-            | bit(cpu.stack_is_32bit(), STACK32)
-            | bit(cpu.cpl() == 3, USER)
+        bit(cpu.stack_is_32bit(), STACK32)
             | bit(flat(Seg::Ds), FLAT_DS)
             | bit(flat(Seg::Es), FLAT_ES)
             | bit(flat(Seg::Ss), FLAT_SS)
-            | bit(knows_xmm && cpu.state.model.has(feature::SSE), SSE)
-            | bit(knows_xmm && cpu.state.model.has(feature::SSE2), SSE2);
-        Ok(Self { bits, cs_base: cs.base() })
+            | bit(!cpu.descriptors_used() && !cpu.code_is_32bit() && Self::is_segmented(cpu), SEGMENTED)
+    }
+
+    /// See [`SEGMENTED`].
+    #[inline]
+    fn is_segmented<B: Bus>(cpu: &Vcpu<B>) -> bool {
+        let (wanted, kept) = if cpu.v86() {
+            (rights::V86_MODE, 0)
+        } else {
+            (rights::REAL_MODE, rights::GRANULAR | rights::BIG | rights::AVL)
+        };
+        let segments = &cpu.state.segments;
+        let (all, any) = segments
+            .iter()
+            .fold((u16::MAX, 0), |(all, any), segment| (all & segment.rights(), any | segment.rights()));
+        let limited = |seg: Seg| cpu.state.segment(seg).limit() ^ LIMIT_16;
+        let other = limited(Seg::Es) | limited(Seg::Ss) | limited(Seg::Ds);
+        let other_in_v86 = limited(Seg::Cs) | limited(Seg::Fs) | limited(Seg::Gs);
+        all & !kept == wanted && any & !kept == wanted && other == 0 && (kept != 0 || other_in_v86 == 0)
+    }
+
+    /// Whether the processor's segment registers are still as this mode has them, after loads of any but CS.
+    #[inline]
+    pub fn has_segments_of<B: Bus>(self, cpu: &Vcpu<B>) -> bool {
+        self.bits & OF_SEGMENTS == Self::segment_bits(cpu)
     }
 
     /// The mode of a snippet.
@@ -103,7 +140,8 @@ impl Mode {
             | bit(snippet.stack32, STACK32)
             | bit(snippet.user, USER)
             | bit(snippet.flat, FLAT_DS | FLAT_ES | FLAT_SS)
-            | bit(snippet.sse, SSE | SSE2);
+            | bit(snippet.sse, SSE | SSE2)
+            | bit(snippet.segmented, SEGMENTED);
         Self { bits, cs_base: snippet.cs_base }
     }
 
@@ -142,6 +180,11 @@ impl Mode {
         self.bits & SSE2 != 0
     }
 
+    /// Loads of ES, SS, DS, FS and GS change a selector and a base, and nothing else.
+    pub const fn segmented(self) -> bool {
+        self.bits & SEGMENTED != 0
+    }
+
     /// Whether its code could run in a window (if paging is on).
     pub const fn fits_window(self) -> bool {
         self.bits & FOR_WINDOW == FOR_WINDOW
@@ -160,6 +203,11 @@ impl Mode {
     /// Memory is accessed through a window.
     pub const fn window(self) -> bool {
         self.bits & WINDOW != 0
+    }
+
+    /// The same for another code segment.
+    pub const fn with_cs_base(self, cs_base: u32) -> Self {
+        Self { cs_base, ..self }
     }
 
     /// Linear address of an EIP.
@@ -192,6 +240,9 @@ impl std::fmt::Display for Mode {
             if self.flat(seg) {
                 write!(f, ", flat {name}")?;
             }
+        }
+        if self.segmented() {
+            write!(f, ", segmented")?;
         }
         if self.window() {
             write!(f, ", in a window")?;

@@ -39,14 +39,22 @@ pub struct ShadowUnit<B: Bus> {
 }
 
 impl<B: Bus> ShadowUnit<B> {
-    /// The bytes that `unit` consists of, as few ranges as possible.
+    /// The bytes that `unit` consists of, as few ranges as possible, but for those that it reads when it runs.
     pub fn ranges_of(unit: &Unit) -> Vec<(u16, u16)> {
         let mut ranges: Vec<(u16, u16)> = Vec::new();
+        let mut add = |start: u16, end: u16| match ranges.last_mut() {
+            Some(last) if start <= last.1 => last.1 = last.1.max(end),
+            _ if start < end => ranges.push((start, end)),
+            _ => {}
+        };
         for (&start, item) in &unit.instructions {
             let end = (usize::from(start) + item.len()).min(PAGE_SIZE as usize) as u16;
-            match ranges.last_mut() {
-                Some(last) if start <= last.1 => last.1 = last.1.max(end),
-                _ => ranges.push((start, end)),
+            if let Some(live) = item.live {
+                let live_start = start + u16::from(live.offset);
+                add(start, live_start);
+                add(live_start + u16::from(live.size), end);
+            } else {
+                add(start, end);
             }
         }
         ranges

@@ -34,6 +34,15 @@ pub const OPTIONS: u32 = DecoderOptions::FORCE_RESERVED_NOP
 pub const ALL_FLAGS: u32 =
     RflagsBits::OF | RflagsBits::SF | RflagsBits::ZF | RflagsBits::AF | RflagsBits::CF | RflagsBits::PF;
 
+/// Where an instruction has an immediate operand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LiveImmediate {
+    /// From the instruction's first byte.
+    pub offset: u8,
+    /// Bytes.
+    pub size: u8,
+}
+
 /// An instruction of a unit.
 #[derive(Clone, Debug)]
 pub struct Scanned {
@@ -43,6 +52,8 @@ pub struct Scanned {
     pub kind: Kind,
     /// Its last bytes are on the next page.
     pub crosses: bool,
+    /// Its immediate operand is read from guest memory when it runs.
+    pub live: Option<LiveImmediate>,
     /// FOP, of an x87 instruction that is not a control instruction.
     pub fop: Option<u16>,
     /// Something may jump here.
@@ -161,8 +172,16 @@ fn scan_up_to(
             let next = offset + instruction.len();
             let fop = fop(&instruction, bytes.from(offset));
             let crosses = offset + instruction.len() > PAGE && !matches!(kind, Kind::Terminal(_));
-            let item =
-                Scanned { instruction, kind, crosses, fop, leader, live_in: ALL_FLAGS, live_out: ALL_FLAGS };
+            let item = Scanned {
+                instruction,
+                kind,
+                crosses,
+                live: None,
+                fop,
+                leader,
+                live_in: ALL_FLAGS,
+                live_out: ALL_FLAGS,
+            };
             unit.instructions.insert(offset as u16, item);
             leader = false;
             match kind {
@@ -176,8 +195,14 @@ fn scan_up_to(
                     // What CALL returns to is entered from elsewhere.
                     leader = kind == Kind::Call;
                 }
-                Kind::Return | Kind::JumpIndirect => break,
-                Kind::CallIndirect => leader = true,
+                Kind::Return
+                | Kind::JumpIndirect
+                | Kind::FarJump
+                | Kind::FarReturn
+                | Kind::InterruptReturn => break,
+                Kind::CallIndirect | Kind::FarCall => leader = true,
+                // A poll comes behind it.
+                Kind::PopFlags => leader = true,
                 // Interpreted in place; what comes next is entered anew when that changed more than it.
                 Kind::Terminal(_) if kind.goes_on(&instruction) => leader = true,
                 Kind::Terminal(_) => break,
@@ -254,8 +279,10 @@ fn opaque(left: usize) -> Instruction {
 fn flag_use(item: &Scanned) -> (u32, u32) {
     use iced_x86::Mnemonic::*;
     let instruction = &item.instruction;
-    if matches!(item.kind, Kind::Terminal(_)) {
-        return (ALL_FLAGS, 0);
+    match item.kind {
+        Kind::Terminal(_) | Kind::PushFlags => return (ALL_FLAGS, 0),
+        Kind::PopFlags | Kind::InterruptReturn => return (0, ALL_FLAGS),
+        _ => {}
     }
     // What becomes undefined depends on no old value either.
     let written = instruction.rflags_modified();
@@ -297,7 +324,13 @@ fn find_live_flags(unit: &mut Unit, mode: Mode, page_eip: u32) {
             let live_out = match item.kind {
                 Kind::Jump | Kind::Call => there(),
                 Kind::Jcc(_) | Kind::Loop => there() | after(),
-                Kind::Return | Kind::JumpIndirect | Kind::CallIndirect => ALL_FLAGS,
+                Kind::Return
+                | Kind::JumpIndirect
+                | Kind::CallIndirect
+                | Kind::FarJump
+                | Kind::FarCall
+                | Kind::FarReturn
+                | Kind::InterruptReturn => ALL_FLAGS,
                 Kind::Terminal(_) => ALL_FLAGS,
                 _ => after(),
             };

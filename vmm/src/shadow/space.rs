@@ -3,6 +3,7 @@
 //! A page's entry is valid while its translation is; entries die with the flushes of the TLB. What is not known leads to a
 //! table that is full of the miss stub. Entries are biased, so that shadow code needs no mask: the table's address minus four
 //! times the page's linear address.
+#![expect(unsafe_code, reason = "reads a table that shadow code reads by its address")]
 
 use super::cache::CacheError;
 use super::mode::Mode;
@@ -25,6 +26,53 @@ fn fill(arrays: &mut Arrays, first: usize, pages: usize, table: u64) {
     }
 }
 
+/// Selectors of real mode.
+const SELECTORS: usize = 1 << 16;
+
+/// For segmented modes that differ in nothing but the base of CS: the exec map for each selector of a code segment, as the distance
+/// from the map that is empty.
+pub struct FarTable {
+    distances: Arrays,
+}
+
+impl FarTable {
+    /// One that knows no map.
+    ///
+    /// # Errors
+    /// When the host has no memory.
+    pub fn new() -> Result<Self, CacheError> {
+        let distances = Arrays::new(SELECTORS * size_of::<u64>())
+            .map_err(|error| CacheError { what: "exec maps by selector", error })?;
+        Ok(Self { distances })
+    }
+
+    /// Where it is.
+    pub fn address(&self) -> u64 {
+        self.distances.address()
+    }
+
+    /// The exec map of the code segment at `cs_base`, by the table at `table`. `None`: it has none, or has been forgotten.
+    ///
+    /// # Safety
+    /// `table` is [`FarTable::address`] of one that exists, or zero; `empty` is the address of the map that is empty.
+    pub unsafe fn find(table: u64, cs_base: u32, empty: u64) -> Option<u64> {
+        let selector = (cs_base / 16) as usize;
+        if table == 0 || !cs_base.is_multiple_of(16) || selector >= SELECTORS {
+            return None;
+        }
+        // SAFETY: within the table (just checked), which only this thread writes.
+        let distance = unsafe { (table as *const u64).add(selector).read() };
+        (distance != 0).then(|| empty.wrapping_add(distance))
+    }
+
+    /// Leads the selector of code segments with this base to their map.
+    pub fn set(&mut self, cs_base: u32, map: &ExecMap, empty: &ExecMap) {
+        if cs_base.is_multiple_of(16) && ((cs_base / 16) as usize) < SELECTORS {
+            self.distances.set((cs_base / 16) as usize, map.address().wrapping_sub(empty.address()));
+        }
+    }
+}
+
 /// See the module's description.
 pub struct ExecMap {
     entries: Arrays,
@@ -32,6 +80,8 @@ pub struct ExecMap {
     pages: usize,
     miss: u64,
     known: KnownPages<()>,
+    /// In segmented modes: where the table of all code segments' maps is.
+    pub far: u64,
 }
 
 impl ExecMap {
@@ -58,7 +108,7 @@ impl ExecMap {
     fn make(first: usize, pages: usize, bytes: usize, miss: u64) -> Result<Self, CacheError> {
         let mut entries = Arrays::new(bytes).map_err(|error| CacheError { what: "exec maps", error })?;
         fill(&mut entries, first, pages, miss);
-        Ok(Self { entries, first, pages, miss, known: KnownPages::default() })
+        Ok(Self { entries, first, pages, miss, known: KnownPages::default(), far: 0 })
     }
 
     /// Whether it has all linear pages.

@@ -27,6 +27,8 @@ pub const CODE: u16 = 8;
 pub const DATA: u16 = 16;
 /// Where the stack starts.
 pub const STACK: u32 = 0x9_0000;
+/// The same in real mode.
+pub const REAL_STACK: u32 = 0x7000;
 /// The port of the device that writes memory.
 pub const DEVICE: u16 = 0x300;
 /// Page-table entry: present, writable.
@@ -113,6 +115,8 @@ impl Bus for Machine {
 pub struct Guest {
     pub cpu: Vcpu<Machine>,
     pub engine: Engine<Machine>,
+    /// See [`on_every_engine_uninterrupted`].
+    pub uninterrupted: bool,
 }
 
 /// Does the same on every engine; on the shadow engine also with code that counts, which is other code.
@@ -127,6 +131,42 @@ pub fn on_every_engine(test: impl Fn(&mut Guest)) {
         shadow.set_counting();
     }
     test(&mut guest);
+}
+
+/// Does the same on every engine, for code in which nobody wants attention: on the shadow engine also as it runs in a machine, where
+/// the monitor is not asked before somebody does.
+pub fn on_every_engine_uninterrupted(test: impl Fn(&mut Guest)) {
+    on_every_engine(&test);
+    println!("Shadow, not counting");
+    let mut guest = Guest::new(EngineKind::Shadow);
+    guest.engine = Engine::new(EngineKind::Shadow).expect("this host can");
+    guest.uninterrupted = true;
+    test(&mut guest);
+}
+
+/// The same in real mode.
+pub fn on_every_engine_in_real_mode(test: impl Fn(&mut Guest)) {
+    on_every_engine_uninterrupted(|guest| {
+        let state = &mut guest.cpu.state;
+        state.cr0 = cr0::ET | cr0::NE;
+        state.idtr = TableRegister { base: 0, limit: 0x3ff };
+        for segment in &mut state.segments {
+            *segment = Segment::new(0, rights::REAL_MODE, 0, 0xffff);
+        }
+        state.gpr[gpr::ESP] = REAL_STACK;
+        guest.cpu.state_replaced();
+        test(guest);
+    });
+}
+
+/// Assembles 16-bit code for `address`.
+pub fn assemble_16(
+    address: u16,
+    write: impl FnOnce(&mut CodeAssembler) -> Result<(), iced_x86::IcedError>,
+) -> Vec<u8> {
+    let mut assembler = CodeAssembler::new(16).expect("16 bits are possible");
+    write(&mut assembler).expect("operands fit");
+    assembler.assemble(u64::from(address)).expect("it assembles")
 }
 
 /// Assembles 32-bit code for `address`.
@@ -167,7 +207,7 @@ impl Guest {
         cpu.state.cr3 = DIRECTORY;
         cpu.state.gpr[gpr::ESP] = STACK;
         cpu.state_replaced();
-        Self { cpu, engine }
+        Self { cpu, engine, uninterrupted: false }
     }
 
     /// Puts bytes into memory before anything has run.
@@ -182,6 +222,12 @@ impl Guest {
             | 0x8e00 << 32
             | u64::from(handler & 0xffff_0000) << 32;
         self.load(IDT + 8 * u32::from(vector), &gate.to_le_bytes());
+    }
+
+    /// A vector of real mode.
+    pub fn vector(&mut self, vector: u8, segment: u16, offset: u16) {
+        let [low, high] = [offset, segment].map(u16::to_le_bytes);
+        self.load(4 * u32::from(vector), &[low, high].concat());
     }
 
     /// Turns paging on, with RAM at its own addresses, but for the first page.

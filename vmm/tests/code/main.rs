@@ -6,5 +6,8 @@
 mod change;
 mod guest;
 mod hidden;
+mod levels;
+mod patched;
 mod prefixes;
+mod real;
 mod returns;

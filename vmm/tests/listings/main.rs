@@ -17,13 +17,22 @@ const FLAT: Snippet<'static> = Snippet {
     user: false,
     flat: true,
     sse: true,
+    segmented: false,
     cs_base: 0,
 };
 /// 32-bit with segments that have bases and limits.
 const SEGMENTED: Snippet<'static> = Snippet { flat: false, ..FLAT };
 /// Real mode.
-const REAL: Snippet<'static> =
-    Snippet { eip: 0x100, code32: false, stack32: false, flat: false, sse: false, cs_base: 0x1_2340, ..FLAT };
+const REAL: Snippet<'static> = Snippet {
+    eip: 0x100,
+    code32: false,
+    stack32: false,
+    flat: false,
+    sse: false,
+    segmented: true,
+    cs_base: 0x1_2340,
+    ..FLAT
+};
 
 /// What is listed: title, mode and code.
 type Listed = (&'static str, Snippet<'static>, &'static [u8]);
@@ -108,6 +117,18 @@ const LISTINGS: &[(&str, &[Listed])] = &[
             ("MMX", FLAT, &[0x0f, 0x6f, 0x03, 0x0f, 0xfe, 0xc1, 0x31, 0xc0]),
             ("SSE, aligned", FLAT, &[0x0f, 0x28, 0x03, 0x0f, 0x58, 0xc1, 0x31, 0xc0]),
             ("SSE that is not there", REAL, &[0x0f, 0x28, 0x07]),
+        ],
+    ),
+    (
+        "segment",
+        &[
+            ("MOV to DS", REAL, &[0x8e, 0xd8, 0x31, 0xc9]),
+            ("POP ES", REAL, &[0x07, 0x31, 0xc9]),
+            ("LES", REAL, &[0xc4, 0x3f, 0x31, 0xc9]),
+            ("MOV to SS, and what follows it", REAL, &[0x8e, 0xd0, 0x31, 0xc9]),
+            ("CALL far", REAL, &[0x9a, 0x10, 0x00, 0x00, 0xf0]),
+            ("RET far", REAL, &[0xcb]),
+            ("IRET", REAL, &[0xcf]),
         ],
     ),
     (

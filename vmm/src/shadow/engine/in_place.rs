@@ -2,15 +2,18 @@
 //! flags change hands.
 #![expect(unsafe_code, reason = "shadow code calls with pointers")]
 
-use crate::cpu::Vcpu;
 use crate::cpu::bus::Bus;
 use crate::cpu::registers::{cr0, eflags, gpr};
 use crate::cpu::state::{Activity, InterruptShadow};
+use crate::cpu::{Mode as Rights, Seg, Vcpu};
 use crate::interp::op::Op;
-use crate::shadow::bridge::{Context, Leave};
+use crate::shadow::bridge::{
+    Context, FILLED, GOES_ELSEWHERE, GOES_ON, LEAVES, Leave, NOT_PLAIN, WITH_INTERRUPTS, WITHOUT_INTERRUPTS,
+};
 use crate::shadow::classify::Terminal;
 use crate::shadow::fpu;
 use crate::shadow::mode::{self, Mode};
+use crate::shadow::space::FarTable;
 use crate::shadow::translate::access;
 use std::ffi::c_void;
 
@@ -20,14 +23,19 @@ const INTR: u8 = ipc::board::attention::INTR as u8;
 const LAHF_FLAGS: u32 = 0xd5;
 
 /// Called by shadow code whose access met an empty slot: R8D and R9D.
-pub(super) unsafe extern "sysv64" fn fill<B: Bus>(cpu: *mut c_void, linear: u32, bits: u32) -> u32 {
+pub(super) unsafe extern "sysv64" fn fill<B: Bus>(cpu: *mut c_void, linear: u32, bits: u32) -> u64 {
     // SAFETY: `Context::vcpu` is set from the `&mut Vcpu<B>` of `enter`, which is not used while shadow code runs.
     let cpu = unsafe { &mut *cpu.cast::<Vcpu<B>>() };
-    u32::from(cpu.make_direct(linear, bits & access::SIZE, bits & access::WRITE != 0))
+    let size = bits & access::SIZE;
+    if cpu.make_direct(linear, size, bits & access::WRITE != 0) {
+        return FILLED;
+    }
+    let once = if bits & access::ONCE != 0 { cpu.make_direct_once(linear, size) } else { None };
+    once.unwrap_or(NOT_PLAIN)
 }
 
-/// Called by shadow code that came to a terminal instruction: it is interpreted in place. Shadow code goes on (zero) when nothing
-/// changed but what it could not tell from any other instruction.
+/// Called by shadow code that came to a terminal instruction: it is interpreted in place. Shadow code goes on when nothing
+/// changed but what it could not tell from any other instruction, or elsewhere when it is known how.
 pub(super) unsafe extern "sysv64" fn interpret<B: Bus>(context: *mut Context, op: *const c_void) -> u32 {
     // SAFETY: R13, which is the context that `task_switch` got; nobody uses it while shadow code runs.
     let context = unsafe { &mut *context };
@@ -38,46 +46,117 @@ pub(super) unsafe extern "sysv64" fn interpret<B: Bus>(context: *mut Context, op
     if context.in_lockstep && !stays_covered(context.terminal) {
         cpu.state.eip = cpu.state.eip.wrapping_sub(u32::from(op.len));
         context.leave = Leave::InterpretFloat as u32;
-        return 1;
+        return LEAVES;
     }
-    if let Some(count) = context.in_place.get_mut((context.terminal as usize).wrapping_sub(1)) {
+    let terminal = std::mem::take(&mut context.terminal);
+    if let Some(count) = context.in_place.get_mut((terminal as usize).wrapping_sub(1)) {
         *count += 1;
     }
-    context.terminal = 0;
     if context.fpu_loaded != 0 {
         fpu::resolve(&mut cpu.state, context);
     }
-    take_flags(context, cpu);
+    // Loads of segment registers neither read flags nor change them.
+    let is_segment = terminal == Terminal::Segment as u32 + 1;
+    if !is_segment {
+        take_flags(context, cpu);
+    }
     let next = cpu.state.eip;
     let esp = cpu.state.gpr[gpr::ESP];
-    if let Err(fault) = (op.handler)(cpu, op) {
+    let cs_base = cpu.state.segment(Seg::Cs).base();
+    let result = (op.handler)(cpu, op);
+    if result.is_ok() && is_quiet(context, cpu, terminal) {
+        let stays = cpu.state.eip == next;
+        let same = match terminal {
+            SEGMENT => context.mode.is_some_and(|mode| mode.has_segments_of(cpu)),
+            SYSTEM => {
+                let mode = Mode::of(cpu).ok();
+                let same = mode == context.mode.map(|mode| mode.with_cs_base(cs_base));
+                if !(stays && same) && mode.is_some_and(|mode| redirect(context, cpu, mode)) {
+                    return GOES_ELSEWHERE;
+                }
+                same
+            }
+            _ => true,
+        };
+        if stays && same {
+            if !is_segment {
+                give_flags(context, cpu);
+            }
+            return GOES_ON;
+        }
+    }
+    if is_segment {
+        take_flags(context, cpu);
+    }
+    context.leave = Leave::Done as u32;
+    if let Err(fault) = result {
         if !fault.in_new_task() {
             cpu.state.eip = next.wrapping_sub(u32::from(op.len));
             cpu.state.gpr[gpr::ESP] = esp;
         }
         context.fault = Some(fault);
         context.leave = Leave::Fault as u32;
-        return 1;
     }
-    let goes_on = cpu.state.eip == next
-        && !cpu.code.has_written()
+    LEAVES
+}
+
+/// Kinds of terminal instructions as [`Context::terminal`] has them.
+const SEGMENT: u32 = Terminal::Segment as u32 + 1;
+const FLAGS: u32 = Terminal::Flags as u32 + 1;
+const SYSTEM: u32 = Terminal::System as u32 + 1;
+
+/// Whether a terminal instruction left nothing for the monitor to do, wherever the processor is now. Each kind is asked only for
+/// what it can change.
+#[inline]
+fn is_quiet<B: Bus>(context: &Context, cpu: &mut Vcpu<B>, terminal: u32) -> bool {
+    let plain = !cpu.code.has_written()
         && cpu.hooks.hit().is_none()
-        && cpu.state.activity == Activity::Running
-        && cpu.state.pending_debug == 0
-        && cpu.state.interrupt_shadow == InterruptShadow::None
-        && cpu.state.eflags & (eflags::TF | eflags::RF) == 0
-        && !cpu.wants_attention()
         && cpu.bus.map_generation() == context.generation
-        && !cpu.direct().is_some_and(|map| map.has_flushes())
-        && !cpu.breakpoints_enabled()
-        && (context.fpu_loaded == 0 || cpu.state.cr0 & (cr0::EM | cr0::TS) == 0)
-        && Mode::of(cpu).ok() == context.mode;
-    if !goes_on {
-        context.leave = Leave::Done as u32;
-        return 1;
+        && !cpu.direct().is_some_and(|map| map.has_flushes());
+    let runs = || {
+        cpu.state.interrupt_shadow == InterruptShadow::None
+            && cpu.state.eflags & (eflags::TF | eflags::RF) == 0
+    };
+    let quiet = match terminal {
+        // Every jump polls: there is no need to do it here too.
+        SEGMENT => return plain && cpu.state.interrupt_shadow == InterruptShadow::None,
+        FLAGS => runs() && cpu.mode() != Rights::UserAligned,
+        SYSTEM => {
+            runs()
+                && cpu.state.activity == Activity::Running
+                && cpu.state.pending_debug == 0
+                && !cpu.breakpoints_enabled()
+                && (context.fpu_loaded == 0 || cpu.state.cr0 & (cr0::EM | cr0::TS) == 0)
+        }
+        _ => true,
+    };
+    plain && quiet && !cpu.wants_attention()
+}
+
+/// Has shadow code go on where the processor is now, in `mode`. False: only the monitor knows how.
+fn redirect<B: Bus>(context: &mut Context, cpu: &Vcpu<B>, mode: Mode) -> bool {
+    if !context.redirects {
+        return false;
     }
+    let from = context.mode.map(|from| from.with_cs_base(mode.cs_base));
+    if from == Some(mode) && mode.segmented() {
+        // SAFETY: the table of the mode that shadow code runs in, as `Known` and `enter` have it from the engine, which is alive.
+        let Some(exec) = (unsafe { FarTable::find(context.far, mode.cs_base, context.maps[1]) }) else {
+            return false;
+        };
+        context.maps[0] = exec;
+    } else {
+        let Some(known) = context.known.iter().flatten().find(|known| known.mode == mode) else {
+            return false;
+        };
+        (context.maps[0], context.far) = (known.exec, known.far);
+        context.slots = context.sides[usize::from(mode.user())];
+    }
+    context.exec[0] = context.maps[0];
+    context.mode = Some(mode);
+    context.target = u64::from(mode.linear(cpu.state.eip));
     give_flags(context, cpu);
-    0
+    true
 }
 
 /// Whether a terminal instruction does nothing that the copies of lockstep could not take back, and stores no flags, of which some
@@ -100,7 +179,7 @@ pub(super) fn give_flags<B: Bus>(context: &mut Context, cpu: &Vcpu<B>) {
     context.flags = to_host_flags(cpu.lazy.to_bits());
     context.direction = mode::direction(cpu.state.eflags);
     context.exec[usize::from(INTR)] = context.maps[usize::from(interrupts)];
-    context.wanted = if interrupts { u8::MAX } else { !INTR };
+    context.wanted = if interrupts { WITH_INTERRUPTS } else { WITHOUT_INTERRUPTS };
 }
 
 /// Arithmetic flags as the bridge takes them: OF in bit 0, the others as LAHF has them in bits 8 to 15.

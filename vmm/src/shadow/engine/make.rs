@@ -5,12 +5,14 @@ use super::Shadow;
 use crate::cpu::bus::{Bus, PAGE_SIZE};
 use crate::cpu::direct::Flush;
 use crate::cpu::{CodeLocation, Vcpu};
+use crate::interp::Dropped;
 use crate::interp::op::Op;
 use crate::shadow::mode::Mode;
 use crate::shadow::pages::{PageId, ShadowPage, ShadowUnit};
 use crate::shadow::scanner::{self, CodeBytes, PAGE};
 use crate::shadow::space;
 use crate::shadow::translate::Target;
+use crate::shadow::windowed;
 
 /// Most instructions across page boundaries that are remembered.
 const MOST_CROSSINGS: usize = 4096;
@@ -49,13 +51,14 @@ impl<B: Bus> Shadow<B> {
         while cpu.code.has_written() {
             self.interp.drop_written(cpu);
         }
-        while let Some((physical, len)) = self.interp.take_dropped() {
-            self.drop_range(cpu, physical, len);
+        while let Some(Dropped { physical, len, own }) = self.interp.take_dropped() {
+            self.drop_range(cpu, physical, len, own);
         }
     }
 
+    /// Drops the units of a range of physical memory. `patched`: because the processor wrote it.
     #[cold]
-    fn drop_range(&mut self, cpu: &mut Vcpu<B>, physical: u64, len: u64) {
+    fn drop_range(&mut self, cpu: &mut Vcpu<B>, physical: u64, len: u64, patched: bool) {
         let end = physical.saturating_add(len.max(1));
         let mut page = physical & !(PAGE_SIZE - 1);
         while page < end {
@@ -65,6 +68,9 @@ impl<B: Bus> Shadow<B> {
                 let miss = self.places.miss as u32;
                 let dropped = self.pages.drop_units(&mut self.tables, miss, page, start, stop);
                 self.statistics.units_dropped += dropped as u64;
+                if dropped > 0 && patched {
+                    self.patched.note(page, start, stop, windowed::ticks());
+                }
                 self.mark_again(cpu, page);
             }
             page += PAGE_SIZE;
@@ -126,6 +132,9 @@ impl<B: Bus> Shadow<B> {
     ) -> Option<u64> {
         // A fault of it is the interpreter's.
         let location = cpu.translate_code(cpu.state.eip).ok()?;
+        if self.patched.pauses(location.physical & !(PAGE_SIZE - 1)) {
+            return None;
+        }
         let id = self.page_for(cpu, mode, &location)?;
         let table = self.pages.get(id).table;
         let page = location.linear & !(PAGE as u32 - 1);
@@ -195,7 +204,7 @@ impl<B: Bus> Shadow<B> {
         *times = times.saturating_add(1);
         // Some are the interpreter's whatever is behind them.
         if *times <= MOST_REMAKES {
-            self.drop_range(cpu, physical | u64::from(linear % PAGE as u32), 1);
+            self.drop_range(cpu, physical | u64::from(linear % PAGE as u32), 1, false);
         }
     }
 
@@ -220,15 +229,17 @@ impl<B: Bus> Shadow<B> {
         let page_eip = cpu.state.eip.wrapping_sub(offset as u32);
         let table = self.pages.get(id).table;
         let (tables, miss) = (&self.tables, self.places.miss as u32);
-        let unit = scanner::scan(&bytes, mode, page_eip, offset as u16, |at| {
+        let mut unit = scanner::scan(&bytes, mode, page_eip, offset as u16, |at| {
             tables.get(table, usize::from(at)) != miss
         });
+        self.patched.find_live(physical, &mut unit, &bytes, mode);
         let target = Target {
             mode,
             page_eip,
             table: self.tables.address(table),
             next_page: next.as_ref().map(|next| next.entry),
             counts: self.counts,
+            lockstep: self.context.in_lockstep,
         };
         let base = self.cache.next();
         let made = self.translator.translate(&unit, target, base);
@@ -259,6 +270,7 @@ impl<B: Bus> Shadow<B> {
                 found = Some(at);
             }
         }
+        self.patched.made(physical);
         self.statistics.units += 1;
         self.statistics.instructions += unit.instructions.len() as u64;
         self.statistics.code_bytes += len as u64;

@@ -10,7 +10,7 @@
 //! A CALL is a call of the host too, and a RET a return: to where the matching call was, on the return stack
 //! ([`crate::shadow::home`]), where the guest's EIP is compared with what that call pushed. It goes on there if they are the same: the
 //! code there is of the mode and page that it was, because whatever changes either leaves shadow code, and what is on the return stack
-//! behind. If not, EIP is looked up.
+//! behind, or empties it (far transfers). If not, EIP is looked up.
 
 use super::memory::{Access, Operand, Stub};
 use super::stack::width;
@@ -160,6 +160,15 @@ impl Emit<'_> {
         if self.mode.cs_base != 0 {
             self.asm.lea(W::D, R8, asm::at(R8, self.mode.cs_base as i32));
         }
+        self.go_counted_to_r8(by);
+    }
+
+    /// Jumps to the linear address in R8D, which may be part of a loop.
+    pub(super) fn jump_counted_to_r8(&mut self) {
+        self.go_counted_to_r8(By::Jump);
+    }
+
+    fn go_counted_to_r8(&mut self, by: By) {
         if self.target.counts {
             self.count_down();
             let miss = self.places.miss;
@@ -246,7 +255,13 @@ impl Emit<'_> {
         let polls = next.is_some_and(|next| {
             !matches!(
                 next.kind,
-                Kind::Jcc(_) | Kind::Loop | Kind::Jump | Kind::Call | Kind::InterruptFlag | Kind::Terminal(_)
+                Kind::Jcc(_)
+                    | Kind::Loop
+                    | Kind::Jump
+                    | Kind::Call
+                    | Kind::InterruptFlag
+                    | Kind::LoadSegment
+                    | Kind::Terminal(_)
             )
         });
         if sets && (!polls || self.target.counts) {

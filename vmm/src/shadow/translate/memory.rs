@@ -6,7 +6,7 @@ use super::{Emit, Keep, host, number, seg_of, segment_field, state};
 use crate::cpu::direct::ARRAY_BYTES;
 use crate::cpu::registers::Seg;
 use crate::cpu::{CpuState, Segment};
-use crate::shadow::asm::{self, A, Alu, E, Label, NE, R8, R9, R15, Reg, W};
+use crate::shadow::asm::{self, A, Alu, E, Label, NE, R8, R9, R10, R15, Reg, W};
 use crate::shadow::bridge::{Leave, SLOT_SHIFT};
 use crate::shadow::classify::Terminal;
 use iced_x86::{Instruction, Register};
@@ -20,6 +20,8 @@ pub mod access {
     pub const WRITE: u32 = 1 << 8;
     /// The instruction uses the floating-point unit.
     pub const FLOAT: u32 = 1 << 9;
+    /// It can be made without the slot.
+    pub const ONCE: u32 = 1 << 10;
 }
 
 /// Bits of an address that differ between pages.
@@ -81,8 +83,8 @@ impl Operand {
 
 /// Code that is needed rarely, behind the unit.
 pub(super) enum Stub {
-    /// The slot is empty: have it filled and try again, or leave.
-    Fill { label: Label, retry: Label, eip: u32, access: u32, saved: Keep },
+    /// The slot is empty: have it filled and try again, or leave, or go on at `once` with a distance for this access alone.
+    Fill { label: Label, retry: Label, eip: u32, access: u32, saved: Keep, once: Option<Label> },
     /// The address is not aligned: if the access stays in its page, go on at `back`.
     Crossing { label: Label, back: Label, fill: Label, size: i32 },
     /// Poll at `eip`, and go on at `to`.
@@ -242,7 +244,13 @@ impl Emit<'_> {
         }
         self.slot(access, fill);
         self.restore_flags(keep_flags);
-        self.fill_stub(fill, retry, eip, size, access, keep_flags);
+        let once = (access == Access::Write).then(|| {
+            let once = self.asm.label();
+            self.asm.bind(once);
+            once
+        });
+        let access = self.fill_access(size, access);
+        self.later(Stub::Fill { label: fill, retry, eip, access, saved: keep_flags, once });
     }
 
     /// The slot of the page of R8 into R9; to `fill` when it is empty.
@@ -264,10 +272,14 @@ impl Emit<'_> {
         access: Access,
         saved: Keep,
     ) {
-        let access = size
-            | if access == Access::Write { access::WRITE } else { 0 }
-            | if self.fpu_is_loaded { access::FLOAT } else { 0 };
-        self.later(Stub::Fill { label, retry, eip, access, saved });
+        let access = self.fill_access(size, access);
+        self.later(Stub::Fill { label, retry, eip, access, saved, once: None });
+    }
+
+    /// [`access`] bits.
+    fn fill_access(&self, size: u32, access: Access) -> u32 {
+        size | if access == Access::Write { access::WRITE } else { 0 }
+            | if self.fpu_is_loaded { access::FLOAT } else { 0 }
     }
 
     /// Checks the offset in R8 against the segment's end and adds its base.
@@ -305,13 +317,20 @@ impl Emit<'_> {
             // What is emitted for it may put off more.
             self.notes = notes;
             match stub {
-                Stub::Fill { label, retry, eip, access, saved } => {
+                Stub::Fill { label, retry, eip, access, saved, once } => {
                     self.asm.bind(label);
                     self.restore_flags(saved);
                     self.store(notes);
                     self.asm.store_imm(W::D, state(offset_of!(CpuState, eip)), eip as i32);
-                    self.asm.mov_imm(R9, access);
-                    self.asm.call_to(self.places.bridge.fill);
+                    if let Some(once) = once {
+                        self.asm.mov_imm(R9, access | access::ONCE);
+                        self.asm.mov_label(R10, once);
+                        self.asm.call_to(self.places.bridge.fill);
+                        self.asm.jmp_reg(R10);
+                    } else {
+                        self.asm.mov_imm(R9, access);
+                        self.asm.call_to(self.places.bridge.fill);
+                    }
                     self.asm.jmp(retry);
                 }
                 Stub::Crossing { label, back, fill, size } => {

@@ -8,13 +8,17 @@
 //! faults, crosses a page, meets a device or kept code) leaves to the interpreter *before* the instruction, which does
 //! all of it.
 
+mod far;
 mod float;
 mod flow;
+mod live;
 mod memory;
 mod notes;
 mod plain;
+mod segment;
 mod stack;
 mod string;
+mod system;
 
 pub use flow::Returns;
 pub use memory::access;
@@ -59,6 +63,8 @@ pub struct Target {
     pub next_page: Option<u64>,
     /// Count down [`Context::budget`] at every poll.
     pub counts: bool,
+    /// It is compared with the interpreter.
+    pub lockstep: bool,
 }
 
 /// What is put back when the access of an instruction faults.
@@ -271,6 +277,10 @@ impl Emit<'_> {
         if item.crosses {
             self.check_next_page(eip, item);
         }
+        if let Some(live) = item.live {
+            self.with_live_immediate(eip, item, live);
+            return true;
+        }
         match item.kind {
             Kind::Plain => self.plain(eip, item),
             Kind::Terminal(why @ (Terminal::Float | Terminal::Boundary)) => {
@@ -288,11 +298,30 @@ impl Emit<'_> {
             Kind::PushAll => self.push_all(eip, item),
             Kind::PopAll => self.pop_all(eip, item),
             Kind::Leave => self.leave_frame(eip, item),
-            Kind::ReadSegment => self.read_segment(item),
+            Kind::ReadSegment => self.read_segment(eip, item),
+            Kind::LoadSegment => return self.load_segment(offset, item, unit),
             Kind::String => self.string(eip, item),
             Kind::Repeat => self.repeat(offset, eip, item),
             Kind::PushSegment => self.push_segment(eip, item),
             Kind::InterruptFlag => return self.interrupt_flag(offset, item, unit),
+            Kind::PushFlags => return self.push_flags(offset, item),
+            Kind::PopFlags => return self.pop_flags(offset, item),
+            Kind::InterruptReturn => {
+                self.interrupt_return(eip);
+                return false;
+            }
+            Kind::FarJump => {
+                self.jump_far(eip, item);
+                return false;
+            }
+            Kind::FarCall => {
+                self.call_far(eip, item);
+                return false;
+            }
+            Kind::FarReturn => {
+                self.return_far(eip, item);
+                return false;
+            }
             Kind::Direction => self.direction(item),
             Kind::Xlat => self.xlat(eip, item),
             Kind::Jcc(condition) => self.jump_if(eip, condition, item, unit),

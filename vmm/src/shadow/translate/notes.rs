@@ -81,7 +81,8 @@ impl Emit<'_> {
             self.store_operand(&operand);
             self.notes.operand = None;
         }
-        if self.mode.window() && has_memory(&item.instruction) && !self.notes.is_empty() {
+        let accesses = has_memory(&item.instruction) || item.live.is_some();
+        if self.mode.window() && accesses && !self.notes.is_empty() {
             self.note_way_out();
         }
     }

@@ -1,14 +1,12 @@
 //! Instructions that are taken over: the same opcode with host registers and a host address.
 
 use super::memory::{Access, Operand};
-use super::{Borrow, Emit, Keep, host, number, seg_of, segment_field};
-use crate::cpu::Segment;
+use super::{Borrow, Emit, Keep, host, number, seg_of};
 use crate::shadow::asm::{self, AE, Alu, BE, NE, R8, R9, R11, RAX, RDX, Reg, W};
 use crate::shadow::classify::has_memory;
 use crate::shadow::scanner::Scanned;
 use crate::shadow::translate::memory::Stub;
 use iced_x86::{Code, Instruction, Mnemonic, OpKind, Register};
-use std::mem::offset_of;
 
 /// How the operand in memory of an instruction that is taken over is accessed.
 fn access_of(instruction: &Instruction) -> Access {
@@ -185,7 +183,7 @@ impl Emit<'_> {
     }
 
     /// When an instruction may have written ESP: R12 again.
-    fn fix_stack_after(&mut self, instruction: &Instruction) {
+    pub(super) fn fix_stack_after(&mut self, instruction: &Instruction) {
         use Mnemonic::*;
         let is_esp =
             |n| instruction.op_kind(n) == OpKind::Register && instruction.op_register(n) == Register::ESP;
@@ -217,21 +215,6 @@ impl Emit<'_> {
         } else {
             self.offset(&operand, R8);
             self.asm.mov(W::H, to, R8);
-        }
-    }
-
-    pub(super) fn read_segment(&mut self, item: &Scanned) {
-        let seg = seg_of(item.instruction.op1_register());
-        let register = item.instruction.op0_register();
-        let to = host(number(register));
-        let selector = segment_field(seg, offset_of!(Segment, selector));
-        if register.is_gpr32() {
-            self.asm.movzx_load(to, selector, W::H);
-            if to == asm::R12 {
-                self.fix_stack();
-            }
-        } else {
-            self.asm.load(W::H, to, selector);
         }
     }
 
