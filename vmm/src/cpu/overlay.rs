@@ -48,6 +48,12 @@ impl Bytes {
         self.0.iter().zip(other.0.iter()).fold(0, |all, (a, b)| all | (a.get() ^ b.get())) == 0
     }
 
+    /// Of a page that is granted to nobody.
+    fn bytes(&self) -> &[u8; PAGE_SIZE as usize] {
+        // SAFETY: as many bytes, and nobody writes them while they are borrowed: pointers are given only to those of other pages.
+        unsafe { self.host().cast().as_ref() }
+    }
+
     fn words(&self) -> impl Iterator<Item = u64> {
         self.0.iter().map(Cell::get)
     }
@@ -137,11 +143,6 @@ impl Overlay {
         }
     }
 
-    /// Whether a page is there.
-    pub fn has(&self, physical: u64) -> bool {
-        self.pages.iter().take(self.used).any(|page| page.physical == physical)
-    }
-
     /// How the covered processor reaches a page.
     pub(super) fn first(&mut self, physical: u64, grant: PageGrant) -> PageGrant {
         self.add(physical, grant);
@@ -169,16 +170,12 @@ impl Overlay {
     }
 
     /// The bytes of a page before anybody ran.
-    pub fn before(&mut self, physical: u64) -> Option<[u8; PAGE_SIZE as usize]> {
+    pub fn before(&mut self, physical: u64) -> Option<&[u8; PAGE_SIZE as usize]> {
         let page = self.find(physical)?;
         if !page.is_copied() {
             page.before.load(page.grant.read?);
         }
-        let mut bytes = [0; PAGE_SIZE as usize];
-        for (to, word) in bytes.chunks_exact_mut(WORD_BYTES).zip(page.before.words()) {
-            to.copy_from_slice(&word.to_le_bytes());
-        }
-        Some(bytes)
+        Some(page.before.bytes())
     }
 
     /// Where both disagree, up to `most` places. Accessed and dirty bits of the page-table entries at `walked` do not count: a

@@ -141,6 +141,8 @@ impl<B: Bus> Shadow<B> {
             Witness::new().map_err(|error| CacheError { what: "comparison with the interpreter", error })?;
         shadow.witness = Some(Box::new(witness));
         shadow.context.in_lockstep = true;
+        // So that a run ends.
+        shadow.counts = true;
         Ok(shadow)
     }
 
@@ -152,6 +154,11 @@ impl<B: Bus> Shadow<B> {
     /// In lockstep: how often shadow code would have used a translation that is no longer in the page tables.
     pub fn outdated(&self) -> u64 {
         self.witness.as_ref().map_or(0, |witness| witness.outdated())
+    }
+
+    /// In lockstep: how many differences came when shadow code ran up to many polls, and not when it stopped at each of them.
+    pub fn vanished(&self) -> u64 {
+        self.witness.as_ref().map_or(0, |witness| witness.vanished())
     }
 
     /// In lockstep: how many instructions of shadow code were compared.
@@ -355,12 +362,13 @@ impl<B: Bus> Shadow<B> {
         let Some(mut witness) = self.witness.take() else { return true };
         self.unload_fpu(cpu);
         witness.before(cpu);
+        let budget = std::mem::replace(&mut self.context.budget, witness.polls());
         let interpret = self.enter(cpu, mode, map, code);
         self.unload_fpu(cpu);
         let instructions = witness.after(cpu, mode, interpret, || self.host_code(code));
-        self.context.budget = self.context.budget.saturating_sub_unsigned(instructions);
+        self.context.budget = budget.saturating_sub_unsigned(instructions.unwrap_or(0));
         self.witness = Some(witness);
-        interpret
+        interpret && instructions.is_some()
     }
 
     #[cold]
@@ -456,7 +464,8 @@ impl<B: Bus> Shadow<B> {
         give_flags(context, cpu);
         context.attention = cpu.bus.attention_byte().unwrap_or(&raw const NO_ATTENTION);
         if context.in_lockstep {
-            context.attention = &raw const ALL_ATTENTION;
+            let short = context.budget == 1;
+            context.attention = if short { &raw const ALL_ATTENTION } else { &raw const NO_ATTENTION };
         }
         context.slots = r15.wrapping_add(SLOT_SHIFT as u64);
         context.state = &raw mut cpu.state;

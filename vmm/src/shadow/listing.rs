@@ -268,7 +268,8 @@ pub fn listing(snippet: &Snippet<'_>) -> String {
     let page_eip = snippet.eip.wrapping_sub(offset as u32);
     let unit = scanner::scan(&guest, mode, page_eip, offset as u16, |_| false);
     let mut translator = Translator::new(places);
-    let target = Target { mode, page_eip, table: TABLE, next_page: None, counts: false };
+    let target =
+        Target { mode, page_eip, table: TABLE, next_page: None, counts: false, leaves_at_sti: false };
     let made = translator.translate(&unit, target, BASE);
     let mut text = format!("{mode}\n");
     let (map, stubs, host) = (&made.map[..], made.stubs, translator.code());

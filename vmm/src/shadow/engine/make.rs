@@ -208,6 +208,7 @@ impl<B: Bus> Shadow<B> {
             table: self.tables.address(table),
             next_page: next.as_ref().map(|next| next.entry),
             counts: self.counts,
+            leaves_at_sti: self.counts && !self.context.in_lockstep,
         };
         let base = self.cache.next();
         let made = self.translator.translate(&unit, target, base);

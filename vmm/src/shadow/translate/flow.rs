@@ -152,7 +152,7 @@ impl Emit<'_> {
                 Kind::Jcc(_) | Kind::Loop | Kind::Jump | Kind::Call | Kind::InterruptFlag | Kind::Terminal(_)
             )
         });
-        if sets && (!polls || self.target.counts) {
+        if sets && (!polls || self.target.leaves_at_sti) {
             return self.interpret(offset, item, Terminal::Flags);
         }
         let keep = Keep::of(item.live_in);

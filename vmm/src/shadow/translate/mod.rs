@@ -52,6 +52,8 @@ pub struct Target {
     pub next_page: Option<u64>,
     /// Count down [`Context::budget`] at every poll.
     pub counts: bool,
+    /// It leaves after STI, for interrupts that no attention byte tells of.
+    pub leaves_at_sti: bool,
 }
 
 /// What came of it.
