@@ -8,7 +8,8 @@
 //! mistaken for a difference.
 //!
 //! Translations that shadow code has are not used meanwhile: each run starts with an empty TLB, and what it finds out is compared
-//! with what shadow code would have gone on using. A slot that is outdated is only logged: it may be the guest that has not flushed.
+//! with what shadow code would have gone on using, in the direct map or a window. What is outdated is only logged: it may be the
+//! guest that has not flushed.
 //!
 //! Instructions that shadow code leaves to the interpreter are not compared: they are the interpreter's in both.
 //! Two things may differ: arithmetic flags that an instruction leaves undefined or that nobody reads (`flags`), and
@@ -34,7 +35,7 @@ const MOST_POLLS: i64 = 64;
 /// Runs that end at their first poll after a difference: to find the instructions that make it, among those that were too many to look at.
 const SHORT_RUNS: u64 = 4096;
 
-/// Most outdated slots that are logged.
+/// Most outdated translations that are logged.
 const MOST_WARNINGS: u64 = 16;
 
 /// A run of shadow code.
@@ -95,7 +96,7 @@ impl Witness {
         self.difference.as_deref()
     }
 
-    /// How often a slot of the direct map was outdated.
+    /// How often a slot of the direct map, or a page in a window, was outdated.
     pub(crate) fn outdated(&self) -> u64 {
         self.outdated
     }
@@ -110,7 +111,7 @@ impl Witness {
         let lines = [
             ("runs of shadow code compared", self.runs),
             ("instructions compared", self.instructions),
-            ("slots of the direct map that were outdated", self.outdated),
+            ("outdated slots of the direct map, and pages in windows", self.outdated),
             ("differences of long runs that short ones do not show", self.vanished),
         ];
         let lines = lines.map(|(what, count)| format!("{count:>16}  {what}\n"));
@@ -153,15 +154,7 @@ impl Witness {
         self.walked = cpu.updated_entries.take().unwrap_or_default();
         self.runs += 1;
         if let Some(page) = stale {
-            self.outdated += 1;
-            if self.outdated <= MOST_WARNINGS {
-                tracing::warn!(
-                    "Lockstep: the slot of linear page {page:08x} is outdated at EIP {:08x}, CR3 {:08x}: the guest has not \
-                     flushed it, or the engine has not",
-                    self.before.eip,
-                    self.before.cr3
-                );
-            }
+            self.note_outdated(page);
         }
         let overlay = self.cover.take();
         let (overlay, verdict) =
@@ -201,6 +194,19 @@ impl Witness {
         self.cover.put(overlay);
         self.walked.clear();
         instructions
+    }
+
+    /// Something else was known of a linear page than what the page tables say now.
+    pub(crate) fn note_outdated(&mut self, page: u32) {
+        self.outdated += 1;
+        if self.outdated <= MOST_WARNINGS {
+            tracing::warn!(
+                "Lockstep: what is known of linear page {page:08x} is outdated at EIP {:08x}, CR3 {:08x}: the guest has not \
+                 flushed it, or the engine has not",
+                self.before.eip,
+                self.before.cr3
+            );
+        }
     }
 
     /// A short run was right.

@@ -182,7 +182,8 @@ impl<B: Bus> Shadow<B> {
 
     /// Which address spaces get a window from now on. Where the host has none for us, none do.
     pub fn use_windows(&mut self, policy: WindowPolicy) {
-        self.windowed = Windowed::new(policy);
+        self.windowed =
+            if self.context.in_lockstep { Windowed::for_covered(policy) } else { Windowed::new(policy) };
     }
 
     /// What has been done so far.
@@ -191,7 +192,7 @@ impl<B: Bus> Shadow<B> {
             pages: self.pages.count() as u64,
             code_used: self.cache.used() as u64,
             in_place: self.context.in_place,
-            windows: self.windowed.windows.statistics(),
+            windows: self.windowed.statistics(),
             ..self.statistics
         }
     }
@@ -361,10 +362,16 @@ impl<B: Bus> Shadow<B> {
     fn enter_watched(&mut self, cpu: &mut Vcpu<B>, mode: Mode, map: usize, code: u64) -> bool {
         let Some(mut witness) = self.witness.take() else { return true };
         self.unload_fpu(cpu);
+        self.windowed.follow_protection(cpu);
         witness.before(cpu);
         let budget = std::mem::replace(&mut self.context.budget, witness.polls());
         let interpret = self.enter(cpu, mode, map, code);
         self.unload_fpu(cpu);
+        if mode.window()
+            && let Some(page) = self.windowed.uncover()
+        {
+            witness.note_outdated(page);
+        }
         let instructions = witness.after(cpu, mode, interpret, || self.host_code(code));
         self.context.budget = budget.saturating_sub_unsigned(instructions.unwrap_or(0));
         self.witness = Some(witness);

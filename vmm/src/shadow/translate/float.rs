@@ -69,6 +69,7 @@ impl Emit<'_> {
             self.rename(&mut instruction);
             self.encode(&instruction);
         }
+        self.fix_stack_after(instruction);
         if matches!(instruction.mnemonic(), Mnemonic::Fninit | Mnemonic::Finit) {
             // It also forgets the last instruction.
             for (w, offset) in [

@@ -185,7 +185,7 @@ impl Emit<'_> {
     }
 
     /// When an instruction may have written ESP: R12 again.
-    fn fix_stack_after(&mut self, instruction: &Instruction) {
+    pub(super) fn fix_stack_after(&mut self, instruction: &Instruction) {
         use Mnemonic::*;
         let is_esp =
             |n| instruction.op_kind(n) == OpKind::Register && instruction.op_register(n) == Register::ESP;
@@ -194,7 +194,7 @@ impl Emit<'_> {
             return;
         }
         match instruction.mnemonic() {
-            Mov | Add | Sub | And | Or | Xor | Inc | Dec if is_esp(0) => self.fix_stack(),
+            Mov | Movzx | Movsx | Add | Sub | And | Or | Xor | Inc | Dec if is_esp(0) => self.fix_stack(),
             Mov | Add | Sub | And | Or | Xor | Movzx | Movsx => {}
             _ => self.fix_stack_if_needed(),
         }
