@@ -15,6 +15,7 @@ mod display;
 mod floppy;
 mod health;
 mod linux;
+mod lockstep;
 mod privacy;
 mod recordings;
 mod recovery;

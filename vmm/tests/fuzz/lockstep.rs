@@ -401,11 +401,17 @@ fn bytes_at(cpu: &mut Vcpu<Machine>, eip: u32, most: u32) -> Vec<u8> {
 fn linear_bytes(cpu: &mut Vcpu<Machine>, linear: u32, most: u32) -> Vec<u8> {
     // Looking must not change what a bus that answers anything answers next.
     let random = cpu.bus.random.0;
-    let byte = |n| {
-        let physical = cpu.debug_translate(linear.wrapping_add(n))?;
-        cpu.bus.ram.get(physical as usize).map(Cell::get)
-    };
-    let bytes = (0..most).map_while(byte).collect();
+    const PAGE: u32 = vmm::cpu::bus::PAGE_SIZE as u32;
+    let mut bytes = Vec::with_capacity(most as usize);
+    while (bytes.len() as u32) < most {
+        let at = linear.wrapping_add(bytes.len() as u32);
+        let len = (PAGE - at % PAGE).min(most - bytes.len() as u32) as usize;
+        let Some(physical) = cpu.debug_translate(at) else { break };
+        let Some(there) = cpu.bus.ram.get(physical as usize..).filter(|there| there.len() >= len) else {
+            break;
+        };
+        bytes.extend(there[..len].iter().map(Cell::get));
+    }
     cpu.bus.random = Random(random);
     bytes
 }
