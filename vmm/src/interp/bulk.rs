@@ -1,4 +1,4 @@
-//! REP MOVS and REP STOS on plain memory, many elements at a time.
+//! Repeated MOVS, STOS, SCAS and CMPS on plain memory, many elements at a time.
 //!
 //! Only within one page of source and target, only forwards, and only where moving the elements one by one
 //! would be the same: whatever is not plain RAM, could fault, or is watched goes the slow way.
@@ -107,4 +107,73 @@ pub fn fill<B: Bus, S: Size, A: Size>(cpu: &mut Vcpu<B>, target: u32, value: u32
         }
     }
     count
+}
+
+/// One element.
+///
+/// # Safety
+/// `size` bytes can be read there.
+unsafe fn element(at: *const u8, size: u32) -> u32 {
+    // SAFETY: promised by the caller.
+    unsafe {
+        match size {
+            1 => u32::from(at.read()),
+            2 => u32::from(u16::from_le(at.cast::<u16>().read_unaligned())),
+            _ => u32::from_le(at.cast::<u32>().read_unaligned()),
+        }
+    }
+}
+
+/// Skips elements at ES:`target` while they are `value` (`equal`), or are not: the number skipped, less than `count` and never the last
+/// that is compared, which leaves flags.
+pub fn scan<B: Bus, S: Size, A: Size>(
+    cpu: &mut Vcpu<B>,
+    target: u32,
+    value: u32,
+    count: u32,
+    equal: bool,
+) -> u32 {
+    if !allowed(cpu, count) {
+        return 0;
+    }
+    let size = S::BITS / 8;
+    let count = count.min(contiguous::<B, S, A>(cpu, Seg::Es, target));
+    if count < WORTH_IT {
+        return 0;
+    }
+    let Some(at) = plain(cpu, Seg::Es, target, count * size, false) else { return 0 };
+    // SAFETY: `count` elements can be read at `at.host`.
+    let differs = |n: &u32| unsafe { element(at.host.add((n * size) as usize), size) == value } != equal;
+    (0..count - 1).find(differs).unwrap_or(count - 1)
+}
+
+/// The same for elements at `source` and ES:`target` that are compared with each other.
+pub fn compare<B: Bus, S: Size, A: Size>(
+    cpu: &mut Vcpu<B>,
+    segment: Seg,
+    source: u32,
+    target: u32,
+    count: u32,
+    equal: bool,
+) -> u32 {
+    if !allowed(cpu, count) {
+        return 0;
+    }
+    let size = S::BITS / 8;
+    let count = count.min(contiguous::<B, S, A>(cpu, segment, source)).min(contiguous::<B, S, A>(
+        cpu,
+        Seg::Es,
+        target,
+    ));
+    if count < WORTH_IT {
+        return 0;
+    }
+    let Some(a) = plain(cpu, segment, source, count * size, false) else { return 0 };
+    let Some(b) = plain(cpu, Seg::Es, target, count * size, false) else { return 0 };
+    let differs = |n: &u32| {
+        let at = (n * size) as usize;
+        // SAFETY: `count` elements can be read at both.
+        unsafe { (element(a.host.add(at), size) == element(b.host.add(at), size)) != equal }
+    };
+    (0..count - 1).find(differs).unwrap_or(count - 1)
 }

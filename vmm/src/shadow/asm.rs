@@ -14,6 +14,8 @@ pub const RCX: Reg = Reg(1);
 pub const RDX: Reg = Reg(2);
 /// RBX; the guest's EBX.
 pub const RBX: Reg = Reg(3);
+/// RSP; the return stack's.
+pub const RSP: Reg = Reg(4);
 /// RBP; the guest's EBP.
 pub const RBP: Reg = Reg(5);
 /// RSI; the guest's ESI.
@@ -97,6 +99,8 @@ pub const A: Cond = Cond(7);
 pub const AE: Cond = Cond(3);
 /// Below (unsigned): CF.
 pub const B: Cond = Cond(2);
+/// Below or equal (unsigned).
+pub const BE: Cond = Cond(6);
 /// Equal, zero.
 pub const E: Cond = Cond(4);
 /// Not equal, not zero.
@@ -509,6 +513,22 @@ impl Asm {
     /// `jmp reg`.
     pub fn jmp_reg(&mut self, reg: Reg) {
         self.op_rr(W::D, &[0xff], 4, reg.0);
+    }
+
+    /// `call label`.
+    pub fn call(&mut self, label: Label) {
+        self.code.push(0xe8);
+        self.branch_to(label);
+    }
+
+    /// `call reg`.
+    pub fn call_reg(&mut self, reg: Reg) {
+        self.op_rr(W::D, &[0xff], 2, reg.0);
+    }
+
+    /// `ret`.
+    pub fn ret(&mut self) {
+        self.code.push(0xc3);
     }
 
     /// `jrcxz` over what `body` emits.

@@ -10,7 +10,7 @@
 //! | `bridge_interpret` | called by shadow code for a terminal instruction: has it interpreted in place, and goes on if nothing else changed |
 //! | `bridge_fill` | called by shadow code whose access met an empty slot: asks the monitor to fill it, or leaves |
 //!
-//! While the guest runs: EAX to EDI in their host namesakes but ESP in R12 (RSP is the host's stack), arithmetic flags in
+//! While the guest runs: EAX to EDI in their host namesakes but ESP in R12 (RSP is the return stack's, see [`super::home`]), arithmetic flags in
 //! the host's flags, R13 = [`Context`], R14 = [`CpuState`], R15 = slots of the direct map + [`SLOT_SHIFT`], R8 to R11 scratch.
 //! Code for a window has the window's address + [`SLOT_SHIFT`] in R15, the window's address in the base of GS, and the
 //! window's address + ESP in R12, of which the lower half is ESP because windows are aligned to their size.
@@ -18,6 +18,7 @@
 
 use super::cache::CodeCache;
 use super::classify::Terminal;
+use super::home::STACK_TOP;
 use super::mode::Mode;
 use crate::cpu::registers::gpr;
 use crate::cpu::{CpuState, Fault};
@@ -61,7 +62,9 @@ pub struct Fxsave(pub [u8; FXSAVE_BYTES]);
 pub struct Context {
     /// The exec map for each value of the attention byte, see [`super::space`].
     pub exec: [u64; 256],
-    /// The attention byte.
+    /// The attention byte of code that has none of the machine's: zero, or all ones to make it stop at every poll.
+    pub own_attention: u8,
+    /// The machine's attention byte, or the own one. For code that is not made for its distance from R13.
     pub attention: *const u8,
     /// The guest's registers.
     pub state: *mut CpuState,
@@ -71,6 +74,8 @@ pub struct Context {
     pub stack_base: u64,
     /// Stack pointer of the host.
     host_rsp: u64,
+    /// Stack pointer of shadow code, in its return stack, while it calls the host.
+    shadow_rsp: u64,
     /// The processor, for `fill`.
     pub vcpu: *mut c_void,
     /// Fills the slot of a linear address: processor, address, [`super::translate::Access`] bits.
@@ -126,14 +131,16 @@ impl Context {
     pub fn new(
         fill: unsafe extern "sysv64" fn(*mut c_void, u32, u32) -> u32,
         interpret: unsafe extern "sysv64" fn(*mut Self, *const c_void) -> u32,
-    ) -> Box<Self> {
-        Box::new(Self {
+    ) -> Self {
+        Self {
             exec: [0; 256],
+            own_attention: 0,
             attention: std::ptr::null(),
             state: std::ptr::null_mut(),
             slots: 0,
             stack_base: 0,
             host_rsp: 0,
+            shadow_rsp: 0,
             vcpu: std::ptr::null_mut(),
             fill,
             interpret,
@@ -158,7 +165,7 @@ impl Context {
             host_mxcsr: MXCSR_OF_RUST,
             fpu: Fxsave([0; FXSAVE_BYTES]),
             xmm: [0; 8],
-        })
+        }
     }
 }
 
@@ -245,6 +252,7 @@ macro_rules! load_xmm {
 macro_rules! pop_scratch {
     () => {
         concat!(
+            "add rsp, 8\n",
             "popfq\n",
             "pop r11\n",
             "pop r10\n",
@@ -294,10 +302,12 @@ unsafe extern "sysv64" fn bridge_to_vm(_context: *mut Context, _code: u64) {
         "fxrstor64 [r13 + {fpu}]",
         "2:",
         load_guest!(),
+        "lea rsp, [r13 + {stack_top}]",
         "jmp r9",
         ".globl vmsim_bridge_to_vm_end",
         "vmsim_bridge_to_vm_end:",
         host_rsp = const offset_of!(Context, host_rsp),
+        stack_top = const STACK_TOP,
         state = const offset_of!(Context, state),
         slots = const offset_of!(Context, slots),
         stack_base = const offset_of!(Context, stack_base),
@@ -349,6 +359,8 @@ unsafe extern "sysv64" fn bridge_to_host() {
 #[unsafe(naked)]
 unsafe extern "sysv64" fn bridge_fill() {
     naked_asm!(
+        "mov [r13 + {shadow_rsp}], rsp",
+        "mov rsp, [r13 + {host_rsp}]",
         "push rax",
         "push rcx",
         "push rdx",
@@ -358,6 +370,7 @@ unsafe extern "sysv64" fn bridge_fill() {
         "push r10",
         "push r11",
         "pushfq",
+        "sub rsp, 8",
         "cmp byte ptr [r13 + {fpu_loaded}], 0",
         "je 2f",
         store_xmm!(),
@@ -374,6 +387,7 @@ unsafe extern "sysv64" fn bridge_fill() {
         "test eax, eax",
         "jz 3f",
         pop_scratch!(),
+        "mov rsp, [r13 + {shadow_rsp}]",
         "ret",
         "3:",
         "mov dword ptr [r13 + {leave}], {interpret}",
@@ -385,6 +399,8 @@ unsafe extern "sysv64" fn bridge_fill() {
         "jmp [r13 + {to_host}]",
         ".globl vmsim_bridge_fill_end",
         "vmsim_bridge_fill_end:",
+        shadow_rsp = const offset_of!(Context, shadow_rsp),
+        host_rsp = const offset_of!(Context, host_rsp),
         fpu_loaded = const offset_of!(Context, fpu_loaded),
         xmm = const offset_of!(Context, xmm),
         vcpu = const offset_of!(Context, vcpu),
@@ -408,11 +424,12 @@ unsafe extern "sysv64" fn bridge_interpret() {
         "stmxcsr [r13 + {guest_mxcsr}]",
         "ldmxcsr [r13 + {host_mxcsr}]",
         "2:",
-        "sub rsp, 8",
+        "mov [r13 + {shadow_rsp}], rsp",
+        "mov rsp, [r13 + {host_rsp}]",
         "mov rdi, r13",
         "mov rsi, r9",
         "call [r13 + {interpret}]",
-        "add rsp, 8",
+        "mov rsp, [r13 + {shadow_rsp}]",
         "cmp byte ptr [r13 + {fpu_loaded}], 0",
         "je 2f",
         "ldmxcsr [r13 + {guest_mxcsr}]",
@@ -435,6 +452,7 @@ unsafe extern "sysv64" fn bridge_interpret() {
         return_to_monitor!(),
         ".globl vmsim_bridge_interpret_end",
         "vmsim_bridge_interpret_end:",
+        shadow_rsp = const offset_of!(Context, shadow_rsp),
         interpret = const offset_of!(Context, interpret),
         stack_base = const offset_of!(Context, stack_base),
         guest_mxcsr = const offset_of!(Context, guest_mxcsr),

@@ -10,12 +10,13 @@ use super::bridge::{Bridge, Context, Leave, SLOT_SHIFT};
 use super::cache::{CacheError, CodeCache, Table, Tables};
 use super::classify::Terminal;
 use super::fpu;
+use super::home::Home;
 use super::mode::{self, Mode};
 use super::pages::{PageId, Pages};
 use super::scanner::PAGE;
 use super::space::ExecMap;
 use super::statistics::{Sites, Statistics};
-use super::translate::{Places, Translator};
+use super::translate::{Borrow, Counts, Places, Returns, Translator};
 use super::trap::{self, Trap, Verdict};
 use super::windowed::{self, WindowPolicy, Windowed};
 use crate::cpu::bus::Bus;
@@ -26,15 +27,9 @@ use crate::cpu::{Seg, Vcpu};
 use crate::interp::{Exit, Interp};
 use crate::lockstep::Witness;
 use in_place::{fill, give_flags, interpret, take_flags};
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap};
 use std::ffi::c_void;
 use std::mem::offset_of;
-use std::pin::Pin;
-
-/// What shadow code polls where a machine has nobody who could want attention.
-static NO_ATTENTION: u8 = 0;
-/// What shadow code polls that is to stop at every poll.
-static ALL_ATTENTION: u8 = u8::MAX;
 
 /// The same for those of all linear pages, 8 MiB each.
 const MOST_WHOLE_MAPS: usize = 12;
@@ -46,7 +41,7 @@ const MOST_MAPS: usize = 256;
 /// The shadow engine. Like the interpreter it holds nothing architectural.
 pub struct Shadow<B: Bus> {
     interp: Interp<B>,
-    context: Pin<Box<Context>>,
+    context: Home,
     cache: CodeCache,
     tables: Tables,
     translator: Translator,
@@ -60,14 +55,14 @@ pub struct Shadow<B: Bus> {
     recent: [Option<(Mode, usize)>; RECENT],
     pages: Pages<B>,
     generation: Option<u64>,
-    counts: bool,
+    counts: Counts,
     breakpoints: bool,
     /// Who compares it with the interpreter.
     witness: Option<Box<Witness>>,
     statistics: Statistics,
     sites: Sites,
-    /// Instructions across page boundaries whose units have been made anew: where, and both pages.
-    crossings: HashSet<(u32, u64, u64)>,
+    /// Instructions across page boundaries that were interpreted though both pages are known, and how often.
+    crossings: HashMap<make::Crossing, u8>,
     /// Where one was left to the interpreter just now.
     crossing: Option<(Mode, u32)>,
     /// Windows, and who gets one.
@@ -91,23 +86,29 @@ impl<B: Bus> Shadow<B> {
     /// # Errors
     /// When the host has no room for its tables and code.
     pub fn new() -> Result<Self, CacheError> {
+        Self::that_counts(Counts::Nothing)
+    }
+
+    fn that_counts(counts: Counts) -> Result<Self, CacheError> {
         let mut cache = CodeCache::new()?;
         let mut tables = Tables::new()?;
         let bridge = Bridge::install(&mut cache);
         let miss = Self::install_miss(&mut cache, &bridge);
+        let returns = Returns::install(&mut cache, (counts == Counts::Loops).then_some(miss));
         cache.seal_head();
         let no_room = || CacheError { what: "entry tables", error: rustix::io::Errno::NOMEM };
         let miss_table = tables.take(miss as u32).ok_or_else(no_room)?;
         let miss_map = ExecMap::whole(tables.address(miss_table))?;
-        let mut context = Context::new(fill::<B>, interpret::<B>);
+        let mut context = Home::new(Context::new(fill::<B>, interpret::<B>))?;
+        context.set_stack_end(returns.unknown);
         context.maps[1] = miss_map.address();
         context.exec.fill(miss_map.address());
-        let places = Places { bridge, miss };
+        let places = Places { bridge, miss, returns, attention: offset_of!(Context, own_attention) as i32 };
         let mut interp = Interp::new();
         interp.serve_shadow();
         Ok(Self {
             interp,
-            context: Pin::new(context),
+            context,
             cache,
             tables,
             translator: Translator::new(places),
@@ -119,12 +120,12 @@ impl<B: Bus> Shadow<B> {
             recent: [None; RECENT],
             pages: Pages::default(),
             generation: None,
-            counts: false,
+            counts,
             breakpoints: false,
             witness: None,
             statistics: Statistics::default(),
             sites: Sites::default(),
-            crossings: HashSet::new(),
+            crossings: HashMap::new(),
             crossing: None,
             windowed: Windowed::default(),
             code_index: Vec::new(),
@@ -136,13 +137,12 @@ impl<B: Bus> Shadow<B> {
     /// # Errors
     /// As [`Shadow::new`].
     pub fn in_lockstep() -> Result<Self, CacheError> {
-        let mut shadow = Self::new()?;
+        // So that each run ends.
+        let mut shadow = Self::that_counts(Counts::Loops)?;
         let witness =
             Witness::new().map_err(|error| CacheError { what: "comparison with the interpreter", error })?;
         shadow.witness = Some(Box::new(witness));
         shadow.context.in_lockstep = true;
-        // So that a run ends.
-        shadow.counts = true;
         Ok(shadow)
     }
 
@@ -177,7 +177,7 @@ impl<B: Bus> Shadow<B> {
     /// Makes shadow code count its polls, so that [`Shadow::run`] returns after about as many as its budget says even when
     /// nobody asks for attention. For machines without anybody who would.
     pub fn set_counting(&mut self) {
-        self.counts = true;
+        self.counts = Counts::All;
     }
 
     /// Which address spaces get a window from now on. Where the host has none for us, none do.
@@ -236,8 +236,11 @@ impl<B: Bus> Shadow<B> {
                 Err(_) => return self.interp.run(cpu, budget),
             }
         }
-        if self.windowed.is_on() && !self.windowed.prepare(cpu) {
-            self.use_windows(WindowPolicy::Off);
+        if !trap::prepare_thread() || !self.watch_attention(cpu) {
+            return self.interp.run(cpu, budget);
+        }
+        if self.windowed.is_on() {
+            self.windowed.prepare(cpu);
         }
         self.follow_device_writes(cpu);
         self.context.budget = budget.max(1) as i64;
@@ -294,6 +297,33 @@ impl<B: Bus> Shadow<B> {
         self.unload_fpu(cpu);
         cpu.sync_flags();
         exit
+    }
+
+    /// Makes sure that shadow code polls this machine's attention byte. False: the host cannot map it.
+    #[inline]
+    fn watch_attention(&mut self, cpu: &mut Vcpu<B>) -> bool {
+        let byte = cpu.bus.attention_byte().filter(|_| !self.context.in_lockstep);
+        if byte == self.context.watched() {
+            return true;
+        }
+        self.change_attention(cpu, byte)
+    }
+
+    #[cold]
+    fn change_attention(&mut self, cpu: &mut Vcpu<B>, byte: Option<*const u8>) -> bool {
+        let distance = match byte {
+            None => offset_of!(Context, own_attention) as i32,
+            Some(byte) => match self.context.watch(byte) {
+                Ok(distance) => distance,
+                Err(_) => return false,
+            },
+        };
+        if self.places.attention != distance {
+            self.places.attention = distance;
+            self.translator = Translator::new(self.places);
+            self.drop_everything(cpu);
+        }
+        true
     }
 
     /// Whether the state is one that only the interpreter handles, boundaries between instructions included.
@@ -417,31 +447,43 @@ impl<B: Bus> Shadow<B> {
         self.make_code(cpu, mode, map, offset)
     }
 
-    /// The guest instruction whose code is at `at`: its EIP, and whether it has borrowed a register.
-    fn instruction_at(&self, mode: Mode, at: u64) -> Option<(u32, bool)> {
+    /// The guest instruction whose code is at `at`: its EIP, what it has borrowed, and where its faults leave.
+    fn instruction_at(&self, mode: Mode, at: u64) -> Option<(u32, Option<Borrow>, Option<u64>)> {
         let behind = self.code_index.partition_point(|(start, _)| *start <= at);
         let (_, id) = *self.code_index.get(behind.checked_sub(1)?)?;
         let page = self.pages.get(id);
         let unit = page.units.iter().find(|unit| unit.instruction_at(at).is_some())?;
         let offset = unit.instruction_at(at)?;
-        Some((mode.eip(page.linear.wrapping_add(u32::from(offset))), unit.borrows.contains(&offset)))
+        let borrow = unit.borrows.iter().find(|(borrower, _)| *borrower == offset).map(|(_, what)| *what);
+        let way_out = unit.ways_out.iter().find(|(leaver, _)| *leaver == offset);
+        let way_out = way_out.map(|(_, place)| unit.code + u64::from(*place));
+        Some((mode.eip(page.linear.wrapping_add(u32::from(offset))), borrow, way_out))
     }
 
     /// Shadow code faulted: maps the page if the access is a plain one, or leaves the instruction to the interpreter.
     fn fault(&mut self, cpu: &mut Vcpu<B>, access: &mut trap::Access<'_>) -> Verdict {
+        // A call with the return stack full: all predictions are dropped.
+        if access.address.is_some_and(|address| self.context.guard().contains(&address)) {
+            access.set_stack(self.context.stack_top());
+            return Verdict::Retry;
+        }
         let Some(mode) = self.context.mode else { return Verdict::Crash };
-        let Some((eip, borrows)) = self.instruction_at(mode, access.at) else { return Verdict::Crash };
+        let Some((eip, borrow, way_out)) = self.instruction_at(mode, access.at) else {
+            return Verdict::Crash;
+        };
         match self.windowed.access(cpu, access) {
             Verdict::Continue(_) => {}
             verdict => return verdict,
         }
-        if borrows {
-            access.return_rdi();
+        match borrow {
+            Some(Borrow::Destination) => access.return_destination(),
+            Some(Borrow::Count) => access.return_count(),
+            None => {}
         }
         cpu.state.eip = eip;
         let float = self.context.fpu_loaded != 0;
         self.context.leave = if float { Leave::InterpretFloat } else { Leave::Interpret } as u32;
-        Verdict::Continue(self.context.to_host)
+        Verdict::Continue(way_out.unwrap_or(self.context.to_host))
     }
 
     /// Runs shadow code. True when the next instruction is to be interpreted.
@@ -469,11 +511,11 @@ impl<B: Bus> Shadow<B> {
         context.mode = Some(mode.without_window());
         context.generation = cpu.bus.map_generation();
         give_flags(context, cpu);
-        context.attention = cpu.bus.attention_byte().unwrap_or(&raw const NO_ATTENTION);
         if context.in_lockstep {
-            let short = context.budget == 1;
-            context.attention = if short { &raw const ALL_ATTENTION } else { &raw const NO_ATTENTION };
+            context.own_attention = if context.budget == 1 { u8::MAX } else { 0 };
         }
+        context.attention =
+            (&raw const *context).cast::<u8>().wrapping_byte_offset(self.places.attention as isize);
         context.slots = r15.wrapping_add(SLOT_SHIFT as u64);
         context.state = &raw mut cpu.state;
         context.vcpu = std::ptr::from_mut(cpu).cast();
@@ -481,16 +523,16 @@ impl<B: Bus> Shadow<B> {
         let bridge = self.places.bridge;
         // SAFETY: `code` comes from an entry table of this mode, or is where such code was left; the pointers are those of
         // `cpu`, which is not used before this returns.
-        let mut run = || unsafe { bridge.task_switch(context, code) };
+        let run = || unsafe { bridge.task_switch(context, code) };
         if mode.window() {
             trap::guard(&trap, run);
             self.windowed.left();
         } else if self.windowed.measures(mode) {
             let start = windowed::ticks();
-            run();
+            trap::guard(&trap, run);
             self.windowed.note_time(cpu.state.cr3, windowed::ticks().wrapping_sub(start));
         } else {
-            run();
+            trap::guard(&trap, run);
         }
         let context = &mut *self.context;
         if context.leave == Leave::Done as u32 {

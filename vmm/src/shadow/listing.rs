@@ -7,7 +7,7 @@ use super::cache::{CodeCache, TABLE_ENTRIES};
 use super::mode::Mode;
 use super::pages::ShadowPage;
 use super::scanner::{self, CodeBytes, PAGE};
-use super::translate::{Places, Target, Translator};
+use super::translate::{Counts, Places, Returns, Target, Translator};
 use crate::cpu::bus::Bus;
 use crate::cpu::direct::ARRAY_BYTES;
 use crate::cpu::fpu::FpuState;
@@ -72,9 +72,8 @@ const fn segment(number: usize, field: usize) -> usize {
 }
 
 /// Fields that R13 leads to.
-const CONTEXT: [(usize, &str); 11] = [
+const CONTEXT: [(usize, &str); 10] = [
     (offset_of!(Context, exec), "exec"),
-    (offset_of!(Context, attention), "attention"),
     (offset_of!(Context, leave), "leave"),
     (offset_of!(Context, terminal), "terminal"),
     (offset_of!(Context, flags), "flags"),
@@ -129,12 +128,13 @@ fn slots(displacement: i64) -> Option<String> {
 
 impl Names {
     fn place(&self, address: u64) -> Option<String> {
-        let Places { bridge, miss } = self.places;
+        let Places { bridge, miss, returns, .. } = self.places;
         let known = [
             (bridge.to_host, "bridge_to_host"),
             (bridge.interpret, "bridge_interpret"),
             (bridge.fill, "bridge_fill"),
             (miss, "miss"),
+            (returns.other, "other_return"),
         ];
         let known = known.iter().find(|(at, _)| *at == address).map(|(_, name)| (*name).to_owned());
         known.or_else(|| {
@@ -163,6 +163,9 @@ impl SymbolResolver for Names {
         let kind = instruction.op_kind(instruction_operand?);
         let name = match (kind, instruction.memory_base()) {
             (OpKind::NearBranch64, _) => self.place(address),
+            (OpKind::Memory, Register::R13) if address as i32 == self.places.attention => {
+                Some("attention".to_owned())
+            }
             (OpKind::Memory, Register::R13) => named(&CONTEXT, address as usize),
             (OpKind::Memory, Register::R14) => state_field(address as usize),
             (OpKind::Memory, Register::R15) => slots(address as i64),
@@ -259,7 +262,12 @@ pub fn listing(snippet: &Snippet<'_>) -> String {
     const BASE: u64 = 0x1000_0000;
     const TABLE: u64 = 0x3000_0000;
     const HLT: u8 = 0xf4;
-    let places = Places { bridge: Bridge::pretended(0x2000_0000), miss: 0x2000_1000 };
+    let places = Places {
+        bridge: Bridge::pretended(0x2000_0000),
+        miss: 0x2000_1000,
+        returns: Returns { unknown: 0x2000_1100, other: 0x2000_1200 },
+        attention: offset_of!(Context, own_attention) as i32,
+    };
     let mode = Mode::made_of(snippet);
     let offset = mode.linear(snippet.eip) as usize % PAGE;
     let mut page = [HLT; PAGE];
@@ -268,8 +276,7 @@ pub fn listing(snippet: &Snippet<'_>) -> String {
     let page_eip = snippet.eip.wrapping_sub(offset as u32);
     let unit = scanner::scan(&guest, mode, page_eip, offset as u16, |_| false);
     let mut translator = Translator::new(places);
-    let target =
-        Target { mode, page_eip, table: TABLE, next_page: None, counts: false, leaves_at_sti: false };
+    let target = Target { mode, page_eip, table: TABLE, next_page: None, counts: Counts::Nothing };
     let made = translator.translate(&unit, target, BASE);
     let mut text = format!("{mode}\n");
     let (map, stubs, host) = (&made.map[..], made.stubs, translator.code());

@@ -19,6 +19,7 @@ mod cache;
 mod classify;
 mod engine;
 mod fpu;
+mod home;
 mod listing;
 pub(crate) mod mode;
 mod pages;

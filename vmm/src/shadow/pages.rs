@@ -7,6 +7,7 @@
 use super::cache::{Table, Tables};
 use super::mode::Mode;
 use super::scanner::Unit;
+use super::translate::Borrow;
 use crate::cpu::bus::{Bus, PAGE_SIZE};
 use crate::interp::op::Op;
 use std::collections::HashMap;
@@ -23,8 +24,10 @@ pub struct ShadowUnit<B: Bus> {
     pub ranges: Vec<(u16, u16)>,
     /// Offsets of its instructions that can be entered.
     pub entries: Vec<u16>,
-    /// Offsets of instructions whose access is made while the guest's EDI is in R11.
-    pub borrows: Vec<u16>,
+    /// See [`Borrow`].
+    pub borrows: Vec<(u16, Borrow)>,
+    /// Offsets of instructions whose faults leave by a way of their own, and where that is in the code.
+    pub ways_out: Vec<(u16, u32)>,
     /// Offset of each instruction, and where its code starts from `code`.
     pub map: Vec<(u16, u32)>,
     /// Where its code starts that is needed rarely.

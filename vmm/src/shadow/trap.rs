@@ -1,4 +1,5 @@
-//! Faults of shadow code: the host's SIGSEGV, for accesses in windows that are not mapped (or not writable) there.
+//! Faults of shadow code: the host's SIGSEGV, for accesses in windows that are not mapped (or not writable) there, and for a return
+//! stack that is full.
 //!
 //! The signal interrupts shadow code only, never Rust: so the engine may be called from here as it is called from shadow
 //! code otherwise. Whatever is not a fault of this thread's shadow code goes to whoever handled the signal before, so that a
@@ -23,9 +24,19 @@ pub struct Access<'a> {
 }
 
 impl Access<'_> {
+    /// Sets RSP.
+    pub fn set_stack(&mut self, top: u64) {
+        self.registers[libc::REG_RSP as usize] = top as libc::greg_t;
+    }
+
     /// Puts back what shadow code had moved from RDI into R11 for the time of the access.
-    pub fn return_rdi(&mut self) {
+    pub fn return_destination(&mut self) {
         self.registers[libc::REG_RDI as usize] = self.registers[libc::REG_R11 as usize];
+    }
+
+    /// Adds to RCX what shadow code had moved from it into R11.
+    pub fn return_count(&mut self) {
+        self.registers[libc::REG_RCX as usize] += self.registers[libc::REG_R11 as usize];
     }
 }
 

@@ -147,12 +147,11 @@ impl Windowed {
         self.policy == WindowPolicy::Hot && mode.fits_window()
     }
 
-    /// Before code runs in this thread. False: it cannot.
-    pub fn prepare<B: Bus>(&self, cpu: &mut Vcpu<B>) -> bool {
+    /// Before code runs.
+    pub fn prepare<B: Bus>(&self, cpu: &mut Vcpu<B>) {
         if let Some(direct) = cpu.direct() {
             direct.follow_protection();
         }
-        trap::prepare_thread()
     }
 
     /// User code ran without a window.

@@ -7,3 +7,4 @@ mod change;
 mod guest;
 mod hidden;
 mod prefixes;
+mod returns;

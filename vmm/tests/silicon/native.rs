@@ -91,9 +91,7 @@ pub struct Native {
     enter: extern "C" fn(*mut Context),
     /// The code pages once more, writable: programs cannot write theirs.
     code: NonNull<u8>,
-    old_actions: Vec<(i32, libc::sigaction)>,
-    old_stack: libc::stack_t,
-    _handler_stack: Vec<u8>,
+    handler_stack: Vec<u8>,
     _one: MutexGuard<'static, ()>,
 }
 
@@ -348,7 +346,7 @@ extern "C" fn handle(signal: i32, _info: *mut libc::siginfo_t, context: *mut lib
 }
 
 impl Native {
-    /// Maps the program's address space and takes over the signals of exceptions.
+    /// Maps the program's address space.
     pub fn new() -> Result<Self, Unavailable> {
         let one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
         if low_memory_used() {
@@ -425,10 +423,8 @@ impl Native {
                 (at::TRAMPOLINE + ENTER_OFFSET) as usize,
             )
         };
-        let mut handler_stack = vec![0; HANDLER_STACK];
-        let (old_actions, old_stack) = install(&mut handler_stack);
-        let mut native =
-            Native { context, enter, code, old_actions, old_stack, _handler_stack: handler_stack, _one: one };
+        let handler_stack = vec![0; HANDLER_STACK];
+        let mut native = Native { context, enter, code, handler_stack, _one: one };
         native.try_out()?;
         Ok(native)
     }
@@ -451,10 +447,16 @@ impl Native {
     }
 }
 
-/// Takes over the signals of exceptions; returns what was there.
-fn install(stack: &mut [u8]) -> (Vec<(i32, libc::sigaction)>, libc::stack_t) {
-    // SAFETY: the alternate stack lives as long as the handlers (`Native` puts both back before it frees the
-    // stack); the structures are plain data for which zero is valid.
+/// What was there before the signals of exceptions were taken over, for the time of a program: the shadow engine has a handler too.
+struct Signals {
+    actions: [(i32, libc::sigaction); 5],
+    stack: libc::stack_t,
+}
+
+/// Takes over the signals of exceptions.
+fn take_signals(stack: &mut [u8]) -> Signals {
+    // SAFETY: the alternate stack lives as long as the handlers (`Signals` puts both back before it is used otherwise); the structures
+    // are plain data for which zero is valid.
     unsafe {
         let new = libc::stack_t { ss_sp: stack.as_mut_ptr().cast(), ss_flags: 0, ss_size: stack.len() };
         let mut old_stack: libc::stack_t = std::mem::zeroed();
@@ -463,23 +465,28 @@ fn install(stack: &mut [u8]) -> (Vec<(i32, libc::sigaction)>, libc::stack_t) {
         action.sa_sigaction = handle as extern "C" fn(i32, *mut libc::siginfo_t, *mut libc::c_void) as usize;
         action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK;
         let signals = [libc::SIGSEGV, libc::SIGFPE, libc::SIGILL, libc::SIGTRAP, libc::SIGBUS];
-        let old_actions = signals.map(|signal| {
+        let actions = signals.map(|signal| {
             let mut old: libc::sigaction = std::mem::zeroed();
             assert_eq!(libc::sigaction(signal, &raw const action, &raw mut old), 0);
             (signal, old)
         });
-        (old_actions.to_vec(), old_stack)
+        Signals { actions, stack: old_stack }
+    }
+}
+
+impl Drop for Signals {
+    fn drop(&mut self) {
+        for (signal, action) in &self.actions {
+            // SAFETY: puts back an action that the kernel gave.
+            unsafe { libc::sigaction(*signal, action, null_mut()) };
+        }
+        // SAFETY: puts back the stack that the kernel gave.
+        unsafe { libc::sigaltstack(&raw const self.stack, null_mut()) };
     }
 }
 
 impl Drop for Native {
     fn drop(&mut self) {
-        for (signal, action) in &self.old_actions {
-            // SAFETY: puts back an action that the kernel gave.
-            unsafe { libc::sigaction(*signal, action, null_mut()) };
-        }
-        // SAFETY: puts back the stack that the kernel gave.
-        unsafe { libc::sigaltstack(&raw const self.old_stack, null_mut()) };
         // SAFETY: mapped by `map_code`; nothing refers to it.
         unsafe { libc::munmap(self.code.as_ptr().cast(), at::CODE_SIZE as usize) };
         unmap_all();
@@ -523,6 +530,7 @@ impl Engine for Native {
         context.loads_fs = u32::from(program.loads_fs);
         context.fault = 0;
         let context = NonNull::from(context);
+        let signals = take_signals(&mut self.handler_stack);
         // SAFETY: the code pages are mapped writable at `code` and large enough (asserted). The way in gets the context
         // that its trampoline was made for; the program can only change the registers, which the
         // trampoline saves and restores, and memory below 4 GiB, where nothing else of this process is.
@@ -534,6 +542,7 @@ impl Engine for Native {
             ACTIVE.store(null_mut(), Ordering::Relaxed);
             context.as_ref()
         };
+        drop(signals);
         let mut machine = Machine {
             gpr: after.gpr,
             eip: after.eip,

@@ -98,9 +98,10 @@ trait Element: 'static {
     /// Does it for operands of size `S` at addresses of size `A`.
     fn step<B: Bus, S: Size, A: Size>(cpu: &mut Vcpu<B>, op: &Op<B>) -> Exec;
 
-    /// Does several at once, if it can: the number done, at most `count`.
+    /// Does several at once, if it can: the number done, at most `count`. Those that compare do none that ends the
+    /// repetition, which goes on while operands are `equal`, or are not.
     #[inline(always)]
-    fn bulk<B: Bus, S: Size, A: Size>(_cpu: &mut Vcpu<B>, _op: &Op<B>, _count: u32) -> u32 {
+    fn bulk<B: Bus, S: Size, A: Size>(_cpu: &mut Vcpu<B>, _op: &Op<B>, _count: u32, _equal: bool) -> u32 {
         0
     }
 }
@@ -132,7 +133,7 @@ impl Element for Move {
     }
 
     #[inline(always)]
-    fn bulk<B: Bus, S: Size, A: Size>(cpu: &mut Vcpu<B>, op: &Op<B>, count: u32) -> u32 {
+    fn bulk<B: Bus, S: Size, A: Size>(cpu: &mut Vcpu<B>, op: &Op<B>, count: u32, _: bool) -> u32 {
         let (source, target) = (A::get(cpu, ESI), A::get(cpu, EDI));
         let moved = bulk::copy::<B, S, A>(cpu, op.segment, source, target, count);
         advance::<B, S, A>(cpu, ESI, moved);
@@ -152,7 +153,7 @@ impl Element for Store {
     }
 
     #[inline(always)]
-    fn bulk<B: Bus, S: Size, A: Size>(cpu: &mut Vcpu<B>, _op: &Op<B>, count: u32) -> u32 {
+    fn bulk<B: Bus, S: Size, A: Size>(cpu: &mut Vcpu<B>, _op: &Op<B>, count: u32, _: bool) -> u32 {
         let target = A::get(cpu, EDI);
         let value = S::get(cpu, EAX);
         let stored = bulk::fill::<B, S, A>(cpu, target, value, count);
@@ -183,6 +184,15 @@ impl Element for Compare {
         advance::<B, S, A>(cpu, EDI, 1);
         Ok(())
     }
+
+    #[inline(always)]
+    fn bulk<B: Bus, S: Size, A: Size>(cpu: &mut Vcpu<B>, op: &Op<B>, count: u32, equal: bool) -> u32 {
+        let (first, second) = (A::get(cpu, ESI), A::get(cpu, EDI));
+        let skipped = bulk::compare::<B, S, A>(cpu, op.segment, first, second, count, equal);
+        advance::<B, S, A>(cpu, ESI, skipped);
+        advance::<B, S, A>(cpu, EDI, skipped);
+        skipped
+    }
 }
 
 impl Element for Scan {
@@ -195,6 +205,15 @@ impl Element for Scan {
         advance::<B, S, A>(cpu, EDI, 1);
         Ok(())
     }
+
+    #[inline(always)]
+    fn bulk<B: Bus, S: Size, A: Size>(cpu: &mut Vcpu<B>, _op: &Op<B>, count: u32, equal: bool) -> u32 {
+        let target = A::get(cpu, EDI);
+        let value = S::get(cpu, EAX);
+        let skipped = bulk::scan::<B, S, A>(cpu, target, value, count, equal);
+        advance::<B, S, A>(cpu, EDI, skipped);
+        skipped
+    }
 }
 
 fn once<B: Bus, S: Size, A: Size, E: Element>(cpu: &mut Vcpu<B>, op: &Op<B>) -> Exec {
@@ -202,28 +221,29 @@ fn once<B: Bus, S: Size, A: Size, E: Element>(cpu: &mut Vcpu<B>, op: &Op<B>) -> 
 }
 
 fn repeated<B: Bus, S: Size, A: Size, E: Element>(cpu: &mut Vcpu<B>, op: &Op<B>) -> Exec {
-    repeat_while::<B, S, A, E>(cpu, op, |_| true)
+    repeat_while::<B, S, A, E>(cpu, op, true, |_| true)
 }
 
 fn repeated_while_equal<B: Bus, S: Size, A: Size, E: Element>(cpu: &mut Vcpu<B>, op: &Op<B>) -> Exec {
-    repeat_while::<B, S, A, E>(cpu, op, |cpu| cpu.lazy.zero())
+    repeat_while::<B, S, A, E>(cpu, op, true, |cpu| cpu.lazy.zero())
 }
 
 fn repeated_while_not_equal<B: Bus, S: Size, A: Size, E: Element>(cpu: &mut Vcpu<B>, op: &Op<B>) -> Exec {
-    repeat_while::<B, S, A, E>(cpu, op, |cpu| !cpu.lazy.zero())
+    repeat_while::<B, S, A, E>(cpu, op, false, |cpu| !cpu.lazy.zero())
 }
 
 #[inline(always)]
 fn repeat_while<B: Bus, S: Size, A: Size, E: Element>(
     cpu: &mut Vcpu<B>,
     op: &Op<B>,
+    equal: bool,
     goes_on: impl Fn(&Vcpu<B>) -> bool,
 ) -> Exec {
     let mut count = A::get(cpu, ECX);
     let mut done = 0;
     while count != 0 {
         let moved = match cpu.state.eflags & (eflags::TF | eflags::DF) {
-            0 => E::bulk::<B, S, A>(cpu, op, count.min(CHUNK)),
+            0 => E::bulk::<B, S, A>(cpu, op, count.min(CHUNK), equal),
             _ => 0,
         };
         if moved != 0 {
@@ -235,7 +255,8 @@ fn repeat_while<B: Bus, S: Size, A: Size, E: Element>(
             done += 1;
         }
         A::set(cpu, ECX, count);
-        if count == 0 || !goes_on(cpu) {
+        // What was done at once has not ended it.
+        if count == 0 || moved == 0 && !goes_on(cpu) {
             return Ok(());
         }
         if interrupted(cpu, done) {

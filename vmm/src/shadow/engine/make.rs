@@ -15,6 +15,20 @@ use crate::shadow::translate::Target;
 /// Most instructions across page boundaries that are remembered.
 const MOST_CROSSINGS: usize = 4096;
 
+/// Times that the unit of an instruction across a page boundary is made anew because the next page is known.
+const MOST_REMAKES: u8 = 3;
+
+/// An instruction across a page boundary.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Crossing {
+    mode: Mode,
+    linear: u32,
+    /// Where its first page is.
+    physical: u64,
+    /// Where its second page is.
+    behind: u64,
+}
+
 /// The page behind one that is being made into code.
 struct NextPage {
     host: *mut u8,
@@ -163,17 +177,24 @@ impl<B: Bus> Shadow<B> {
         Some(NextPage { host: host.as_ptr(), physical, entry })
     }
 
-    /// An instruction across the page's boundary was interpreted: when the next page has become known, its unit is made anew.
+    /// An instruction across the page's boundary was interpreted: when the next page has become known, its unit is made anew, unless
+    /// that would not help.
     #[cold]
     pub(super) fn crossed(&mut self, cpu: &mut Vcpu<B>, mode: Mode, linear: u32) {
-        if self.crossings.len() >= MOST_CROSSINGS {
-            self.crossings.clear();
-        }
         let next = (linear | (PAGE as u32 - 1)).wrapping_add(1);
         let known = |page| cpu.known_code_page(page).map(|(_, physical)| physical);
         let (Some(physical), Some(behind)) = (known(linear), known(next)) else { return };
-        if self.pages.find(behind, next, mode).is_some() && self.crossings.insert((linear, physical, behind))
-        {
+        if self.pages.find(behind, next, mode).is_none() {
+            return;
+        }
+        if self.crossings.len() >= MOST_CROSSINGS {
+            self.crossings.clear();
+        }
+        let crossing = Crossing { mode, linear, physical, behind };
+        let times = self.crossings.entry(crossing).or_default();
+        *times = times.saturating_add(1);
+        // Some are the interpreter's whatever is behind them.
+        if *times <= MOST_REMAKES {
             self.drop_range(cpu, physical | u64::from(linear % PAGE as u32), 1);
         }
     }
@@ -208,7 +229,6 @@ impl<B: Bus> Shadow<B> {
             table: self.tables.address(table),
             next_page: next.as_ref().map(|next| next.entry),
             counts: self.counts,
-            leaves_at_sti: self.counts && !self.context.in_lockstep,
         };
         let base = self.cache.next();
         let made = self.translator.translate(&unit, target, base);
@@ -249,6 +269,7 @@ impl<B: Bus> Shadow<B> {
             ranges,
             entries,
             borrows: made.borrows,
+            ways_out: made.ways_out,
             map: made.map,
             stubs: made.stubs,
             code,

@@ -5,21 +5,15 @@
 //! ([`crate::shadow::mode::fpu_is_plain`]); instructions that could change that are checked, or interpreted.
 
 use super::memory::{Access, Operand, Stub};
-use super::{Emit, Keep, context, segment_field, state};
+use super::notes::{Notes, fpu_field};
+use super::{Emit, Keep, context};
 use crate::cpu::fpu::{FpuState, fcw};
-use crate::cpu::registers::Seg;
-use crate::cpu::{CpuState, Segment};
-use crate::shadow::asm::{self, E, NE, R8, R9, R10, R11, RCX, W};
+use crate::shadow::asm::{self, E, NE, R9, R10, R11, RCX, W};
 use crate::shadow::bridge::{Context, Leave};
 use crate::shadow::classify::has_memory;
 use crate::shadow::scanner::Scanned;
 use iced_x86::{Instruction, Mnemonic, OpKind};
 use std::mem::offset_of;
-
-/// A field of the floating-point state.
-const fn fpu_field(offset: usize) -> asm::Mem {
-    state(offset_of!(CpuState, fpu) + offset)
-}
 
 /// Whether it reads or writes its operand in memory.
 fn access_of(instruction: &Instruction) -> Access {
@@ -59,12 +53,14 @@ impl Emit<'_> {
                 self.encode_at_operand(instruction);
             }
             // Afterwards: in a window the access may still have faulted.
-            if item.fop.is_some() {
+            if let Some(fop) = item.fop {
                 self.note_operand(&operand);
+                self.note_instruction(eip, fop);
             }
-            self.note_instruction(eip, item);
         } else {
-            self.note_instruction(eip, item);
+            if let Some(fop) = item.fop {
+                self.note_instruction(eip, fop);
+            }
             let mut instruction = *instruction;
             self.rename(&mut instruction);
             self.encode(&instruction);
@@ -72,6 +68,7 @@ impl Emit<'_> {
         self.fix_stack_after(instruction);
         if matches!(instruction.mnemonic(), Mnemonic::Fninit | Mnemonic::Finit) {
             // It also forgets the last instruction.
+            self.notes = Notes::default();
             for (w, offset) in [
                 (W::H, offset_of!(FpuState, opcode)),
                 (W::H, offset_of!(FpuState, instruction_selector)),
@@ -102,13 +99,13 @@ impl Emit<'_> {
             self.asm.mov(W::Q, RCX, R10);
             self.asm.jmp(load);
             self.asm.bind(go_on);
-            self.stubs.push(Stub::LoadFpu { label: load, back: go_on, eip });
+            self.later(Stub::LoadFpu { label: load, back: go_on, eip });
         } else {
             let load = self.asm.label();
             self.asm.cmp_mem_imm(W::B, loaded, 0);
             self.asm.jcc(E, load);
             self.asm.bind(go_on);
-            self.stubs.push(Stub::LoadFpu { label: load, back: go_on, eip });
+            self.later(Stub::LoadFpu { label: load, back: go_on, eip });
         }
     }
 
@@ -117,36 +114,6 @@ impl Emit<'_> {
         self.asm.mov_label(R9, back);
         self.asm.store(W::Q, context(offset_of!(Context, target)), R9);
         self.leave(eip, Leave::LoadFpu);
-    }
-
-    /// Remembers an x87 instruction that is not a control instruction. No flag changes; R11 is lost.
-    fn note_instruction(&mut self, eip: u32, item: &Scanned) {
-        let Some(fop) = item.fop else { return };
-        self.asm.store_imm(W::D, fpu_field(offset_of!(FpuState, instruction_offset)), eip as i32);
-        self.asm.store_imm(W::H, fpu_field(offset_of!(FpuState, opcode)), i32::from(fop));
-        if !std::mem::replace(&mut self.fpu_cs_noted, true) {
-            self.note_selector(Seg::Cs, offset_of!(FpuState, instruction_selector));
-        }
-    }
-
-    /// Remembers the operand in memory of such an instruction. R11 is lost.
-    fn note_operand(&mut self, operand: &Operand) {
-        let field = fpu_field(offset_of!(FpuState, operand_offset));
-        if self.mode.flat(operand.seg) && !self.mode.window() {
-            self.asm.store(W::D, field, R8);
-        } else {
-            // R8 has the base in it, or nothing.
-            self.offset(operand, R11);
-            self.asm.store(W::D, field, R11);
-        }
-        if self.fpu_operand_noted.replace(operand.seg) != Some(operand.seg) {
-            self.note_selector(operand.seg, offset_of!(FpuState, operand_selector));
-        }
-    }
-
-    fn note_selector(&mut self, seg: Seg, offset: usize) {
-        self.asm.movzx_load(R11, segment_field(seg, offset_of!(Segment, selector)), W::H);
-        self.asm.store(W::H, fpu_field(offset), R11);
     }
 
     /// FLDCW: to the interpreter when it unmasks an exception.
@@ -161,7 +128,7 @@ impl Emit<'_> {
         self.asm.test_low(R11, fcw::MASKS as u8);
         self.asm.jcc(NE, unmasks);
         self.restore_flags(keep);
-        self.stubs.push(Stub::InterpretFloat { label: unmasks, eip, saved: keep });
+        self.later(Stub::InterpretFloat { label: unmasks, eip, saved: keep });
         // From a copy: what was checked is what is loaded, whoever else writes the operand.
         self.asm.not(R11);
         self.asm.store(W::H, context(offset_of!(Context, control_word)), R11);

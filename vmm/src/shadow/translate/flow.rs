@@ -6,19 +6,99 @@
 //!
 //! Which exec map it is depends on the attention byte, which other processes set: while somebody wants attention it is one
 //! that is empty. So every jump through it is a poll, without a branch and without touching flags.
+//!
+//! A CALL is a call of the host too, and a RET a return: to where the matching call was, on the return stack
+//! ([`crate::shadow::home`]), where the guest's EIP is compared with what that call pushed. It goes on there if they are the same: the
+//! code there is of the mode and page that it was, because whatever changes either leaves shadow code, and what is on the return stack
+//! behind. If not, EIP is looked up.
 
 use super::memory::{Access, Operand, Stub};
 use super::stack::width;
-use super::{Emit, Keep, context, host, number, state};
-use crate::cpu::CpuState;
-use crate::cpu::registers::eflags;
-use crate::shadow::asm::{self, Alu, Cond, E, Label, NE, R8, R9, R10, R11, R13, R15, RCX, W};
+use super::{Counts, Emit, Keep, context, host, number, segment_field, state};
+use crate::cpu::registers::{Seg, eflags};
+use crate::cpu::{CpuState, Segment};
+use crate::shadow::asm::{self, Alu, Asm, Cond, E, Label, NE, R8, R9, R10, R11, R13, R15, RCX, RSP, W};
 use crate::shadow::bridge::{Context, Leave};
+use crate::shadow::cache::CodeCache;
 use crate::shadow::classify::{Kind, Terminal};
 use crate::shadow::scanner::{Scanned, Unit, on_page, target};
 use iced_x86::{Code, Mnemonic, OpKind};
 use ipc::board::attention;
 use std::mem::offset_of;
+
+/// Code for returns that were predicted wrongly: EIP is in R11D.
+#[derive(Clone, Copy, Debug)]
+pub struct Returns {
+    /// The return stack is empty.
+    pub unknown: u64,
+    /// It is another EIP.
+    pub other: u64,
+}
+
+impl Returns {
+    /// Emits it into the cache. `counts`: where it leaves when the budget is used up ([`Counts::Loops`]).
+    pub fn install(cache: &mut CodeCache, counts: Option<u64>) -> Self {
+        let unknown = cache.next();
+        let mut asm = Asm::new(unknown);
+        // The end of the stack is there again for the next one.
+        asm.lea(W::Q, RSP, asm::at(RSP, -(size_of::<u64>() as i32)));
+        let other = asm.here();
+        asm.load(W::D, R9, segment_field(Seg::Cs, Segment::BASE_AT));
+        asm.lea(W::D, R8, asm::indexed(R11, R9, 1, 0));
+        if let Some(miss) = counts {
+            count_to_r8(&mut asm, miss);
+        }
+        asm.load(W::Q, R10, context(offset_of!(Context, attention)));
+        jump_through_map(&mut asm, asm::at(R10, 0));
+        let code = cache.append(&asm.code);
+        debug_assert!(code.is_some_and(|at| at == unknown), "an empty cache has room");
+        Self { unknown, other }
+    }
+}
+
+/// Jumps to the linear address in R8D through the exec map, with the attention byte at `attention`. R9 and R10 are lost.
+fn jump_through_map(asm: &mut Asm, attention: asm::Mem) {
+    find_in_map(asm, attention);
+    asm.jmp_reg(R9);
+}
+
+/// The code of the linear address in R8D into R9. R10 is lost.
+fn find_in_map(asm: &mut Asm, attention: asm::Mem) {
+    asm.movzx_load(R10, attention, W::B);
+    asm.shrx(R9, R8, R15);
+    asm.load(W::Q, R10, asm::indexed(R13, R10, 8, offset_of!(Context, exec) as i32));
+    asm.load(W::Q, R10, asm::indexed(R10, R9, 8, 0));
+    asm.load(W::D, R9, asm::indexed(R10, R8, 4, 0));
+}
+
+/// One less of the budget, into RCX, whose content goes to R10.
+fn count_down(asm: &mut Asm) {
+    let budget = context(offset_of!(Context, budget));
+    asm.mov(W::Q, R10, RCX);
+    asm.load(W::Q, RCX, budget);
+    asm.lea(W::Q, RCX, asm::at(RCX, -1));
+    asm.store(W::Q, budget, RCX);
+}
+
+/// Leaves for the linear address in R8D when the budget is used up. `miss`: the code that does so.
+fn count_to_r8(asm: &mut Asm, miss: u64) {
+    count_down(asm);
+    asm.unless_rcx_zero(|asm| {
+        asm.mov(W::Q, RCX, R10);
+        // Over the move and the jump that follow.
+        asm.bytes(&[0xeb, 3 + 5]);
+    });
+    asm.mov(W::Q, RCX, R10);
+    asm.jmp_to(miss);
+}
+
+/// How control gets where it goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum By {
+    Jump,
+    /// A call, whose return address is on the return stack.
+    Call,
+}
 
 impl Emit<'_> {
     /// The label of an instruction of this unit.
@@ -39,9 +119,11 @@ impl Emit<'_> {
             Some((_, label)) if live != Keep::All => {
                 self.count(to);
                 if live == Keep::Nothing {
-                    self.load_attention();
+                    let wanted = self.asm.label();
+                    self.asm.cmp_mem_imm(W::B, self.attention(), 0);
                     self.asm.jcc(E, label);
-                    self.leave(to, Leave::Attention);
+                    self.asm.jmp(wanted);
+                    self.later(Stub::Poll { label: wanted, back: label, eip: to, saved: Keep::Nothing });
                 } else {
                     self.poll(to, live);
                     self.asm.jmp(label);
@@ -49,6 +131,25 @@ impl Emit<'_> {
             }
             _ => self.jump_external(from, to),
         }
+    }
+
+    /// Calls the code at a constant EIP, and polls.
+    fn call_to(&mut self, to: u32, live: Keep) {
+        match self.inside(to) {
+            Some((_, label)) if live != Keep::All => {
+                self.poll(to, live);
+                self.asm.call(label);
+            }
+            _ => {
+                self.asm.mov_imm(R8, self.mode.linear(to));
+                self.go_to_r8(By::Call);
+            }
+        }
+    }
+
+    /// The attention byte.
+    fn attention(&self) -> asm::Mem {
+        asm::at(R13, self.places.attention)
     }
 
     /// Jumps through the tables to a constant EIP.
@@ -64,46 +165,37 @@ impl Emit<'_> {
                 self.asm.load(W::D, R9, asm::absolute(entry as i32));
                 self.asm.jmp_reg(R9);
             }
-            _ => self.jump_to_r8(),
+            _ => self.go_to_r8(By::Jump),
         }
     }
 
-    /// Jumps to the linear address in R8D.
-    fn jump_to_r8(&mut self) {
-        self.asm.load(W::Q, R10, context(offset_of!(Context, attention)));
-        self.asm.movzx_load(R10, asm::at(R10, 0), W::B);
-        self.asm.shrx(R9, R8, R15);
-        self.asm.load(W::Q, R10, asm::indexed(R13, R10, 8, offset_of!(Context, exec) as i32));
-        self.asm.load(W::Q, R10, asm::indexed(R10, R9, 8, 0));
-        self.asm.load(W::D, R9, asm::indexed(R10, R8, 4, 0));
-        self.asm.jmp_reg(R9);
+    /// Goes to the linear address in R8D.
+    fn go_to_r8(&mut self, by: By) {
+        let attention = self.attention();
+        find_in_map(self.asm, attention);
+        match by {
+            By::Jump => self.asm.jmp_reg(R9),
+            By::Call => self.asm.call_reg(R9),
+        }
     }
 
-    /// Jumps to the EIP in R8D, of the mode's width.
-    fn jump_to_eip_in_r8(&mut self) {
+    /// Goes to the EIP in R8D, of the mode's width.
+    fn go_to_eip_in_r8(&mut self, by: By) {
         if self.mode.cs_base != 0 {
             self.asm.lea(W::D, R8, asm::at(R8, self.mode.cs_base as i32));
         }
-        if self.target.counts {
-            self.count_down();
-            let miss = self.places.miss;
-            self.asm.unless_rcx_zero(|asm| {
-                asm.mov(W::Q, RCX, R10);
-                // Over the move and the jump that follow.
-                asm.bytes(&[0xeb, 3 + 5]);
-            });
-            self.asm.mov(W::Q, RCX, R10);
-            self.asm.jmp_to(miss);
+        if self.target.counts != Counts::Nothing {
+            count_to_r8(self.asm, self.places.miss);
         }
-        self.jump_to_r8();
+        self.go_to_r8(by);
     }
 
     /// Leaves at `eip` when the budget is used up, if code is to count.
     fn count(&mut self, eip: u32) {
-        if !self.target.counts {
+        if self.target.counts == Counts::Nothing {
             return;
         }
-        self.count_down();
+        count_down(self.asm);
         let go_on = self.asm.label();
         self.asm.unless_rcx_zero(|asm| {
             asm.mov(W::Q, RCX, R10);
@@ -114,30 +206,42 @@ impl Emit<'_> {
         self.asm.bind(go_on);
     }
 
-    /// One less of the budget, into RCX, whose content goes to R10.
-    fn count_down(&mut self) {
-        let budget = context(offset_of!(Context, budget));
-        self.asm.mov(W::Q, R10, RCX);
-        self.asm.load(W::Q, RCX, budget);
-        self.asm.lea(W::Q, RCX, asm::at(RCX, -1));
-        self.asm.store(W::Q, budget, RCX);
-    }
-
-    /// ZF: no attention is wanted. R9 is lost.
-    fn load_attention(&mut self) {
-        self.asm.load(W::Q, R9, context(offset_of!(Context, attention)));
-        self.asm.movzx_load(R9, asm::at(R9, 0), W::B);
-        self.asm.test_mem(W::B, context(offset_of!(Context, wanted)), R9);
-    }
-
     /// Leaves at `eip` when attention is wanted.
     pub(super) fn poll(&mut self, eip: u32, keep_flags: Keep) {
-        let wanted = self.asm.label();
+        let (wanted, back) = (self.asm.label(), self.asm.label());
         self.save_flags(keep_flags);
-        self.load_attention();
+        self.asm.cmp_mem_imm(W::B, self.attention(), 0);
         self.asm.jcc(NE, wanted);
+        self.asm.bind(back);
         self.restore_flags(keep_flags);
-        self.stubs.push(Stub::Leave { label: wanted, eip, saved: keep_flags, why: Leave::Attention });
+        self.later(Stub::Poll { label: wanted, back, eip, saved: keep_flags });
+    }
+
+    /// The attention byte is not zero: leaves, if it is wanted now. R9 is lost.
+    pub(super) fn poll_stub(&mut self, back: Label, eip: u32, saved: Keep) {
+        self.asm.movzx_load(R9, self.attention(), W::B);
+        self.asm.test_mem(W::B, context(offset_of!(Context, wanted)), R9);
+        self.asm.jcc(E, back);
+        self.restore_flags(saved);
+        self.store_notes();
+        self.leave(eip, Leave::Attention);
+    }
+
+    /// Whether calls are the host's too.
+    fn predicts_returns(&self) -> bool {
+        self.target.counts != Counts::All
+    }
+
+    /// Where the return of the call just emitted arrives: goes on behind the guest's CALL, if it is to `next`.
+    fn landing(&mut self, next: u32) {
+        let other = self.places.returns.other;
+        self.asm.mov(W::Q, R10, RCX);
+        self.asm.lea(W::D, RCX, asm::at(R11, (next as i32).wrapping_neg()));
+        self.asm.unless_rcx_zero(|asm| {
+            asm.mov(W::Q, RCX, R10);
+            asm.jmp_to(other);
+        });
+        self.asm.mov(W::Q, RCX, R10);
     }
 
     /// CLI and STI at CPL 0. True: control goes on.
@@ -152,7 +256,7 @@ impl Emit<'_> {
                 Kind::Jcc(_) | Kind::Loop | Kind::Jump | Kind::Call | Kind::InterruptFlag | Kind::Terminal(_)
             )
         });
-        if sets && (!polls || self.target.leaves_at_sti) {
+        if sets && (!polls || self.target.counts == Counts::All) {
             return self.interpret(offset, item, Terminal::Flags);
         }
         let keep = Keep::of(item.live_in);
@@ -204,7 +308,7 @@ impl Emit<'_> {
             None => {
                 let label = self.asm.label();
                 self.asm.jcc(Cond(condition), label);
-                self.stubs.push(Stub::Jump { label, from: eip, to, live: Keep::All });
+                self.later(Stub::Jump { label, from: eip, to, live: Keep::All });
             }
         }
     }
@@ -223,7 +327,7 @@ impl Emit<'_> {
                 | Code::Jcxz_rel8_32
         );
         let taken = self.asm.label();
-        self.stubs.push(Stub::Jump { label: taken, from: eip, to, live: self.live_there(unit, to) });
+        self.later(Stub::Jump { label: taken, from: eip, to, live: self.live_there(unit, to) });
         let jumps_on_zero = matches!(item.instruction.mnemonic(), Mnemonic::Jcxz | Mnemonic::Jecxz);
         if jumps_on_zero {
             self.asm.mov(W::D, R9, RCX);
@@ -257,11 +361,27 @@ impl Emit<'_> {
         self.asm.bind(done);
     }
 
-    pub(super) fn call(&mut self, eip: u32, item: &Scanned, unit: &Unit) {
+    /// EIP behind an instruction, of the mode's width.
+    fn behind(&self, eip: u32, item: &Scanned) -> u32 {
+        eip.wrapping_add(item.len() as u32) & self.mode.eip_mask()
+    }
+
+    /// CALL. True when control comes back behind it.
+    pub(super) fn call(&mut self, eip: u32, item: &Scanned, unit: &Unit) -> bool {
         let to = target(&item.instruction);
         let live = self.live_there(unit, to);
         self.push_return(eip, item, live);
+        if self.predicts_returns() && to != self.behind(eip, item) {
+            if self.is_backward(eip, to) {
+                self.count(to);
+            }
+            self.call_to(to, live);
+            self.landing(self.behind(eip, item));
+            return true;
+        }
+        // (What is called only to learn EIP never returns.)
         self.jump_to(eip, to, live);
+        false
     }
 
     /// The target of an indirect jump or call into R11D.
@@ -284,14 +404,21 @@ impl Emit<'_> {
     pub(super) fn jump_indirect(&mut self, eip: u32, item: &Scanned) {
         self.indirect_target(eip, item);
         self.asm.mov(W::D, R8, R11);
-        self.jump_to_eip_in_r8();
+        self.go_to_eip_in_r8(By::Jump);
     }
 
-    pub(super) fn call_indirect(&mut self, eip: u32, item: &Scanned) {
+    /// CALL through a register or memory. True when control comes back behind it.
+    pub(super) fn call_indirect(&mut self, eip: u32, item: &Scanned) -> bool {
         self.indirect_target(eip, item);
         self.push_return(eip, item, Keep::All);
         self.asm.mov(W::D, R8, R11);
-        self.jump_to_eip_in_r8();
+        if !self.predicts_returns() {
+            self.go_to_eip_in_r8(By::Jump);
+            return false;
+        }
+        self.go_to_eip_in_r8(By::Call);
+        self.landing(self.behind(eip, item));
+        true
     }
 
     pub(super) fn ret(&mut self, eip: u32, item: &Scanned) {
@@ -305,7 +432,10 @@ impl Emit<'_> {
             self.asm.movzx_load(R11, self.reached(), W::H)
         }
         self.move_stack(size as i32 + extra);
+        if self.predicts_returns() {
+            return self.asm.ret();
+        }
         self.asm.mov(W::D, R8, R11);
-        self.jump_to_eip_in_r8();
+        self.go_to_eip_in_r8(By::Jump);
     }
 }

@@ -1,6 +1,7 @@
 //! Accesses to guest memory: the address, the segment's checks, the slot of the direct map, and the ways out when
 //! the access is not plain.
 
+use super::notes::Late;
 use super::{Emit, Keep, host, number, seg_of, segment_field, state};
 use crate::cpu::direct::ARRAY_BYTES;
 use crate::cpu::registers::Seg;
@@ -84,14 +85,18 @@ pub(super) enum Stub {
     Fill { label: Label, retry: Label, eip: u32, access: u32, saved: Keep },
     /// The address is not aligned: if the access stays in its page, go on at `back`.
     Crossing { label: Label, back: Label, fill: Label, size: i32 },
+    /// Poll at `eip`, and go on at `to`.
+    PollAndGo { label: Label, to: Label, eip: u32, keep: Keep },
     /// Leave to the interpreter.
     Interpret { label: Label, eip: u32, saved: Keep },
-    /// Leave for another reason.
-    Leave { label: Label, eip: u32, saved: Keep, why: Leave },
+    /// The attention byte is not zero: leave at `eip`, or go on at `back`.
+    Poll { label: Label, back: Label, eip: u32, saved: Keep },
     /// The same for an instruction that uses the floating-point unit.
     InterpretFloat { label: Label, eip: u32, saved: Keep },
     /// Have the instruction at the offset, which ends at `next`, interpreted in place, and go on at `back`.
     InPlace { label: Label, back: Label, offset: u16, next: u32, saved: Keep },
+    /// A fault leaves: the processor's state is known but for what was put off.
+    WayOut { label: Label },
     /// Have the floating-point unit loaded, and go on at `back`.
     LoadFpu { label: Label, back: Label, eip: u32 },
     /// A jump that is taken rarely, or that leaves the unit.
@@ -222,7 +227,7 @@ impl Emit<'_> {
             let never = self.asm.label();
             self.asm.test_imm(R8, size - 1);
             self.asm.jcc(NE, never);
-            self.stubs.push(Stub::InterpretFloat { label: never, eip, saved: keep_flags });
+            self.later(Stub::InterpretFloat { label: never, eip, saved: keep_flags });
         } else if size > 1 {
             let back = self.asm.label();
             let crossing = self.asm.label();
@@ -233,7 +238,7 @@ impl Emit<'_> {
             }
             self.asm.jcc(NE, crossing);
             self.asm.bind(back);
-            self.stubs.push(Stub::Crossing { label: crossing, back, fill, size: size as i32 });
+            self.later(Stub::Crossing { label: crossing, back, fill, size: size as i32 });
         }
         self.slot(access, fill);
         self.restore_flags(keep_flags);
@@ -262,7 +267,7 @@ impl Emit<'_> {
         let access = size
             | if access == Access::Write { access::WRITE } else { 0 }
             | if self.fpu_is_loaded { access::FLOAT } else { 0 };
-        self.stubs.push(Stub::Fill { label, retry, eip, access, saved });
+        self.later(Stub::Fill { label, retry, eip, access, saved });
     }
 
     /// Checks the offset in R8 against the segment's end and adds its base.
@@ -274,7 +279,7 @@ impl Emit<'_> {
         self.asm.jcc(A, outside);
         self.asm.load(W::D, R9, segment_field(seg, Segment::BASE_AT));
         self.asm.lea(W::D, R8, asm::indexed(R8, R9, 1, 0));
-        self.stubs.push(if self.fpu_is_loaded {
+        self.later(if self.fpu_is_loaded {
             Stub::InterpretFloat { label: outside, eip, saved }
         } else {
             Stub::Interpret { label: outside, eip, saved }
@@ -296,11 +301,14 @@ impl Emit<'_> {
 
     /// Emits what was put off.
     pub(super) fn stubs(&mut self) {
-        while let Some(stub) = self.stubs.pop() {
+        while let Some(Late { stub, notes }) = self.stubs.pop() {
+            // What is emitted for it may put off more.
+            self.notes = notes;
             match stub {
                 Stub::Fill { label, retry, eip, access, saved } => {
                     self.asm.bind(label);
                     self.restore_flags(saved);
+                    self.store(notes);
                     self.asm.store_imm(W::D, state(offset_of!(CpuState, eip)), eip as i32);
                     self.asm.mov_imm(R9, access);
                     self.asm.call_to(self.places.bridge.fill);
@@ -312,18 +320,32 @@ impl Emit<'_> {
                     self.asm.jcc(E, back);
                     self.asm.jmp(fill);
                 }
+                Stub::PollAndGo { label, to, eip, keep } => {
+                    self.asm.bind(label);
+                    self.poll(eip, keep);
+                    self.asm.jmp(to);
+                }
                 Stub::Interpret { label, eip, saved } => {
                     self.interpret_stub(label, eip, saved, Leave::Interpret)
                 }
-                Stub::Leave { label, eip, saved, why } => self.interpret_stub(label, eip, saved, why),
+                Stub::Poll { label, back, eip, saved } => {
+                    self.asm.bind(label);
+                    self.poll_stub(back, eip, saved);
+                }
                 Stub::InterpretFloat { label, eip, saved } => {
                     self.interpret_stub(label, eip, saved, Leave::InterpretFloat);
                 }
                 Stub::InPlace { label, back, offset, next, saved } => {
                     self.asm.bind(label);
                     self.restore_flags(saved);
+                    self.store(notes);
                     self.call_interpreter(offset, next, Terminal::Repeated);
                     self.asm.jmp(back);
+                }
+                Stub::WayOut { label } => {
+                    self.asm.bind(label);
+                    self.store(notes);
+                    self.asm.jmp_to(self.places.bridge.to_host);
                 }
                 Stub::LoadFpu { label, back, eip } => {
                     self.asm.bind(label);
@@ -340,6 +362,7 @@ impl Emit<'_> {
     fn interpret_stub(&mut self, label: Label, eip: u32, saved: Keep, why: Leave) {
         self.asm.bind(label);
         self.restore_flags(saved);
+        self.store_notes();
         self.leave(eip, why);
     }
 }

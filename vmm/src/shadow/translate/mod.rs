@@ -11,10 +11,12 @@
 mod float;
 mod flow;
 mod memory;
+mod notes;
 mod plain;
 mod stack;
 mod string;
 
+pub use flow::Returns;
 pub use memory::access;
 
 use super::asm::{self, Asm, Label, Reg};
@@ -27,6 +29,7 @@ use crate::cpu::Segment;
 use crate::cpu::registers::{Seg, gpr};
 use iced_x86::{Encoder, Register, RflagsBits};
 use memory::Stub;
+use notes::{Late, Notes};
 use std::collections::BTreeMap;
 use std::mem::offset_of;
 
@@ -37,6 +40,10 @@ pub struct Places {
     pub bridge: Bridge,
     /// Leaves with [`Leave::Miss`] for the linear address in R8D.
     pub miss: u64,
+    /// Where returns go that were not predicted.
+    pub returns: Returns,
+    /// Where the attention byte is, from R13.
+    pub attention: i32,
 }
 
 /// What a unit is made for.
@@ -50,10 +57,28 @@ pub struct Target {
     pub table: u64,
     /// What the exec map says of the next linear page if it is the one whose bytes the unit has at its end.
     pub next_page: Option<u64>,
-    /// Count down [`Context::budget`] at every poll.
-    pub counts: bool,
-    /// It leaves after STI, for interrupts that no attention byte tells of.
-    pub leaves_at_sti: bool,
+    /// What counts down [`Context::budget`].
+    pub counts: Counts,
+}
+
+/// What counts down [`Context::budget`], until shadow code leaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Counts {
+    /// Nothing: it leaves when attention is wanted.
+    Nothing,
+    /// What every loop comes across: backward jumps and calls, indirect ones, and returns that were not predicted.
+    Loops,
+    /// The same and every return; nothing is predicted. It also leaves after STI, for interrupts that no attention byte tells of.
+    All,
+}
+
+/// What is put back when the access of an instruction faults.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Borrow {
+    /// EDI is in R11.
+    Destination,
+    /// Part of ECX is in R11, to be added.
+    Count,
 }
 
 /// What came of it.
@@ -62,8 +87,10 @@ pub struct Translated {
     pub entries: Vec<(u16, u32)>,
     /// Terminal instructions: offset in the page, and where in the code the address of the instruction's `Op` belongs.
     pub ops: Vec<(u16, u32)>,
-    /// Offsets of instructions whose access is made while the guest's EDI is in R11.
-    pub borrows: Vec<u16>,
+    /// Offsets of instructions whose access is made while a guest's register is not what it should be.
+    pub borrows: Vec<(u16, Borrow)>,
+    /// Offsets of instructions whose faults leave by a way of their own, and where that is from the start.
+    pub ways_out: Vec<(u16, u32)>,
     /// For listings: offset of each instruction, and where its code starts.
     pub map: Vec<(u16, u32)>,
     /// Where the code starts that is needed rarely.
@@ -85,14 +112,18 @@ struct Emit<'a> {
     target: Target,
     mode: Mode,
     labels: BTreeMap<u16, Label>,
-    stubs: Vec<Stub>,
+    stubs: Vec<Late>,
+    /// What the floating-point unit is to remember still.
+    notes: Notes,
+    /// See [`Translated::ways_out`].
+    ways_out: Vec<(u16, Label)>,
     ops: Vec<(u16, u32)>,
     /// The offset of the instruction being emitted.
     offset: u16,
     /// See [`Emit::reached`].
     place: asm::Mem,
     /// See [`Translated::borrows`].
-    borrows: Vec<u16>,
+    borrows: Vec<(u16, Borrow)>,
     /// The instruction before was STI: interrupts are taken after this one.
     polls_next: bool,
     /// The floating-point unit is known to be loaded here.
@@ -159,6 +190,8 @@ impl Translator {
             mode: target.mode,
             labels,
             stubs: Vec::new(),
+            notes: Notes::default(),
+            ways_out: Vec::new(),
             ops: Vec::new(),
             offset: 0,
             place: asm::at(asm::R15, 0),
@@ -171,10 +204,12 @@ impl Translator {
         let map = emit.unit(unit);
         let stubs = emit.asm.code.len() as u32;
         emit.stubs();
-        let (labels, ops, borrows) = (emit.labels, emit.ops, emit.borrows);
+        let (labels, ops, borrows, ways_out) = (emit.labels, emit.ops, emit.borrows, emit.ways_out);
         self.asm.finish();
         let place = |(offset, label): (&u16, &Label)| self.asm.place(*label).map(|place| (*offset, place));
-        Translated { entries: labels.iter().filter_map(place).collect(), ops, borrows, map, stubs }
+        let entries = labels.iter().filter_map(place).collect();
+        let ways_out = ways_out.iter().map(|(offset, label)| (offset, label)).filter_map(place).collect();
+        Translated { entries, ops, borrows, ways_out, map, stubs }
     }
 
     /// The code of the last unit.
@@ -195,9 +230,11 @@ impl Emit<'_> {
         let mut falls_to: Option<u16> = None;
         for (&offset, item) in &unit.instructions {
             if let Some(expected) = falls_to.filter(|expected| *expected != offset) {
+                self.store_notes();
                 self.jump_external(self.eip(expected), self.eip(expected));
             }
             if let Some(&label) = self.labels.get(&offset) {
+                self.store_notes();
                 self.asm.bind(label);
                 self.fpu_is_loaded = false;
                 self.fpu_cs_noted = false;
@@ -213,6 +250,7 @@ impl Emit<'_> {
             falls_to = continues.then(|| offset + item.len() as u16);
         }
         if let Some(expected) = falls_to {
+            self.store_notes();
             self.jump_external(self.eip(expected), self.eip(expected));
         }
         map
@@ -226,6 +264,7 @@ impl Emit<'_> {
     fn instruction(&mut self, offset: u16, item: &Scanned, unit: &Unit) -> bool {
         let eip = self.eip(offset);
         self.offset = offset;
+        self.notes_before(item);
         if item.crosses {
             self.check_next_page(eip, item);
         }
@@ -259,18 +298,12 @@ impl Emit<'_> {
                 self.jump(eip, item, unit);
                 return false;
             }
-            Kind::Call => {
-                self.call(eip, item, unit);
-                return false;
-            }
+            Kind::Call => return self.call(eip, item, unit),
             Kind::JumpIndirect => {
                 self.jump_indirect(eip, item);
                 return false;
             }
-            Kind::CallIndirect => {
-                self.call_indirect(eip, item);
-                return false;
-            }
+            Kind::CallIndirect => return self.call_indirect(eip, item),
             Kind::Return => {
                 self.ret(eip, item);
                 return false;
@@ -306,7 +339,7 @@ impl Emit<'_> {
         self.asm.alu(asm::Alu::Cmp, asm::W::Q, asm::R8, asm::R9);
         self.asm.jcc(asm::NE, other);
         self.restore_flags(keep);
-        self.stubs.push(Stub::InterpretFloat { label: other, eip, saved: keep });
+        self.later(Stub::InterpretFloat { label: other, eip, saved: keep });
     }
 
     fn call_interpreter(&mut self, offset: u16, next: u32, why: Terminal) {

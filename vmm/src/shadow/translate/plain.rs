@@ -1,9 +1,9 @@
 //! Instructions that are taken over: the same opcode with host registers and a host address.
 
 use super::memory::{Access, Operand};
-use super::{Emit, Keep, host, number, seg_of, segment_field};
+use super::{Borrow, Emit, Keep, host, number, seg_of, segment_field};
 use crate::cpu::Segment;
-use crate::shadow::asm::{self, AE, Alu, NE, R8, R9, R11, RAX, RDX, Reg, W};
+use crate::shadow::asm::{self, AE, Alu, BE, NE, R8, R9, R11, RAX, RDX, Reg, W};
 use crate::shadow::classify::has_memory;
 use crate::shadow::scanner::Scanned;
 use crate::shadow::translate::memory::Stub;
@@ -122,7 +122,7 @@ impl Emit<'_> {
         if high {
             // AH to BH cannot be encoded beside R8 to R15: the address goes through a register that the instruction does not use.
             let base = asm::RDI;
-            self.borrows.push(self.offset);
+            self.borrows.push((self.offset, Borrow::Destination));
             self.asm.mov(W::Q, R11, base);
             self.asm.lea(W::Q, base, place);
             set_place(&mut instruction, asm::at(base, 0));
@@ -297,14 +297,14 @@ impl Emit<'_> {
             }
             self.asm.alu_imm(Alu::Cmp, W::D, R9, 1);
             // 0 is below it, 1 is equal: divisors -1 and 0.
-            self.asm.jcc(BELOW_OR_EQUAL, declined);
+            self.asm.jcc(BE, declined);
         } else {
             // The quotient fits if, and only if, the upper half is below the divisor.
             self.asm.alu(Alu::Cmp, W::D, R8, R11);
             self.asm.jcc(AE, declined);
         }
         self.restore_flags(keep);
-        self.stubs.push(Stub::Interpret { label: declined, eip, saved: keep });
+        self.later(Stub::Interpret { label: declined, eip, saved: keep });
         let register = match w {
             W::B => Register::R11L,
             W::H => Register::R11W,
@@ -342,9 +342,6 @@ impl Emit<'_> {
         self.asm.load(W::B, RAX, self.reached());
     }
 }
-
-/// Condition code BE.
-const BELOW_OR_EQUAL: asm::Cond = asm::Cond(6);
 
 /// The encoder's buffer, to be used again.
 fn code_buffer(mut buffer: Vec<u8>) -> Vec<u8> {

@@ -1,19 +1,19 @@
 //! String instructions, and the direction flag, which lives in [`Context::direction`] as a step.
 
 use super::memory::{Access, Operand, Stub};
-use super::{Emit, Keep, context, seg_of};
+use super::{Borrow, Emit, Keep, context, seg_of};
 use crate::cpu::bus::PAGE_SIZE;
 use crate::cpu::registers::Seg;
 use crate::shadow::asm::{
-    self, A, AE, Alu, Label, NE, R8, R9, R10, R11, R15, RAX, RCX, RDI, RSI, Reg, Rep, W,
+    self, A, AE, Alu, BE, Label, NE, R8, R9, R10, R11, R15, RAX, RCX, RDI, RSI, Reg, Rep, W,
 };
 use crate::shadow::bridge::{Context, SLOT_SHIFT};
 use crate::shadow::scanner::Scanned;
 use iced_x86::{Mnemonic, OpKind};
 use std::mem::offset_of;
 
-/// Bytes that one instruction moves or fills at most without an interrupt.
-const LONGEST_REPEAT: u32 = 256 << 10;
+/// Bytes that one instruction moves or fills at most without an interrupt: some 10 µs.
+const LONGEST_REPEAT: u32 = 128 << 10;
 
 impl Emit<'_> {
     pub(super) fn direction(&mut self, item: &Scanned) {
@@ -93,9 +93,10 @@ impl Emit<'_> {
         let moves = matches!(instruction.mnemonic(), Mnemonic::Movsb | Mnemonic::Movsw | Mnemonic::Movsd);
         let (again, not_plain, done) = (self.asm.label(), self.asm.label(), self.asm.label());
         let next = eip.wrapping_add(item.len() as u32);
-        self.stubs.push(Stub::InPlace { label: not_plain, back: done, offset, next, saved: keep });
+        self.later(Stub::InPlace { label: not_plain, back: done, offset, next, saved: keep });
         if self.mode.window() {
-            return self.repeat_in_window(moves, size, keep, not_plain, done);
+            self.repeat_in_window(eip, moves, size, keep, again, not_plain);
+            return self.asm.bind(done);
         }
         self.asm.bind(again);
         self.save_flags(keep);
@@ -125,16 +126,32 @@ impl Emit<'_> {
         self.asm.bind(done);
     }
 
-    /// The same in a window: the host's own, whatever pages there are. A fault in the midst leaves ECX, ESI and EDI as they
-    /// are then, which is what the guest's would be: windows are aligned, so the lower halves of addresses are the guest's.
-    fn repeat_in_window(&mut self, moves: bool, size: u32, keep: Keep, not_plain: Label, done: Label) {
+    /// The same in a window: the host's own, whatever pages there are, in pieces between which interrupts are taken. A fault in the midst
+    /// leaves ESI and EDI as they are then, which is what the guest's would be: windows are aligned, so the lower halves of
+    /// addresses are the guest's. What is left of ECX behind this piece is in R11.
+    fn repeat_in_window(
+        &mut self,
+        eip: u32,
+        moves: bool,
+        size: u32,
+        keep: Keep,
+        again: Label,
+        not_plain: Label,
+    ) {
+        let piece = (LONGEST_REPEAT / size) as i32;
+        let short = self.asm.label();
+        self.asm.bind(again);
         self.save_flags(keep);
         self.asm.cmp_mem_imm(W::Q, context(offset_of!(Context, direction)), 1);
         self.asm.jcc(NE, not_plain);
-        // So much at most that interrupts do not wait long.
-        self.asm.alu_imm(Alu::Cmp, W::D, RCX, (LONGEST_REPEAT / size) as i32);
-        self.asm.jcc(A, not_plain);
+        self.asm.mov_imm(R11, 0);
+        self.asm.alu_imm(Alu::Cmp, W::D, RCX, piece);
+        self.asm.jcc(BE, short);
+        self.asm.lea(W::D, R11, asm::at(RCX, -piece));
+        self.asm.mov_imm(RCX, piece as u32);
+        self.asm.bind(short);
         self.restore_flags(keep);
+        self.borrows.push((self.offset, Borrow::Count));
         self.asm.lea(W::Q, RDI, asm::indexed(R15, RDI, 1, -SLOT_SHIFT));
         if moves {
             self.asm.lea(W::Q, RSI, asm::indexed(R15, RSI, 1, -SLOT_SHIFT));
@@ -144,7 +161,10 @@ impl Emit<'_> {
         if moves {
             self.asm.mov(W::D, RSI, RSI);
         }
-        self.asm.bind(done);
+        let more = self.asm.label();
+        self.asm.mov(W::D, RCX, R11);
+        self.asm.unless_rcx_zero(|asm| asm.jmp(more));
+        self.later(Stub::PollAndGo { label: more, to: again, eip, keep: Keep::All });
     }
 
     /// Makes `[R8 + R9]` the place of ECX elements at `register`. To `not_plain` when they do not lie within a page.

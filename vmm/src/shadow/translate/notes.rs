@@ -1,0 +1,136 @@
+//! What the floating-point unit remembers of its last instruction: FOP, FIP and FDP.
+//!
+//! The host's own must not reach the guest, so shadow code stores the guest's. Only the last ones count: a note is put off until
+//! something might look, or until what it is made of changes, and dropped when the next one comes first. The ways out of an instruction
+//! that are taken rarely store what is still put off ([`Late`]); faults in windows go by such a way too ([`Emit::note_way_out`]).
+
+use super::memory::{Operand, Stub};
+use super::{Emit, segment_field, state};
+use crate::cpu::fpu::FpuState;
+use crate::cpu::registers::Seg;
+use crate::cpu::{CpuState, Segment};
+use crate::shadow::asm::{self, R9, Reg, W};
+use crate::shadow::classify::{Kind, has_memory};
+use crate::shadow::scanner::Scanned;
+use iced_x86::{Instruction, InstructionInfoFactory, OpAccess};
+use std::mem::offset_of;
+
+/// Notes that were put off.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Notes {
+    /// EIP and FOP of an instruction.
+    instruction: Option<(u32, u16)>,
+    /// Its operand in memory, or that of one before it.
+    operand: Option<Operand>,
+}
+
+impl Notes {
+    pub(super) const fn is_empty(&self) -> bool {
+        self.instruction.is_none() && self.operand.is_none()
+    }
+}
+
+/// Code that is needed rarely, behind the unit, and what was put off where it is needed.
+pub(super) struct Late {
+    pub(super) stub: Stub,
+    pub(super) notes: Notes,
+}
+
+/// A field of the floating-point state.
+pub(super) const fn fpu_field(offset: usize) -> asm::Mem {
+    state(offset_of!(CpuState, fpu) + offset)
+}
+
+/// Whether notes can be put off across an instruction.
+const fn lets_pass(kind: Kind) -> bool {
+    matches!(kind, Kind::Plain | Kind::Float | Kind::Nothing | Kind::Lea)
+}
+
+/// Whether an instruction writes one of the registers of an operand.
+fn changes(instruction: &Instruction, operand: &Operand) -> bool {
+    let used = |register: Reg| {
+        operand.base == Some(register) || operand.index.is_some_and(|(index, _)| index == register)
+    };
+    let mut factory = InstructionInfoFactory::new();
+    factory.info(instruction).used_registers().iter().any(|register| {
+        let writes = !matches!(register.access(), OpAccess::Read | OpAccess::CondRead | OpAccess::None);
+        let whole = register.register().full_register32();
+        writes && whole.is_gpr32() && used(super::host(whole.number()))
+    })
+}
+
+impl Emit<'_> {
+    /// Puts off code.
+    pub(super) fn later(&mut self, stub: Stub) {
+        self.stubs.push(Late { stub, notes: self.notes });
+    }
+
+    /// Before an instruction: stores what cannot be put off across it.
+    pub(super) fn notes_before(&mut self, item: &Scanned) {
+        if self.notes.is_empty() {
+            return;
+        }
+        if !lets_pass(item.kind) {
+            return self.store_notes();
+        }
+        if let Some(operand) = self.notes.operand
+            && changes(&item.instruction, &operand)
+        {
+            self.store_operand(&operand);
+            self.notes.operand = None;
+        }
+        if self.mode.window() && has_memory(&item.instruction) && !self.notes.is_empty() {
+            self.note_way_out();
+        }
+    }
+
+    /// Remembers that faults of this instruction leave by a way that stores what was put off.
+    fn note_way_out(&mut self) {
+        let label = self.asm.label();
+        self.ways_out.push((self.offset, label));
+        self.later(Stub::WayOut { label });
+    }
+
+    /// Remembers an x87 instruction that is not a control instruction.
+    pub(super) fn note_instruction(&mut self, eip: u32, fop: u16) {
+        self.notes.instruction = Some((eip, fop));
+        if !std::mem::replace(&mut self.fpu_cs_noted, true) {
+            self.store_selector(Seg::Cs, offset_of!(FpuState, instruction_selector));
+        }
+    }
+
+    /// Remembers the operand in memory of such an instruction.
+    pub(super) fn note_operand(&mut self, operand: &Operand) {
+        self.notes.operand = Some(*operand);
+        if self.fpu_operand_noted.replace(operand.seg) != Some(operand.seg) {
+            self.store_selector(operand.seg, offset_of!(FpuState, operand_selector));
+        }
+    }
+
+    /// Stores what was put off. R9 is lost, no flag is.
+    pub(super) fn store_notes(&mut self) {
+        let notes = std::mem::take(&mut self.notes);
+        self.store(notes);
+    }
+
+    /// Stores notes. R9 is lost, no flag is.
+    pub(super) fn store(&mut self, notes: Notes) {
+        if let Some((eip, fop)) = notes.instruction {
+            self.asm.store_imm(W::D, fpu_field(offset_of!(FpuState, instruction_offset)), eip as i32);
+            self.asm.store_imm(W::H, fpu_field(offset_of!(FpuState, opcode)), i32::from(fop));
+        }
+        if let Some(operand) = notes.operand {
+            self.store_operand(&operand);
+        }
+    }
+
+    fn store_operand(&mut self, operand: &Operand) {
+        self.offset(operand, R9);
+        self.asm.store(W::D, fpu_field(offset_of!(FpuState, operand_offset)), R9);
+    }
+
+    fn store_selector(&mut self, seg: Seg, offset: usize) {
+        self.asm.movzx_load(R9, segment_field(seg, offset_of!(Segment, selector)), W::H);
+        self.asm.store(W::H, fpu_field(offset), R9);
+    }
+}
