@@ -13,6 +13,7 @@ use super::fpu;
 use super::home::Home;
 use super::mode::{self, Mode};
 use super::pages::{PageId, Pages};
+use super::perf::PerfMap;
 use super::scanner::PAGE;
 use super::space::ExecMap;
 use super::statistics::{Sites, Statistics};
@@ -69,6 +70,7 @@ pub struct Shadow<B: Bus> {
     pub(super) windowed: Windowed,
     /// Where code of shadow pages starts, in ascending order.
     code_index: Vec<(u64, PageId)>,
+    perf: PerfMap,
 }
 
 /// Called when shadow code in a window faulted.
@@ -78,6 +80,12 @@ unsafe fn decide<B: Bus>(engine: *mut c_void, access: &mut trap::Access<'_>) -> 
     // SAFETY: as in `fill`.
     let cpu = unsafe { &mut *engine.context.vcpu.cast::<Vcpu<B>>() };
     engine.fault(cpu, access)
+}
+
+/// The machine's attention byte now.
+fn attention<B: Bus>(cpu: &Vcpu<B>) -> u8 {
+    // SAFETY: the bus says where it is; whoever writes it meanwhile writes a byte.
+    cpu.bus.attention_byte().map_or(0, |byte| unsafe { byte.read_volatile() })
 }
 
 impl<B: Bus> Shadow<B> {
@@ -129,6 +137,7 @@ impl<B: Bus> Shadow<B> {
             crossing: None,
             windowed: Windowed::default(),
             code_index: Vec::new(),
+            perf: PerfMap::from_environment(),
         })
     }
 
@@ -512,7 +521,8 @@ impl<B: Bus> Shadow<B> {
         context.generation = cpu.bus.map_generation();
         give_flags(context, cpu);
         if context.in_lockstep {
-            context.own_attention = if context.budget == 1 { u8::MAX } else { 0 };
+            // What is pending and not wanted yet ends the run when it is: interrupts may be enabled for one instruction only.
+            context.own_attention = if context.budget == 1 { u8::MAX } else { attention(cpu) };
         }
         context.attention =
             (&raw const *context).cast::<u8>().wrapping_byte_offset(self.places.attention as isize);
