@@ -481,14 +481,50 @@ impl Asm {
 
     /// `jcc label`.
     pub fn jcc(&mut self, cond: Cond, label: Label) {
+        if let Some(distance) = self.short_way_back(label) {
+            return self.bytes(&[0x70 | cond.0, distance]);
+        }
         self.bytes(&[0x0f, 0x80 | cond.0]);
         self.branch_to(label);
     }
 
     /// `jmp label`.
     pub fn jmp(&mut self, label: Label) {
+        if let Some(distance) = self.short_way_back(label) {
+            return self.bytes(&[0xeb, distance]);
+        }
         self.code.push(0xe9);
         self.branch_to(label);
+    }
+
+    /// The displacement of a jump of two bytes to a label that is bound already, if it is near enough.
+    fn short_way_back(&self, label: Label) -> Option<u8> {
+        let place = self.place(label)?;
+        let distance = i64::from(place) - (self.code.len() as i64 + 2);
+        i8::try_from(distance).ok().map(|distance| distance as u8)
+    }
+
+    /// Instructions that do nothing, up to a multiple of `to` bytes (a power of two, at most 16) from the start of aligned code.
+    pub fn align(&mut self, to: usize) {
+        /// The longest that all processors decode fast.
+        const LONGEST: usize = 9;
+        const NOPS: [&[u8]; LONGEST] = [
+            &[0x90],
+            &[0x66, 0x90],
+            &[0x0f, 0x1f, 0x00],
+            &[0x0f, 0x1f, 0x40, 0x00],
+            &[0x0f, 0x1f, 0x44, 0x00, 0x00],
+            &[0x66, 0x0f, 0x1f, 0x44, 0x00, 0x00],
+            &[0x0f, 0x1f, 0x80, 0, 0, 0, 0],
+            &[0x0f, 0x1f, 0x84, 0, 0, 0, 0, 0],
+            &[0x66, 0x0f, 0x1f, 0x84, 0, 0, 0, 0, 0],
+        ];
+        let mut missing = self.code.len().next_multiple_of(to) - self.code.len();
+        while missing > 0 {
+            let len = missing.min(LONGEST);
+            self.bytes(NOPS[len - 1]);
+            missing -= len;
+        }
     }
 
     fn branch_to(&mut self, label: Label) {

@@ -102,6 +102,10 @@ pub struct Context {
     pub direction: i64,
     /// The guest's floating-point state is in the host's registers.
     pub fpu_loaded: u8,
+    /// Number of the segment of the last operand in memory of an x87 instruction, or [`super::fpu::NO_SEGMENT`].
+    pub fpu_operand_segment: u8,
+    /// FOP, while that in the processor's state is [`super::fpu::NO_OPCODE`].
+    pub fpu_opcode: u16,
     /// The fault of [`Leave::Fault`].
     pub fault: Option<Fault>,
     /// The mode that shadow code was entered in.
@@ -154,6 +158,8 @@ impl Context {
             wanted: 0,
             direction: 1,
             fpu_loaded: 0,
+            fpu_operand_segment: super::fpu::NO_SEGMENT,
+            fpu_opcode: 0,
             fault: None,
             mode: None,
             generation: 0,

@@ -545,6 +545,9 @@ impl<B: Bus> Shadow<B> {
             trap::guard(&trap, run);
         }
         let context = &mut *self.context;
+        if context.fpu_loaded != 0 {
+            fpu::resolve(&mut cpu.state, context);
+        }
         if context.leave == Leave::Done as u32 {
             return false;
         }
@@ -595,20 +598,18 @@ impl<B: Bus> Shadow<B> {
     }
 
     /// Makes the guest's floating-point state that of shadow code. False when its instructions are to be interpreted.
-    fn load_fpu(&mut self, cpu: &Vcpu<B>) -> bool {
+    fn load_fpu(&mut self, cpu: &mut Vcpu<B>) -> bool {
         if !mode::fpu_is_plain(cpu) {
             return false;
         }
-        fpu::to_image(&cpu.state.fpu, &mut self.context.fpu);
-        self.context.fpu_loaded = 1;
+        fpu::load(&mut cpu.state, &mut self.context);
         true
     }
 
     /// Takes the floating-point state back, for whoever looks at it.
     pub(crate) fn unload_fpu(&mut self, cpu: &mut Vcpu<B>) {
         if self.context.fpu_loaded != 0 {
-            self.context.fpu_loaded = 0;
-            fpu::from_image(&self.context.fpu, &mut cpu.state.fpu);
+            fpu::unload(&mut cpu.state, &mut self.context);
         }
     }
 }

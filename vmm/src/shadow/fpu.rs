@@ -1,10 +1,51 @@
 //! The guest's floating-point state between [`FpuState`] and the image that FXRSTOR loads and FXSAVE leaves.
 //!
 //! The last-instruction pointers are not part of it: shadow code keeps them in [`FpuState`] itself, and the host's own are
-//! never shown to anybody.
+//! never shown to anybody. Selectors it leaves to [`resolve`], which is called before any can change.
 
-use super::bridge::Fxsave;
+use super::bridge::{Context, Fxsave};
+use crate::cpu::CpuState;
 use crate::cpu::fpu::FpuState;
+use crate::cpu::registers::Seg;
+
+/// In place of FOP: no x87 instruction has run since the last [`resolve`].
+pub const NO_OPCODE: u16 = u16::MAX;
+/// Beside FOP: the selector of CS has been stored already.
+pub const SELECTOR_KNOWN: u16 = 1 << 15;
+/// In place of a segment's number: no operand in memory since the last [`resolve`].
+pub const NO_SEGMENT: u8 = u8::MAX;
+
+/// Shadow code is to find the guest's state in the host's registers from now on.
+pub fn load(state: &mut CpuState, context: &mut Context) {
+    to_image(&state.fpu, &mut context.fpu);
+    context.fpu_opcode = std::mem::replace(&mut state.fpu.opcode, NO_OPCODE);
+    context.fpu_operand_segment = NO_SEGMENT;
+    context.fpu_loaded = 1;
+}
+
+/// Takes the state back.
+pub fn unload(state: &mut CpuState, context: &mut Context) {
+    resolve(state, context);
+    context.fpu_loaded = 0;
+    from_image(&context.fpu, &mut state.fpu);
+    state.fpu.opcode = context.fpu_opcode;
+}
+
+/// Stores the selectors of the last x87 instruction and its operand, which are those that segments have now.
+pub fn resolve(state: &mut CpuState, context: &mut Context) {
+    let opcode = std::mem::replace(&mut state.fpu.opcode, NO_OPCODE);
+    if opcode == NO_OPCODE {
+        return;
+    }
+    if opcode & SELECTOR_KNOWN == 0 {
+        state.fpu.instruction_selector = state.segment(Seg::Cs).selector;
+    }
+    context.fpu_opcode = opcode & !SELECTOR_KNOWN;
+    let segment = std::mem::replace(&mut context.fpu_operand_segment, NO_SEGMENT);
+    if let Some(segment) = state.segments.get(usize::from(segment)) {
+        state.fpu.operand_selector = segment.selector;
+    }
+}
 
 /// Where things are in the image (SDM vol. 1, "FXSAVE Area").
 mod at {

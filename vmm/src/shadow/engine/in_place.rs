@@ -9,6 +9,7 @@ use crate::cpu::state::{Activity, InterruptShadow};
 use crate::interp::op::Op;
 use crate::shadow::bridge::{Context, Leave};
 use crate::shadow::classify::Terminal;
+use crate::shadow::fpu;
 use crate::shadow::mode::{self, Mode};
 use crate::shadow::translate::access;
 use std::ffi::c_void;
@@ -43,6 +44,9 @@ pub(super) unsafe extern "sysv64" fn interpret<B: Bus>(context: *mut Context, op
         *count += 1;
     }
     context.terminal = 0;
+    if context.fpu_loaded != 0 {
+        fpu::resolve(&mut cpu.state, context);
+    }
     take_flags(context, cpu);
     let next = cpu.state.eip;
     let esp = cpu.state.gpr[gpr::ESP];

@@ -5,9 +5,8 @@
 //! ([`crate::shadow::mode::fpu_is_plain`]); instructions that could change that are checked, or interpreted.
 
 use super::memory::{Access, Operand, Stub};
-use super::notes::{Notes, fpu_field};
 use super::{Emit, Keep, context};
-use crate::cpu::fpu::{FpuState, fcw};
+use crate::cpu::fpu::fcw;
 use crate::shadow::asm::{self, E, NE, R9, R10, R11, RCX, W};
 use crate::shadow::bridge::{Context, Leave};
 use crate::shadow::classify::has_memory;
@@ -67,17 +66,7 @@ impl Emit<'_> {
         }
         self.fix_stack_after(instruction);
         if matches!(instruction.mnemonic(), Mnemonic::Fninit | Mnemonic::Finit) {
-            // It also forgets the last instruction.
-            self.notes = Notes::default();
-            for (w, offset) in [
-                (W::H, offset_of!(FpuState, opcode)),
-                (W::H, offset_of!(FpuState, instruction_selector)),
-                (W::D, offset_of!(FpuState, instruction_offset)),
-                (W::H, offset_of!(FpuState, operand_selector)),
-                (W::D, offset_of!(FpuState, operand_offset)),
-            ] {
-                self.asm.store_imm(w, fpu_field(offset), 0);
-            }
+            self.forget_notes();
         }
     }
 

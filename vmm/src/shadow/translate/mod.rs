@@ -23,14 +23,14 @@ use super::asm::{self, Asm, Label, Reg};
 use super::bridge::{Bridge, Context, Leave};
 use super::classify::{Kind, Terminal};
 use super::mode::Mode;
-use super::scanner::{Scanned, Unit};
+use super::scanner::{Scanned, Unit, on_page, target};
 use crate::cpu::CpuState;
 use crate::cpu::Segment;
 use crate::cpu::registers::{Seg, gpr};
 use iced_x86::{Encoder, Register, RflagsBits};
 use memory::Stub;
 use notes::{Late, Notes};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::mem::offset_of;
 
 /// Where the engine's own code is.
@@ -226,6 +226,7 @@ impl Translator {
 impl Emit<'_> {
     fn unit(&mut self, unit: &Unit) -> Vec<(u16, u32)> {
         let mut map = Vec::with_capacity(unit.instructions.len());
+        let loops = self.loops(unit);
         // Where control goes when the instruction before falls through.
         let mut falls_to: Option<u16> = None;
         for (&offset, item) in &unit.instructions {
@@ -235,6 +236,9 @@ impl Emit<'_> {
             }
             if let Some(&label) = self.labels.get(&offset) {
                 self.store_notes();
+                if loops.contains(&offset) {
+                    self.asm.align(LOOP_ALIGNMENT);
+                }
                 self.asm.bind(label);
                 self.fpu_is_loaded = false;
                 self.fpu_cs_noted = false;
@@ -254,6 +258,16 @@ impl Emit<'_> {
             self.jump_external(self.eip(expected), self.eip(expected));
         }
         map
+    }
+
+    /// Where jumps go back to.
+    fn loops(&self, unit: &Unit) -> BTreeSet<u16> {
+        let back = |(offset, item): (&u16, &Scanned)| {
+            let jumps = matches!(item.kind, Kind::Jcc(_) | Kind::Loop | Kind::Jump);
+            let to = jumps.then(|| target(&item.instruction))?;
+            on_page(self.mode, self.target.page_eip, to).filter(|to| to <= offset)
+        };
+        unit.instructions.iter().filter_map(back).collect()
     }
 
     fn eip(&self, offset: u16) -> u32 {
@@ -413,5 +427,7 @@ impl Keep {
 }
 
 const PAGE_SHIFT: u32 = 12;
+/// Loops start at multiples of this.
+const LOOP_ALIGNMENT: usize = 16;
 /// `xchg rax, r10`.
 const XCHG_RAX_R10: [u8; 2] = [0x49, 0x92];

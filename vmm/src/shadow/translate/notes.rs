@@ -5,12 +5,14 @@
 //! that are taken rarely store what is still put off ([`Late`]); faults in windows go by such a way too ([`Emit::note_way_out`]).
 
 use super::memory::{Operand, Stub};
-use super::{Emit, segment_field, state};
+use super::{Emit, context, segment_field, state};
 use crate::cpu::fpu::FpuState;
 use crate::cpu::registers::Seg;
 use crate::cpu::{CpuState, Segment};
 use crate::shadow::asm::{self, R9, Reg, W};
+use crate::shadow::bridge::Context;
 use crate::shadow::classify::{Kind, has_memory};
+use crate::shadow::fpu;
 use crate::shadow::scanner::Scanned;
 use iced_x86::{Instruction, InstructionInfoFactory, OpAccess};
 use std::mem::offset_of;
@@ -37,7 +39,7 @@ pub(super) struct Late {
 }
 
 /// A field of the floating-point state.
-pub(super) const fn fpu_field(offset: usize) -> asm::Mem {
+const fn fpu_field(offset: usize) -> asm::Mem {
     state(offset_of!(CpuState, fpu) + offset)
 }
 
@@ -91,19 +93,45 @@ impl Emit<'_> {
         self.later(Stub::WayOut { label });
     }
 
-    /// Remembers an x87 instruction that is not a control instruction.
-    pub(super) fn note_instruction(&mut self, eip: u32, fop: u16) {
-        self.notes.instruction = Some((eip, fop));
-        if !std::mem::replace(&mut self.fpu_cs_noted, true) {
-            self.store_selector(Seg::Cs, offset_of!(FpuState, instruction_selector));
+    /// Remembers an x87 instruction that is not a control instruction. In code of 16 bits segments change often: selectors are stored
+    /// at once. Elsewhere [`fpu::resolve`] stores them.
+    pub(super) fn note_instruction(&mut self, eip: u32, mut fop: u16) {
+        if !self.mode.code32() {
+            fop |= fpu::SELECTOR_KNOWN;
+            if !std::mem::replace(&mut self.fpu_cs_noted, true) {
+                self.store_selector(Seg::Cs, offset_of!(FpuState, instruction_selector));
+            }
         }
+        self.notes.instruction = Some((eip, fop));
     }
 
     /// Remembers the operand in memory of such an instruction.
     pub(super) fn note_operand(&mut self, operand: &Operand) {
         self.notes.operand = Some(*operand);
-        if self.fpu_operand_noted.replace(operand.seg) != Some(operand.seg) {
+        if self.fpu_operand_noted.replace(operand.seg) == Some(operand.seg) {
+            return;
+        }
+        if self.mode.code32() {
+            let place = context(offset_of!(Context, fpu_operand_segment));
+            self.asm.store_imm(W::B, place, operand.seg as i32);
+        } else {
             self.store_selector(operand.seg, offset_of!(FpuState, operand_selector));
+        }
+    }
+
+    /// FNINIT: the last instruction is forgotten.
+    pub(super) fn forget_notes(&mut self) {
+        self.notes = Notes::default();
+        for (w, place, value) in [
+            (W::H, fpu_field(offset_of!(FpuState, opcode)), i32::from(fpu::NO_OPCODE)),
+            (W::H, context(offset_of!(Context, fpu_opcode)), 0),
+            (W::B, context(offset_of!(Context, fpu_operand_segment)), i32::from(fpu::NO_SEGMENT)),
+            (W::H, fpu_field(offset_of!(FpuState, instruction_selector)), 0),
+            (W::D, fpu_field(offset_of!(FpuState, instruction_offset)), 0),
+            (W::H, fpu_field(offset_of!(FpuState, operand_selector)), 0),
+            (W::D, fpu_field(offset_of!(FpuState, operand_offset)), 0),
+        ] {
+            self.asm.store_imm(w, place, value);
         }
     }
 
