@@ -296,6 +296,34 @@ fn every_form_of_access_does_in_a_window_what_the_interpreter_does() {
 }
 
 #[test]
+fn the_stack_pointer_may_come_from_any_instruction() {
+    let code = assembled(|a| {
+        let mut end = a.create_label();
+        a.mov(ebx, 0x8000_0000 + DATA)?;
+        a.mov(eax, 0x9000)?;
+        a.movzx(esp, ax)?;
+        a.push(ebx)?;
+        a.mov(eax, 0x7f)?;
+        a.movsx(esp, al)?;
+        a.push(eax)?;
+        a.mov(ecx, STACK)?;
+        a.movd(mm0, ecx)?;
+        a.movd(esp, mm0)?;
+        a.push(ecx)?;
+        a.emms()?;
+        a.mov(edx, 0x9000)?;
+        a.cmovne(esp, edx)?;
+        a.push(eax)?;
+        // A displacement that cannot be negated.
+        a.mov(edx, dword_ptr(ebx + i32::MIN))?;
+        a.add(dword_ptr(ebx + i32::MIN), edx)?;
+        a.set_label(&mut end)?;
+        a.jmp(end)
+    });
+    same_everywhere(&code);
+}
+
+#[test]
 fn code_that_writes_itself_runs_as_written() {
     let code = assembled(|a| {
         let mut again = a.create_label();

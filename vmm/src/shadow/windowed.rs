@@ -109,11 +109,9 @@ impl Windowed {
         let mut stale = None;
         for (page, mapped) in self.covered.iter().flat_map(Windows::pages) {
             match self.windows.mapped(page) {
-                Some(known) if known.physical == mapped.physical && (mapped.write || !known.write) => {
-                    if known.write == mapped.write {
-                        continue;
-                    }
-                }
+                Some(known) if known == mapped => continue,
+                // Written for the first time.
+                Some(known) if known.physical == mapped.physical && mapped.write => {}
                 Some(_) => stale = Some(page),
                 None => {}
             }
