@@ -191,7 +191,7 @@ fn guest(code: &[u8], user: bool, line: Arc<Line>) -> Vcpu<Machine> {
     put(TSS + 4, u64::from(KERNEL_STACK) | u64::from(KERNEL_DATA) << 32);
     const P_W_U: u32 = 7;
     for n in 0..RAM / PAGE {
-        machine.load(TABLES + 4 * n, &(n * PAGE | P_W_U).to_le_bytes());
+        machine.load(TABLES + 4 * n, &((n * PAGE) | P_W_U).to_le_bytes());
     }
     for n in 0..RAM >> 22 {
         machine.load(DIRECTORY + 4 * n, &((TABLES + n * PAGE) | P_W_U).to_le_bytes());

@@ -152,9 +152,9 @@ pub fn make_user(cpu: &mut Vcpu<Machine>, random: &mut Random) {
             let system = n == 1 && page < SYSTEM_END / PAGE;
             let code = n == 1 && (CODE..CODE + CODE_BYTES).contains(&(page * PAGE));
             let value = if system {
-                page * PAGE | P_W
+                (page * PAGE) | P_W
             } else if code {
-                page * PAGE | P_W_U
+                (page * PAGE) | P_W_U
             } else {
                 entry(random, page)
             };
