@@ -10,7 +10,9 @@
 #![expect(unsafe_code, reason = "slots are written in memory that translated code reads")]
 
 use super::bus::PAGE_SIZE;
+use super::known::{Known, KnownPages};
 use rustix::mm::{MapFlags, ProtFlags};
+use std::collections::BTreeSet;
 use std::ffi::c_void;
 use std::ptr::NonNull;
 
@@ -18,8 +20,6 @@ use std::ptr::NonNull;
 pub const PAGES: usize = 1 << 20;
 /// Bytes of an array of slots.
 pub const ARRAY_BYTES: usize = PAGES * size_of::<u64>();
-/// Address bits of a 4 MiB page that lie above its offset.
-const LARGE_MASK: u32 = 0xffc0_0000;
 const PAGE_SHIFT: u32 = PAGE_SIZE.trailing_zeros();
 
 /// What happened to translations, for those who cache more than this module.
@@ -33,13 +33,11 @@ pub enum Flush {
     Page(u32),
 }
 
-/// A page that has slots.
+/// What is known of a page that has slots.
 #[derive(Clone, Copy)]
-struct Used {
-    page: u32,
-    global: bool,
-    large: bool,
+struct Extra {
     physical: u64,
+    global: bool,
 }
 
 /// Anonymous memory of whole pages, released when dropped.
@@ -99,24 +97,23 @@ unsafe impl Send for Arrays {}
 struct Side {
     /// Read slots, then write slots.
     slots: Arrays,
-    used: Vec<Used>,
+    known: KnownPages<Extra>,
 }
 
 impl Side {
-    fn drop_slots(slots: &mut Arrays, page: u32) {
-        let index = (page >> PAGE_SHIFT) as usize;
-        slots.set(index, 0);
-        slots.set(PAGES + index, 0);
+    fn new() -> rustix::io::Result<Self> {
+        Ok(Self { slots: Arrays::new(2 * ARRAY_BYTES)?, known: KnownPages::default() })
     }
 
-    fn retain(&mut self, keep: impl Fn(&Used) -> bool) {
+    fn flush(&mut self, flush: Flush) {
         let slots = &mut self.slots;
-        self.used.retain(|used| {
-            let keeps = keep(used);
-            if !keeps {
-                Self::drop_slots(slots, used.page);
+        self.known.flush(flush, |page| {
+            let index = (page >> PAGE_SHIFT) as usize;
+            // (Untouched memory stays so.)
+            if slots.get(index) != 0 {
+                slots.set(index, 0);
+                slots.set(PAGES + index, 0);
             }
-            keeps
         });
     }
 }
@@ -124,7 +121,6 @@ impl Side {
 /// See the module's description.
 pub struct DirectMap {
     sides: [Side; 2],
-    has_large: bool,
     flushes: Vec<Flush>,
     /// Physical pages that were protected, for an engine that has mapped some; `None`: nobody wants to know.
     protected: Option<Vec<u64>>,
@@ -151,8 +147,7 @@ impl DirectMap {
     /// # Errors
     /// What `mmap` says.
     pub fn new() -> rustix::io::Result<Self> {
-        let side = || Ok(Side { slots: Arrays::new(2 * ARRAY_BYTES)?, used: Vec::new() });
-        Ok(Self { sides: [side()?, side()?], has_large: false, flushes: Vec::new(), protected: None })
+        Ok(Self { sides: [Side::new()?, Side::new()?], flushes: Vec::new(), protected: None })
     }
 
     /// Where the read slots of a side start; its write slots are [`ARRAY_BYTES`] further.
@@ -189,17 +184,21 @@ impl DirectMap {
 
     /// Pages that are directly accessible now.
     pub fn pages(&self) -> usize {
-        self.sides.iter().map(|side| side.used.len()).sum()
+        let filled = |side: &Side, page: u32| side.slots.get((page >> PAGE_SHIFT) as usize) != 0;
+        let of_side = |side: &Side| {
+            let pages = side.known.iter().map(|known| known.page).filter(|page| filled(side, *page));
+            pages.collect::<BTreeSet<_>>().len()
+        };
+        self.sides.iter().map(of_side).sum()
     }
 
     pub(super) fn insert(&mut self, new: NewPage) {
         let side = &mut self.sides[usize::from(new.user)];
         let index = (new.page >> PAGE_SHIFT) as usize;
         if side.slots.get(index) == 0 {
-            let used = Used { page: new.page, global: new.global, large: new.large, physical: new.physical };
-            side.used.push(used);
+            let extra = Extra { physical: new.physical, global: new.global };
+            side.known.add(new.global, Known { page: new.page, large: new.large, extra });
         }
-        self.has_large |= new.large;
         let distance = (new.host.as_ptr() as u64).wrapping_sub(u64::from(new.page));
         side.slots.set(index, distance);
         side.slots.set(PAGES + index, if new.write { distance } else { 0 });
@@ -210,8 +209,8 @@ impl DirectMap {
     pub(super) fn adopt(&mut self, fresh: &Self, host: impl Fn(u64) -> Option<NonNull<u8>>) -> Option<u32> {
         let mut stale = None;
         for user in [false, true] {
-            for used in &fresh.sides[usize::from(user)].used {
-                let Some(host) = host(used.physical) else { continue };
+            for used in fresh.sides[usize::from(user)].known.iter() {
+                let Some(host) = host(used.extra.physical) else { continue };
                 let index = (used.page >> PAGE_SHIFT) as usize;
                 let side = &self.sides[usize::from(user)];
                 let distance = (host.as_ptr() as u64).wrapping_sub(u64::from(used.page));
@@ -227,8 +226,8 @@ impl DirectMap {
                     user,
                     write,
                     host,
-                    physical: used.physical,
-                    global: used.global,
+                    physical: used.extra.physical,
+                    global: used.extra.global,
                     large: used.large,
                 });
             }
@@ -249,27 +248,18 @@ impl DirectMap {
     }
 
     pub(super) fn flush_all(&mut self) {
-        self.sides.iter_mut().for_each(|side| side.retain(|_| false));
-        self.has_large = false;
+        self.sides.iter_mut().for_each(|side| side.flush(Flush::All));
         self.flushes.clear();
         self.note(Flush::All);
     }
 
     pub(super) fn flush_local(&mut self) {
-        self.sides.iter_mut().for_each(|side| side.retain(|used| used.global));
+        self.sides.iter_mut().for_each(|side| side.flush(Flush::Local));
         self.note(Flush::Local);
     }
 
     pub(super) fn flush_page(&mut self, linear: u32) {
-        let page = linear & !(PAGE_SIZE as u32 - 1);
-        let (has_large, large) = (self.has_large, linear & LARGE_MASK);
-        for side in &mut self.sides {
-            if has_large {
-                side.retain(|used| used.page != page && !(used.large && used.page & LARGE_MASK == large));
-            } else if side.slots.get((page >> PAGE_SHIFT) as usize) != 0 {
-                side.retain(|used| used.page != page);
-            }
-        }
+        self.sides.iter_mut().for_each(|side| side.flush(Flush::Page(linear)));
         self.note(Flush::Page(linear));
     }
 
@@ -281,7 +271,7 @@ impl DirectMap {
             protected.push(physical);
         }
         for side in &mut self.sides {
-            for used in side.used.iter().filter(|used| used.physical == physical) {
+            for used in side.known.iter().filter(|used| used.extra.physical == physical) {
                 side.slots.set(PAGES + (used.page >> PAGE_SHIFT) as usize, 0);
             }
         }

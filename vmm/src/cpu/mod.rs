@@ -46,6 +46,7 @@ pub mod fault;
 pub mod fpu;
 pub mod hooks;
 mod interrupt;
+pub mod known;
 mod memory;
 pub mod model;
 mod msr;

@@ -76,6 +76,21 @@ mod flag {
     pub(super) const CACHEABLE_CODE: u32 = 1 << 5;
 }
 
+/// In which lists a slot is.
+#[derive(Clone, Copy, Default)]
+struct Listed {
+    used: bool,
+    local: bool,
+}
+
+/// Large pages there can be.
+const REGIONS: usize = 1 << (32 - LARGE_MASK.trailing_zeros());
+
+/// The number of the large page that a linear address is in.
+const fn region(linear: u32) -> usize {
+    (linear >> LARGE_MASK.trailing_zeros()) as usize
+}
+
 #[derive(Clone, Copy)]
 #[repr(C, align(32))]
 struct Entry {
@@ -132,8 +147,13 @@ impl Run {
 pub(super) struct Tlb {
     entries: Box<[Entry; TOTAL]>,
     /// Indices of entries that are not empty: flushing costs what filling did.
+    /// Slots that may not be empty, and those whose entries may be local; each once, as `listed` says.
     used: Vec<u16>,
+    local: Vec<u16>,
+    listed: Box<[Listed; TOTAL]>,
     has_large: bool,
+    /// Whether a page of the large page was here since everything was dropped.
+    large: Box<[bool; REGIONS]>,
     grants: Box<[(u64, PageGrant); GRANTS]>,
     /// What translated code uses instead, when there is an engine that makes such code.
     direct: Option<Box<DirectMap>>,
@@ -149,7 +169,10 @@ impl Tlb {
         Self {
             entries: Box::new([EMPTY; TOTAL]),
             used: Vec::with_capacity(TOTAL),
+            local: Vec::with_capacity(TOTAL),
+            listed: Box::new([Listed::default(); TOTAL]),
             has_large: false,
+            large: Box::new([false; REGIONS]),
             grants: Box::new([(u64::MAX, PageGrant::default()); GRANTS]),
             direct: None,
         }
@@ -242,10 +265,14 @@ impl Tlb {
         let fast_read = new.fast_read && grant.read.is_some();
         let fast_write = new.fast_write && new.writable && grant.read.is_some() && write.is_some();
         let bit = |on: bool, bit: u32| if on { bit } else { 0 };
-        let entry = &mut self.entries[slot];
-        if entry.page == NO_PAGE {
+        let listed = &mut self.listed[slot];
+        if !std::mem::replace(&mut listed.used, true) {
             self.used.push(slot as u16);
         }
+        if !new.global && !std::mem::replace(&mut listed.local, true) {
+            self.local.push(slot as u16);
+        }
+        let entry = &mut self.entries[slot];
         *entry = Entry {
             read: if fast_read { new.page } else { NO_PAGE },
             write: if fast_write { new.page } else { NO_PAGE },
@@ -259,26 +286,23 @@ impl Tlb {
             physical: new.translation.physical,
             host: host.map_or(std::ptr::null_mut(), NonNull::as_ptr),
         };
-        self.has_large |= new.large;
-    }
-
-    /// Drops the entries for which `dies` says so.
-    fn retain(&mut self, dies: impl Fn(&Entry) -> bool) {
-        let entries = &mut self.entries;
-        self.used.retain(|&slot| {
-            let entry = &mut entries[usize::from(slot) & (TOTAL - 1)];
-            let drop = dies(entry);
-            if drop {
-                *entry = EMPTY;
-            }
-            !drop
-        });
+        if new.large {
+            self.has_large = true;
+            self.large[region(new.page)] = true;
+        }
     }
 
     /// Drops everything, global pages too.
     pub(super) fn flush_all(&mut self) {
-        self.retain(|_| true);
-        self.has_large = false;
+        for slot in self.used.drain(..) {
+            let slot = usize::from(slot) & (TOTAL - 1);
+            self.entries[slot] = EMPTY;
+            self.listed[slot] = Listed::default();
+        }
+        self.local.clear();
+        if std::mem::take(&mut self.has_large) {
+            self.large.fill(false);
+        }
         if let Some(direct) = &mut self.direct {
             direct.flush_all();
         }
@@ -286,7 +310,14 @@ impl Tlb {
 
     /// Drops everything that is not global.
     pub(super) fn flush_local(&mut self) {
-        self.retain(|entry| entry.flags & flag::GLOBAL == 0);
+        for slot in self.local.drain(..) {
+            let slot = usize::from(slot) & (TOTAL - 1);
+            self.listed[slot].local = false;
+            let entry = &mut self.entries[slot];
+            if entry.flags & flag::GLOBAL == 0 {
+                *entry = EMPTY;
+            }
+        }
         if let Some(direct) = &mut self.direct {
             direct.flush_local();
         }
@@ -299,16 +330,17 @@ impl Tlb {
         if let Some(direct) = &mut self.direct {
             direct.flush_page(linear);
         }
-        if self.has_large {
-            self.retain(|entry| {
-                entry.page == page || entry.flags & flag::LARGE != 0 && entry.page & LARGE_MASK == large
-            });
-        } else {
-            for mode in [Mode::Supervisor, Mode::User, Mode::UserAligned] {
-                let slot = index(mode, linear);
-                if self.entries[slot].page == page {
-                    self.entries[slot] = EMPTY;
-                    self.used.retain(|&used| usize::from(used) != slot);
+        for mode in [Mode::Supervisor, Mode::User, Mode::UserAligned] {
+            let entry = &mut self.entries[index(mode, linear)];
+            if entry.page == page {
+                *entry = EMPTY;
+            }
+        }
+        if self.large[region(linear)] {
+            for &slot in &self.used {
+                let entry = &mut self.entries[usize::from(slot) & (TOTAL - 1)];
+                if entry.flags & flag::LARGE != 0 && entry.page & LARGE_MASK == large {
+                    *entry = EMPTY;
                 }
             }
         }

@@ -8,10 +8,9 @@ use super::cache::CacheError;
 use super::mode::Mode;
 use crate::cpu::bus::PAGE_SIZE;
 use crate::cpu::direct::{ARRAY_BYTES, Arrays, Flush, PAGES};
+use crate::cpu::known::{Known, KnownPages};
 
 const PAGE_SHIFT: u32 = PAGE_SIZE.trailing_zeros();
-/// Address bits of a 4 MiB page that lie above its offset.
-const LARGE_MASK: u32 = 0xffc0_0000;
 /// Pages that a 16-bit code segment can touch.
 const PAGES_16: usize = 17;
 
@@ -26,19 +25,13 @@ fn fill(arrays: &mut Arrays, first: usize, pages: usize, table: u64) {
     }
 }
 
-struct Used {
-    page: u32,
-    global: bool,
-    large: bool,
-}
-
 /// See the module's description.
 pub struct ExecMap {
     entries: Arrays,
     first: usize,
     pages: usize,
     miss: u64,
-    used: Vec<Used>,
+    known: KnownPages<()>,
 }
 
 impl ExecMap {
@@ -65,7 +58,7 @@ impl ExecMap {
     fn make(first: usize, pages: usize, bytes: usize, miss: u64) -> Result<Self, CacheError> {
         let mut entries = Arrays::new(bytes).map_err(|error| CacheError { what: "exec maps", error })?;
         fill(&mut entries, first, pages, miss);
-        Ok(Self { entries, first, pages, miss, used: Vec::new() })
+        Ok(Self { entries, first, pages, miss, known: KnownPages::default() })
     }
 
     /// Whether it has all linear pages.
@@ -97,7 +90,7 @@ impl ExecMap {
     pub fn set(&mut self, page: u32, table: u64, global: bool, large: bool) {
         let Some(index) = self.index(page) else { return };
         if !self.knows(page) {
-            self.used.push(Used { page, global, large });
+            self.known.add(global, Known { page, large, extra: () });
         }
         self.entries.set(index, biased(table, page));
     }
@@ -105,20 +98,12 @@ impl ExecMap {
     /// Forgets what a flush of the TLB makes void.
     pub fn flush(&mut self, flush: Flush) {
         let entries = &mut self.entries;
-        let (first, miss) = (self.first, self.miss);
-        self.used.retain(|used| {
-            let keeps = match flush {
-                Flush::All => false,
-                Flush::Local => used.global,
-                Flush::Page(linear) => {
-                    used.page >> PAGE_SHIFT != linear >> PAGE_SHIFT
-                        && !(used.large && (used.page ^ linear) & LARGE_MASK == 0)
-                }
-            };
-            if !keeps {
-                entries.set((used.page >> PAGE_SHIFT) as usize - first, biased(miss, used.page));
+        let (first, pages, miss) = (self.first, self.pages, self.miss);
+        self.known.flush(flush, |linear| {
+            let page = linear >> PAGE_SHIFT;
+            if let Some(index) = (page as usize).checked_sub(first).filter(|index| *index < pages) {
+                entries.set(index, biased(miss, page << PAGE_SHIFT));
             }
-            keeps
         });
     }
 }

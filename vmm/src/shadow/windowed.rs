@@ -1,7 +1,7 @@
 //! Which address spaces get a window, and what is mapped there.
 //!
 //! Mapping a page costs microseconds, so only user code that has run for a while in one address space gets a window; one whose
-//! accesses are often not plain (device memory, code that is written, page faults) loses it for some time, as does one
+//! accesses are often not plain (device memory, code that is written, page faults of the guest's) loses it for some time, as does one
 //! that needs more mappings than there may be. Everybody else uses the direct map.
 
 use super::mode::Mode;
@@ -30,10 +30,14 @@ pub enum WindowPolicy {
 const HOT: u64 = 5_000_000;
 /// Accesses that are not plain between two looks at how fast they come.
 const LOOK: u64 = 1024;
+/// Page faults of the guest's between two looks at how fast they come.
+const LOOK_AT_FAULTS: u64 = 256;
 /// Ticks per such access below which there are too many: about 25 µs, of which each costs some 3.
 const TOO_OFTEN: u64 = 60_000;
 /// Ticks for which an address space that lost its window gets none: about 2 s.
 const BAN: u64 = 5_000_000_000;
+/// The same when it was for page faults, which are over when a program has its memory: about 0.3 s.
+const BAN_FOR_FAULTS: u64 = 750_000_000;
 /// Address spaces that are banned at a time.
 const MOST_BANNED: usize = 32;
 /// An address of memory that is only remembered.
@@ -64,10 +68,12 @@ pub struct Windowed {
     banned: Vec<(u32, u64)>,
     /// When the accesses that are not plain were looked at.
     looked: u64,
+    /// Page faults of the guest's in windows, and when they were looked at.
+    faults: (u64, u64),
     /// Some page that was mapped ever is part of a large one.
     has_large: bool,
-    /// The current address space is to lose its window.
-    give_up: Option<u32>,
+    /// The current address space is to lose its window, and for how many ticks.
+    give_up: Option<(u32, u64)>,
 }
 
 impl Windowed {
@@ -233,19 +239,19 @@ impl Windowed {
     /// Code in a window was left.
     #[inline]
     pub fn left(&mut self) {
-        if let Some(cr3) = self.give_up.take() {
-            self.ban(cr3);
+        if let Some((cr3, ticks)) = self.give_up.take() {
+            self.ban(cr3, ticks);
         }
     }
 
     #[cold]
-    fn ban(&mut self, cr3: u32) {
+    fn ban(&mut self, cr3: u32, time: u64) {
         self.windows.close(cr3);
         self.heat = (cr3, 0);
         if self.banned.len() >= MOST_BANNED {
             self.banned.remove(0);
         }
-        self.banned.push((cr3, ticks().saturating_add(BAN)));
+        self.banned.push((cr3, ticks().saturating_add(time)));
     }
 
     /// An access of code in a window faulted. [`Verdict::Continue`]: it is not plain (the address means nothing).
@@ -253,8 +259,9 @@ impl Windowed {
         if let Some(address) = access.address {
             match self.active().linear(address) {
                 Some(linear) if self.fill(cpu, linear, access.write) => return Verdict::Retry,
-                // A page fault of the guest's: it costs what it would cost in the direct map.
+                // A page fault of the guest's.
                 Some(linear) if !Self::is_permitted(cpu, linear, access.write) => {
+                    self.count_fault(cpu.state.cr3);
                     return Verdict::Continue(0);
                 }
                 None if !self.active().guards(address) => return Verdict::Crash,
@@ -266,10 +273,23 @@ impl Windowed {
             let now = ticks();
             let before = std::mem::replace(&mut self.looked, now);
             if self.policy == WindowPolicy::Hot && now.wrapping_sub(before) < LOOK * TOO_OFTEN {
-                self.give_up = Some(cpu.state.cr3);
+                self.give_up = Some((cpu.state.cr3, BAN));
             }
         }
         Verdict::Continue(0)
+    }
+
+    /// Each costs a signal more than in the direct map, and another when the page is there.
+    fn count_fault(&mut self, cr3: u32) {
+        let (count, before) = &mut self.faults;
+        *count += 1;
+        if count.is_multiple_of(LOOK_AT_FAULTS) {
+            let now = ticks();
+            let since = now.wrapping_sub(std::mem::replace(before, now));
+            if self.policy == WindowPolicy::Hot && since < LOOK_AT_FAULTS * TOO_OFTEN {
+                self.give_up = Some((cr3, BAN_FOR_FAULTS));
+            }
+        }
     }
 
     /// Whether it is not the guest's page tables that forbid the access.
@@ -313,7 +333,7 @@ impl Windowed {
         if self.active().map(page, first, host, count) {
             return true;
         }
-        self.give_up = Some(cpu.state.cr3);
+        self.give_up = Some((cpu.state.cr3, BAN));
         false
     }
 }
