@@ -150,7 +150,7 @@ mod tests {
     fn a_page_that_comes_and_goes_takes_no_more_room() {
         let mut pages = KnownPages::default();
         for n in 0..100_000 {
-            pages.add(true, Known { page: n % 3 << 12, large: false, extra: n });
+            pages.add(true, Known { page: (n % 3) << 12, large: false, extra: n });
         }
         assert!(pages.iter().count() <= 2 * SMALL);
         assert!(pages.iter().any(|known| known.extra == 99_999), "the latest is there");
