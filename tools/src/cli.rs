@@ -186,7 +186,7 @@ pub struct RunArgs {
     #[arg(long, value_name = "MODEL", value_parser = vmm::cpu::CpuModel::NAMES)]
     pub cpu: Option<String>,
     /// What runs guest code: shadow (made into host code), interp (the reference), lockstep (both,
-    /// compared) or shadow-windows (user code through the host's page tables; new)
+    /// compared), shadow-windows (user code through the host's page tables; new) or lockstep-windows
     #[arg(long, value_name = "ENGINE", value_parser = vmm::engine::EngineKind::NAMES)]
     pub engine: Option<String>,
     /// Guest RAM, such as 64M

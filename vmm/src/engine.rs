@@ -15,16 +15,18 @@ pub enum EngineKind {
     Interp,
     /// Guest code made into host code. x86-64 Linux hosts only.
     Shadow,
-    /// The shadow engine, where user code that runs long is translated by the host's page tables: faster, but not compared with the
-    /// interpreter in lockstep yet.
+    /// The shadow engine, where user code that runs long is translated by the host's page tables: faster.
     ShadowWindows,
     /// The shadow engine, compared with the reference at every step; stops at the first difference. Slow.
     Lockstep,
+    /// The same, where all user code is translated by the host's page tables.
+    LockstepWindows,
 }
 
 impl EngineKind {
     /// The names that `--engine` takes.
-    pub const NAMES: [&'static str; 4] = ["shadow", "interp", "lockstep", "shadow-windows"];
+    pub const NAMES: [&'static str; 5] =
+        ["shadow", "interp", "lockstep", "shadow-windows", "lockstep-windows"];
 
     /// What `--engine` calls it.
     pub const fn name(self) -> &'static str {
@@ -33,6 +35,7 @@ impl EngineKind {
             Self::Shadow => "shadow",
             Self::ShadowWindows => "shadow-windows",
             Self::Lockstep => "lockstep",
+            Self::LockstepWindows => "lockstep-windows",
         }
     }
 }
@@ -62,6 +65,7 @@ impl FromStr for EngineKind {
             "shadow" => Ok(Self::Shadow),
             "shadow-windows" => Ok(Self::ShadowWindows),
             "lockstep" => Ok(Self::Lockstep),
+            "lockstep-windows" => Ok(Self::LockstepWindows),
             _ => Err(UnknownEngine(name.into())),
         }
     }
@@ -97,7 +101,10 @@ impl<B: Bus> Engine<B> {
         match kind {
             EngineKind::Interp => Ok(Self::Interp(Box::default())),
             #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-            EngineKind::Shadow | EngineKind::ShadowWindows | EngineKind::Lockstep
+            EngineKind::Shadow
+            | EngineKind::ShadowWindows
+            | EngineKind::Lockstep
+            | EngineKind::LockstepWindows
                 if !is_x86_feature_detected!("bmi2") =>
             {
                 Err(EngineError::Host("a processor with BMI2 (Intel since 2013, AMD since 2015)"))
@@ -112,10 +119,17 @@ impl<B: Bus> Engine<B> {
             }
             #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
             EngineKind::Lockstep => Ok(Self::Shadow(Box::new(Shadow::in_lockstep()?))),
-            #[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
-            EngineKind::Shadow | EngineKind::ShadowWindows | EngineKind::Lockstep => {
-                Err(EngineError::Host("an x86-64 Linux host"))
+            #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+            EngineKind::LockstepWindows => {
+                let mut shadow = Shadow::in_lockstep()?;
+                shadow.use_windows(WindowPolicy::Always);
+                Ok(Self::Shadow(Box::new(shadow)))
             }
+            #[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
+            EngineKind::Shadow
+            | EngineKind::ShadowWindows
+            | EngineKind::Lockstep
+            | EngineKind::LockstepWindows => Err(EngineError::Host("an x86-64 Linux host")),
         }
     }
 

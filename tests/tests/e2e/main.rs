@@ -17,6 +17,7 @@ mod floppy;
 mod health;
 mod hostile;
 mod linux;
+mod lockstep;
 mod privacy;
 mod recordings;
 mod recovery;

@@ -218,8 +218,9 @@ impl DirectMap {
                 if known != 0 && known != distance {
                     stale = Some(used.page);
                 }
+                // What is known of another page says nothing.
                 let write = fresh.sides[usize::from(user)].slots.get(PAGES + index) != 0
-                    || side.slots.get(PAGES + index) != 0;
+                    || known == distance && side.slots.get(PAGES + index) != 0;
                 self.insert(NewPage {
                     page: used.page,
                     user,

@@ -10,6 +10,7 @@ use super::Vcpu;
 use super::bus::{Bus, PAGE_SIZE, PageGrant};
 use super::direct::DirectMap;
 use super::tlb::Tlb;
+use rustix::mm::{MapFlags, ProtFlags};
 use std::cell::Cell;
 use std::ptr::NonNull;
 
@@ -20,19 +21,20 @@ const WORDS: usize = PAGE_SIZE as usize / WORD_BYTES;
 const ACCESSED_DIRTY: u64 = 0x60;
 
 /// The bytes of a page; also written through the pointer that is granted.
-struct Bytes(Box<[Cell<u64>; WORDS]>);
+struct Bytes(NonNull<[Cell<u64>; WORDS]>);
 
 impl Bytes {
-    fn new() -> Self {
-        Self(Box::new([const { Cell::new(0) }; WORDS]))
+    fn host(&self) -> NonNull<u8> {
+        self.0.cast()
     }
 
-    fn host(&self) -> NonNull<u8> {
-        NonNull::from(&*self.0).cast()
+    fn cells(&self) -> &[Cell<u64>; WORDS] {
+        // SAFETY: a page of the mapping of the `Copied` that it is part of; shadow code writes it only while nobody looks.
+        unsafe { self.0.as_ref() }
     }
 
     fn copy_from(&self, other: &Self) {
-        for (to, from) in self.0.iter().zip(other.0.iter()) {
+        for (to, from) in self.cells().iter().zip(other.cells().iter()) {
             to.set(from.get());
         }
     }
@@ -45,11 +47,17 @@ impl Bytes {
 
     /// Whether both are the same, without looking where they are not.
     fn is(&self, other: &Self) -> bool {
-        self.0.iter().zip(other.0.iter()).fold(0, |all, (a, b)| all | (a.get() ^ b.get())) == 0
+        self.cells().iter().zip(other.cells().iter()).fold(0, |all, (a, b)| all | (a.get() ^ b.get())) == 0
+    }
+
+    /// Of a page that is granted to nobody.
+    fn bytes(&self) -> &[u8; PAGE_SIZE as usize] {
+        // SAFETY: as many bytes, and nobody writes them while they are borrowed: pointers are given only to those of other pages.
+        unsafe { self.host().cast().as_ref() }
     }
 
     fn words(&self) -> impl Iterator<Item = u64> {
-        self.0.iter().map(Cell::get)
+        self.cells().iter().map(Cell::get)
     }
 }
 
@@ -65,16 +73,35 @@ struct Copied {
     second: Bytes,
 }
 
+/// Versions of a page.
+const VERSIONS: usize = 3;
+const PAGE_BYTES: usize = PAGE_SIZE as usize;
+
 impl Copied {
-    fn new() -> Self {
-        Self {
+    /// `None`: the host has no memory.
+    fn new() -> Option<Self> {
+        let protection = ProtFlags::READ | ProtFlags::WRITE;
+        // Shared, so that windows can map it a second time.
+        // SAFETY: a new anonymous mapping at an address of the kernel's choice touches nothing that exists.
+        let at = unsafe {
+            rustix::mm::mmap_anonymous(
+                std::ptr::null_mut(),
+                VERSIONS * PAGE_BYTES,
+                protection,
+                MapFlags::SHARED,
+            )
+        };
+        let at = NonNull::new(at.ok()?.cast::<u8>())?;
+        // SAFETY: within the mapping.
+        let version = |n: usize| Bytes(unsafe { at.add(n * PAGE_BYTES) }.cast());
+        Some(Self {
             physical: 0,
             grant: PageGrant::default(),
             taken: false,
-            before: Bytes::new(),
-            first: Bytes::new(),
-            second: Bytes::new(),
-        }
+            before: version(0),
+            first: version(1),
+            second: version(2),
+        })
     }
 
     fn is_copied(&self) -> bool {
@@ -93,6 +120,16 @@ impl Copied {
         if self.taken { &self.second } else { &self.before }
     }
 }
+
+impl Drop for Copied {
+    fn drop(&mut self) {
+        // SAFETY: the mapping that `new` made, which nobody uses after its owner.
+        let _ = unsafe { rustix::mm::munmap(self.before.host().as_ptr().cast(), VERSIONS * PAGE_BYTES) };
+    }
+}
+
+// SAFETY: the memory belongs to this value alone; it may move to another thread with it.
+unsafe impl Send for Copied {}
 
 /// Eight bytes on which two processors disagree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -126,7 +163,7 @@ impl Overlay {
             return;
         }
         if self.used == self.pages.len() {
-            self.pages.push(Copied::new());
+            self.pages.extend(Copied::new());
         }
         let Some(page) = self.pages.get_mut(self.used) else { return };
         self.used += 1;
@@ -135,11 +172,6 @@ impl Overlay {
             page.before.load(host);
             page.first.copy_from(&page.before);
         }
-    }
-
-    /// Whether a page is there.
-    pub fn has(&self, physical: u64) -> bool {
-        self.pages.iter().take(self.used).any(|page| page.physical == physical)
     }
 
     /// How the covered processor reaches a page.
@@ -169,16 +201,12 @@ impl Overlay {
     }
 
     /// The bytes of a page before anybody ran.
-    pub fn before(&mut self, physical: u64) -> Option<[u8; PAGE_SIZE as usize]> {
+    pub fn before(&mut self, physical: u64) -> Option<&[u8; PAGE_SIZE as usize]> {
         let page = self.find(physical)?;
         if !page.is_copied() {
             page.before.load(page.grant.read?);
         }
-        let mut bytes = [0; PAGE_SIZE as usize];
-        for (to, word) in bytes.chunks_exact_mut(WORD_BYTES).zip(page.before.words()) {
-            to.copy_from_slice(&word.to_le_bytes());
-        }
-        Some(bytes)
+        Some(page.before.bytes())
     }
 
     /// Where both disagree, up to `most` places. Accessed and dirty bits of the page-table entries at `walked` do not count: a
@@ -264,8 +292,17 @@ impl<B: Bus> Vcpu<B> {
         if let Some(overlay) = &mut cover.overlay {
             overlay.clear();
         }
+        // What happened at the end of the last time is no news.
+        if let Some(direct) = cover.tlb.direct() {
+            direct.take_flushes();
+        }
         std::mem::swap(&mut self.tlb, &mut cover.tlb);
         std::mem::swap(&mut self.overlay, &mut cover.overlay);
+    }
+
+    /// Between [`Vcpu::cover`] and [`Vcpu::uncover`].
+    pub fn is_covered(&self) -> bool {
+        self.overlay.is_some()
     }
 
     /// The end of [`Vcpu::cover`]: memory and TLB are what they were before. Only what was found out for translated code is kept, as

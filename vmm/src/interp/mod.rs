@@ -19,6 +19,7 @@ pub mod liveness;
 pub mod op;
 pub mod ops;
 mod run;
+mod steps;
 #[cfg(test)]
 mod tests;
 

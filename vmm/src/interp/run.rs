@@ -5,6 +5,7 @@ use super::cache::{Block, BlockCache};
 use super::decode::{MAX_LENGTH, Outcome, decode};
 use super::liveness::drop_dead_flags;
 use super::op::{ESP, Ends, Op};
+use super::steps::{self, Steps};
 use crate::cpu::bus::{Bus, PAGE_SIZE};
 use crate::cpu::fault::{Exec, Fault};
 use crate::cpu::registers::{Seg, eflags};
@@ -96,6 +97,8 @@ pub struct Interp<B: Bus> {
     block_ops: usize,
     /// What was written over, for the shadow engine, if this interpreter serves one.
     dropped: Option<Vec<Dropped>>,
+    /// What single steps have decoded, if that is to be remembered.
+    steps: Option<Steps<B>>,
 }
 
 impl<B: Bus> Default for Interp<B> {
@@ -137,7 +140,13 @@ impl<B: Bus> Interp<B> {
             at_breakpoint: false,
             block_ops: BLOCK_OPS,
             dropped: None,
+            steps: None,
         }
+    }
+
+    /// Makes [`Interp::step`] remember what it decodes.
+    pub(crate) fn remember_steps(&mut self) {
+        self.steps = Some(Steps::default());
     }
 
     /// Becomes the part of the shadow engine that executes single instructions: blocks of one, and what was
@@ -451,13 +460,17 @@ impl<B: Bus> Interp<B> {
         let stepped = cpu.state.eflags & eflags::TF != 0;
         let start = cpu.state.eip;
         let esp = cpu.state.gpr[ESP as usize];
-        let op = match self.fetch_one(cpu, shadow) {
-            Ok(op) => op,
+        let location = match Self::next_location(cpu, shadow) {
+            Ok(location) => location,
             Err(fault) => return self.deliver(cpu, fault),
         };
-        cpu.state.eflags &= !eflags::RF;
-        cpu.state.eip = start.wrapping_add(u32::from(op.len));
-        let result = (op.handler)(cpu, &op);
+        let (result, ends) = match self.known_step(cpu, &location) {
+            Some(op) => execute_one(cpu, op, start),
+            None => match self.fetch_one(cpu, &location) {
+                Ok(op) => execute_one(cpu, &op, start),
+                Err(fault) => return self.deliver(cpu, fault),
+            },
+        };
         if cpu.code.has_written() {
             self.take_own_writes(cpu);
         }
@@ -466,7 +479,7 @@ impl<B: Bus> Interp<B> {
                 if cpu.state.interrupt_shadow == InterruptShadow::MovSs {
                     return;
                 }
-                if let Some(trap) = cpu.take_debug_trap(stepped && op.ends != Ends::Interrupt) {
+                if let Some(trap) = cpu.take_debug_trap(stepped && ends != Ends::Interrupt) {
                     self.deliver(cpu, trap);
                 }
             }
@@ -477,15 +490,37 @@ impl<B: Bus> Interp<B> {
         }
     }
 
-    /// Fetches and decodes the instruction at EIP.
-    fn fetch_one(&mut self, cpu: &mut Vcpu<B>, shadow: InterruptShadow) -> Exec<Op<B>> {
-        let start = cpu.state.eip;
-        let location = cpu.translate_code(start)?;
+    /// Where the next instruction is, if it may be executed.
+    fn next_location(cpu: &mut Vcpu<B>, shadow: InterruptShadow) -> Exec<CodeLocation> {
+        let location = cpu.translate_code(cpu.state.eip)?;
         if shadow != InterruptShadow::MovSs
             && let Some(fault) = cpu.instruction_breakpoint(location.linear)
         {
             return Err(fault);
         }
+        Ok(location)
+    }
+
+    /// The bytes at a location if all that an instruction can have are on the page and in the segment.
+    fn all_bytes(cpu: &mut Vcpu<B>, location: &CodeLocation) -> Option<u128> {
+        let in_page = (PAGE_SIZE - location.physical % PAGE_SIZE) as usize;
+        let in_segment = u64::from(cpu.state.segment(Seg::Cs).limit() - cpu.state.eip) + 1;
+        if in_page < steps::BYTES || in_segment < steps::BYTES as u64 {
+            return None;
+        }
+        fetch_all(cpu, location.linear).ok()
+    }
+
+    /// The instruction at a location, if it has been decoded before.
+    fn known_step(&self, cpu: &mut Vcpu<B>, location: &CodeLocation) -> Option<&Op<B>> {
+        let steps = self.steps.as_ref()?;
+        let bytes = Self::all_bytes(cpu, location)?;
+        steps.find(location.linear, bytes, cpu.code_is_32bit())
+    }
+
+    /// Fetches and decodes the instruction at EIP.
+    fn fetch_one(&mut self, cpu: &mut Vcpu<B>, location: &CodeLocation) -> Exec<Op<B>> {
+        let start = cpu.state.eip;
         let wide = cpu.code_is_32bit();
         let in_page = (PAGE_SIZE - location.physical % PAGE_SIZE) as usize;
         let limit = cpu.state.segment(Seg::Cs).limit();
@@ -498,6 +533,11 @@ impl<B: Bus> Interp<B> {
             fetch(cpu, location.linear, &mut bytes, &mut fetched, wanted)?;
             if let Outcome::Op(mut op, _) = decode(bytes.get(..wanted).unwrap_or(&bytes), wide) {
                 op.comes_last();
+                if let Some(steps) = &mut self.steps
+                    && let Some(bytes) = Self::all_bytes(cpu, location)
+                {
+                    steps.put(location.linear, bytes, wide, op);
+                }
                 return Ok(op);
             }
         }
@@ -541,6 +581,17 @@ fn fetch<B: Bus>(
     result
 }
 
+/// The bytes at `linear`, lowest first; as many as [`steps::BYTES`], all on one page.
+fn fetch_all<B: Bus>(cpu: &mut Vcpu<B>, linear: u32) -> Exec<u128> {
+    const HALF: u32 = size_of::<u64>() as u32;
+    let watched = (cpu.state.pending_debug, cpu.hooks.hit());
+    let mut half = |at| cpu.read_linear_user::<u64>(linear.wrapping_add(at)).map(u128::from);
+    let bytes = half(0).and_then(|low| Ok(low | half(HALF)? << u64::BITS));
+    cpu.state.pending_debug = watched.0;
+    cpu.hooks.set_hit(watched.1);
+    bytes
+}
+
 /// Puts EIP and ESP back to where the faulting instruction found them.
 #[inline(always)]
 fn restore<B: Bus>(cpu: &mut Vcpu<B>, fault: &Fault, start: u32, esp: u32) {
@@ -548,6 +599,13 @@ fn restore<B: Bus>(cpu: &mut Vcpu<B>, fault: &Fault, start: u32, esp: u32) {
         cpu.state.eip = start;
         cpu.state.gpr[ESP as usize] = esp;
     }
+}
+
+/// Runs an instruction on its own.
+fn execute_one<B: Bus>(cpu: &mut Vcpu<B>, op: &Op<B>, start: u32) -> (Exec, Ends) {
+    cpu.state.eflags &= !eflags::RF;
+    cpu.state.eip = start.wrapping_add(u32::from(op.len));
+    ((op.handler)(cpu, op), op.ends)
 }
 
 /// Runs a block. Returns the number of instructions completed (or tried).

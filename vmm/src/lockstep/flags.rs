@@ -1,31 +1,101 @@
-//! Which arithmetic flags may differ after the same instructions.
+//! Which arithmetic flags may differ after the same instructions: those that nobody reads where shadow code was left, for it may
+//! have left anything in them, and those that an instruction left undefined.
+//!
+//! What is found out about a page of code is kept as long as its bytes are the same.
 
-use super::Run;
 use crate::cpu::bus::PAGE_SIZE;
 use crate::cpu::registers::eflags;
-use crate::shadow::scanner::{self, CodeBytes, decode};
-use iced_x86::{Mnemonic, RflagsBits};
+use crate::shadow::mode::Mode;
+use crate::shadow::scanner::{self, ALL_FLAGS, CodeBytes, decode};
+use iced_x86::{Instruction, Mnemonic, RflagsBits};
+use std::collections::HashMap;
 
 const PAGE: u32 = PAGE_SIZE as u32;
+/// Most pages that are remembered.
+const MOST_PAGES: usize = 4096;
 
-/// Flags that the instructions at `path` leave undefined, and those that nobody reads at linear address `left`, where shadow code was left: it
-/// may have left anything in them. Bits of EFLAGS.
-pub(super) fn that_may_differ(bytes: &CodeBytes, path: &[u32], left: u32, run: &Run) -> u32 {
-    let mode = run.mode;
-    let page = run.start & !(PAGE - 1);
-    let page_eip = page.wrapping_sub(mode.cs_base);
-    let offset = |linear: u32| (linear & !(PAGE - 1) == page).then_some((linear % PAGE) as usize);
-    let mut undefined = 0;
-    for at in path.iter().filter_map(|linear| offset(*linear)) {
-        let Some((instruction, _)) = decode(bytes, mode, page_eip, at) else { continue };
-        let defined = instruction.rflags_written() | instruction.rflags_cleared() | instruction.rflags_set();
-        if !may_do_nothing(instruction.mnemonic()) {
-            undefined &= !defined;
-        }
-        undefined |= instruction.rflags_undefined();
+/// A page of code.
+pub(super) struct CodePage {
+    bytes: CodeBytes,
+    mode: Mode,
+    /// EIP of its first byte.
+    eip: u32,
+    /// By offset: flags that nobody reads there, bits of EFLAGS.
+    dead: HashMap<u16, u32>,
+}
+
+impl CodePage {
+    /// Flags that nobody reads before the instruction at a linear address of the page.
+    pub(super) fn dead_flags(&mut self, linear: u32) -> u32 {
+        let offset = (linear % PAGE) as u16;
+        let (bytes, mode, eip) = (&self.bytes, self.mode, self.eip);
+        *self.dead.entry(offset).or_insert_with(|| to_eflags(!scanner::live_flags(bytes, mode, eip, offset)))
     }
-    let dead = offset(left).map_or(0, |at| !scanner::live_flags(bytes, mode, page_eip, at as u16));
-    to_eflags(undefined | dead)
+
+    /// The instruction at a linear address of the page.
+    pub(super) fn instruction(&self, linear: u32) -> Option<Instruction> {
+        decode(&self.bytes, self.mode, self.eip, (linear % PAGE) as usize).map(|(instruction, _)| instruction)
+    }
+}
+
+/// Pages of code by physical and linear address.
+#[derive(Default)]
+pub(super) struct CodePages {
+    pages: HashMap<(u64, u32, Mode), CodePage>,
+}
+
+impl CodePages {
+    /// The page of a linear address, which has these bytes now.
+    pub(super) fn page(&mut self, physical: u64, linear: u32, mode: Mode, bytes: CodeBytes) -> &mut CodePage {
+        let linear = linear & !(PAGE - 1);
+        if self.pages.len() >= MOST_PAGES {
+            self.pages.clear();
+        }
+        let eip = linear.wrapping_sub(mode.cs_base);
+        let new = |bytes| CodePage { bytes, mode, eip, dead: HashMap::new() };
+        match self.pages.entry((physical, linear, mode)) {
+            std::collections::hash_map::Entry::Vacant(free) => free.insert(new(bytes)),
+            std::collections::hash_map::Entry::Occupied(known) => {
+                let page = known.into_mut();
+                if page.bytes != bytes {
+                    *page = new(bytes);
+                }
+                page
+            }
+        }
+    }
+}
+
+/// Flags that are undefined after some instructions, which are looked at from the last to the first.
+pub(super) struct Undefined {
+    /// Those of which that is not known yet, as iced-x86 numbers them.
+    open: u32,
+    undefined: u32,
+}
+
+impl Default for Undefined {
+    fn default() -> Self {
+        Self { open: ALL_FLAGS, undefined: 0 }
+    }
+}
+
+impl Undefined {
+    /// Before what has been looked at there was this instruction. True: those before it matter too.
+    pub(super) fn went_through(&mut self, instruction: &Instruction) -> bool {
+        self.undefined |= instruction.rflags_undefined() & self.open;
+        self.open &= !instruction.rflags_undefined();
+        if !may_do_nothing(instruction.mnemonic()) {
+            let defined =
+                instruction.rflags_written() | instruction.rflags_cleared() | instruction.rflags_set();
+            self.open &= !defined;
+        }
+        self.open != 0
+    }
+
+    /// The undefined ones, bits of EFLAGS.
+    pub(super) fn flags(&self) -> u32 {
+        to_eflags(self.undefined)
+    }
 }
 
 /// Shifts by a count of zero change no flag.

@@ -1,7 +1,8 @@
 //! The interpreter, one instruction at a time on copies of memory, and when its state counts as the same.
+#![expect(unsafe_code, reason = "asks a bus whose type it does not know")]
 
 use super::Run;
-use super::flags;
+use super::flags::{CodePages, Undefined};
 use super::report::register_differences;
 use crate::cpu::bus::{Bus, PAGE_SIZE, PageGrant};
 use crate::cpu::overlay::{Disagreement, Overlay};
@@ -12,12 +13,36 @@ use crate::interp::Interp;
 use crate::shadow::scanner::CodeBytes;
 use ipc::time::VirtualTime;
 use ipc::width::Width;
+use std::ffi::c_void;
 
 /// Most instructions (and iterations) that the reference runs in search of the state that shadow code left: more than one run of it
-/// can have, which stays on a page and never jumps back.
-const MOST: u64 = 16384;
+/// has.
+const MOST: u64 = 1 << 18;
 /// Most places in memory that are remembered of a difference.
 const MOST_PLACES: usize = 64;
+
+/// The machine's bus, for pages that shadow code has not touched.
+#[derive(Clone, Copy)]
+pub(super) struct Machine {
+    bus: *mut c_void,
+    page: unsafe fn(*mut c_void, u64) -> PageGrant,
+}
+
+impl Machine {
+    /// Whoever uses it does so while nobody else uses `bus`.
+    pub(super) fn of<B: Bus>(bus: &mut B) -> Self {
+        unsafe fn page<B: Bus>(bus: *mut c_void, address: u64) -> PageGrant {
+            // SAFETY: made of a `&mut B` by `of`; `judge`, the only user, does not outlive that.
+            unsafe { &mut *bus.cast::<B>() }.page(address)
+        }
+        Self { bus: std::ptr::from_mut(bus).cast(), page: page::<B> }
+    }
+
+    fn page(self, address: u64) -> PageGrant {
+        // SAFETY: see `of`.
+        unsafe { (self.page)(self.bus, address) }
+    }
+}
 
 /// The machine as the reference sees it: copies, and nothing else.
 #[derive(Default)]
@@ -25,18 +50,21 @@ struct Copies {
     overlay: Box<Overlay>,
     a20: bool,
     generation: u64,
-    /// A page of which there is no copy.
-    needs: Option<u64>,
+    /// Where pages come from of which there is no copy yet.
+    machine: Option<Machine>,
     /// A port or memory that is nobody's or a device's.
     device: Option<u64>,
 }
 
 impl Bus for Copies {
     fn page(&mut self, address: u64) -> PageGrant {
-        self.overlay.second(address).unwrap_or_else(|| {
-            self.needs.get_or_insert(address);
-            PageGrant::default()
-        })
+        if let Some(grant) = self.overlay.second(address) {
+            return grant;
+        }
+        if let Some(machine) = self.machine {
+            self.overlay.add(address, machine.page(address));
+        }
+        self.overlay.second(address).unwrap_or_default()
     }
     fn map_generation(&self) -> u64 {
         self.generation
@@ -77,7 +105,7 @@ pub(super) struct Differs {
     pub(super) stopped: Option<&'static str>,
     /// Arithmetic flags that may differ.
     pub(super) free_flags: u32,
-    /// The bytes of the code.
+    /// The bytes of the code, the whole page of the first instruction.
     pub(super) code: Option<CodeBytes>,
 }
 
@@ -87,13 +115,6 @@ pub(super) enum Verdict {
     Same(u64),
     /// It never is.
     Differs(Box<Differs>),
-    /// This page must be copied first.
-    Needs(u64),
-}
-
-/// Where the processor is.
-fn linear_eip(state: &CpuState) -> u32 {
-    state.segment(Seg::Cs).base().wrapping_add(state.eip)
 }
 
 /// See the module's description.
@@ -102,13 +123,16 @@ pub(super) struct Reference {
     interp: Interp<Copies>,
     /// Linear addresses of the instructions.
     path: Vec<u32>,
+    pages: CodePages,
 }
 
 impl Reference {
     pub(super) fn new() -> Self {
         let mut cpu = Vcpu::new(Copies::default());
         cpu.updated_entries = Some(Vec::new());
-        Self { cpu, interp: Interp::new(), path: Vec::new() }
+        let mut interp = Interp::new();
+        interp.remember_steps();
+        Self { cpu, interp, path: Vec::new(), pages: CodePages::default() }
     }
 
     /// Linear addresses of the instructions that were executed.
@@ -116,18 +140,21 @@ impl Reference {
         &self.path
     }
 
-    /// Runs from `before` until everything is as in `shadow` and the first version of `overlay`.
-    pub(super) fn judge(
+    /// Runs from `before` until everything is as in `shadow` and the first version of `overlay`. Pages that are not there yet are
+    /// copied from `machine`.
+    pub(super) fn judge<B: Bus>(
         &mut self,
         before: &CpuState,
         shadow: &CpuState,
         run: &Run,
         overlay: Box<Overlay>,
-        a20: bool,
+        machine: &mut B,
         walked: &[u64],
     ) -> (Box<Overlay>, Verdict) {
+        let a20 = machine.a20_enabled();
         let bus = &mut self.cpu.bus;
-        *bus = Copies { overlay, a20, generation: bus.generation, needs: None, device: None };
+        let machine = Some(Machine::of(machine));
+        *bus = Copies { overlay, a20, generation: bus.generation, machine, device: None };
         self.restart(before, walked);
         let mut verdict = self.search(shadow, run, None);
         if matches!(verdict, Verdict::Differs(_)) {
@@ -135,6 +162,7 @@ impl Reference {
             self.restart(before, walked);
             verdict = self.search(shadow, run, Some(Vec::new()));
         }
+        self.cpu.bus.machine = None;
         (std::mem::take(&mut self.cpu.bus.overlay), verdict)
     }
 
@@ -163,9 +191,6 @@ impl Reference {
                 if self.same_registers(shadow, run) && self.disagreements(1).is_empty() {
                     return Verdict::Same(instructions);
                 }
-                if let Some(page) = self.cpu.bus.needs {
-                    return Verdict::Needs(page);
-                }
                 if let Some(found) =
                     found.as_mut().filter(|found| instructions > 0 && found.len() < MOST_PLACES)
                 {
@@ -180,9 +205,6 @@ impl Reference {
             let faults = self.interp.statistics().faults;
             let at = self.cpu.state.segment(Seg::Cs).base().wrapping_add(self.cpu.state.eip);
             self.interp.step(&mut self.cpu);
-            if let Some(page) = self.cpu.bus.needs {
-                return Verdict::Needs(page);
-            }
             stopped = if self.interp.statistics().faults != faults {
                 Some("it raises an exception")
             } else if self.cpu.bus.device.is_some() {
@@ -204,9 +226,8 @@ impl Reference {
             .get(..usize::try_from(found.instructions).unwrap_or(usize::MAX))
             .unwrap_or(&self.path)
             .to_vec();
-        found.free_flags =
-            self.code(run).map_or(0, |code| flags::that_may_differ(&code, &path, linear_eip(shadow), run));
-        found.code = self.code(run);
+        found.free_flags = self.flags_that_may_differ(&path, shadow, run, u32::MAX);
+        found.code = self.code_bytes(run.start, true).map(|(_, code)| code);
         Verdict::Differs(Box::new(found))
     }
 
@@ -214,16 +235,45 @@ impl Reference {
         self.cpu.bus.overlay.disagreements(self.cpu.updated_entries.as_deref().unwrap_or_default(), most)
     }
 
-    /// The code of a run, with what follows on the next page if that can be had.
-    pub(super) fn code(&mut self, run: &Run) -> Option<CodeBytes> {
-        let next = (run.start | (PAGE_SIZE as u32 - 1)).wrapping_add(1);
-        let next = self.cpu.debug_translate(next);
-        let overlay = &mut self.cpu.bus.overlay;
-        if let Some(page) = next.filter(|page| !overlay.has(*page)) {
-            self.cpu.bus.needs.get_or_insert(page);
+    /// The page of code around a linear address, and its physical address; with what follows on the next page, if that is wanted and
+    /// can be had.
+    fn code_bytes(&mut self, linear: u32, with_next: bool) -> Option<(u64, CodeBytes)> {
+        let page = linear & !(PAGE_SIZE as u32 - 1);
+        let physical = self.cpu.debug_translate(page)?;
+        let next = page.checked_add(PAGE_SIZE as u32).filter(|_| with_next);
+        let next = next.and_then(|next| self.cpu.debug_translate(next));
+        for page in [Some(physical), next].into_iter().flatten() {
+            self.cpu.bus.page(page);
         }
-        let next = next.and_then(|page| overlay.before(page));
-        Some(CodeBytes::of(&overlay.before(run.code_page)?, next.as_ref()))
+        let overlay = &mut self.cpu.bus.overlay;
+        let next = next.and_then(|page| overlay.before(page).copied());
+        Some((physical, CodeBytes::of(overlay.before(physical)?, next.as_ref())))
+    }
+
+    /// Of the arithmetic flags `differing`, in which shadow code that was left in state `shadow` differs after the instructions at `path`, at
+    /// least those that may differ.
+    fn flags_that_may_differ(&mut self, path: &[u32], shadow: &CpuState, run: &Run, differing: u32) -> u32 {
+        let linear = run.mode.linear(shadow.eip);
+        let mut may = 0;
+        // All are live where a far transfer has led. What follows on the next page hardly ever matters.
+        let stayed = shadow.segment(Seg::Cs).base() == run.mode.cs_base;
+        for with_next in [false, true].into_iter().filter(|_| stayed) {
+            if let Some((physical, bytes)) = self.code_bytes(linear, with_next) {
+                may |= self.pages.page(physical, linear, run.mode, bytes).dead_flags(linear);
+            }
+            if differing & !may == 0 {
+                return may;
+            }
+        }
+        let mut open = Undefined::default();
+        for linear in path.iter().rev() {
+            let Some((physical, bytes)) = self.code_bytes(*linear, true) else { break };
+            let page = self.pages.page(physical, *linear, run.mode, bytes);
+            if !page.instruction(*linear).is_some_and(|instruction| open.went_through(&instruction)) {
+                break;
+            }
+        }
+        may | open.flags()
     }
 
     fn differs(&self, instructions: u64, same_place: bool) -> Differs {
@@ -258,9 +308,9 @@ impl Reference {
         if differing == 0 {
             return true;
         }
-        let code = self.code(run);
-        code.is_some_and(|code| {
-            differing & !flags::that_may_differ(&code, &self.path, linear_eip(shadow), run) == 0
-        })
+        let path = std::mem::take(&mut self.path);
+        let may = self.flags_that_may_differ(&path, shadow, run, differing);
+        self.path = path;
+        differing & !may == 0
     }
 }

@@ -4,8 +4,8 @@
 //! Nothing is freed singly: when it is full, everything is dropped and it starts anew behind the bridge.
 #![expect(unsafe_code, reason = "maps memory, and writes through the mapping")]
 
-use rustix::fs::MemfdFlags;
-use rustix::mm::{MapFlags, ProtFlags};
+use rustix::mm::{MapFlags, MprotectFlags, MremapFlags, ProtFlags};
+use std::ffi::c_void;
 use std::ptr::NonNull;
 
 /// Bytes of shadow code.
@@ -45,17 +45,21 @@ impl CodeCache {
     /// When the host has no memory, or no room below 2 GiB.
     pub fn new() -> Result<Self, CacheError> {
         let fail = |error| CacheError { what: "code cache", error };
-        let file = rustix::fs::memfd_create("vmsim-shadow-code", MemfdFlags::CLOEXEC).map_err(fail)?;
-        rustix::fs::ftruncate(&file, CODE_BYTES as u64).map_err(fail)?;
-        let map = |protection, flags| {
-            // SAFETY: a new mapping at an address of the kernel's choice touches nothing that exists.
-            let at =
-                unsafe { rustix::mm::mmap(std::ptr::null_mut(), CODE_BYTES, protection, flags, &file, 0) }?;
-            NonNull::new(at.cast::<u8>()).ok_or(rustix::io::Errno::NOMEM)
-        };
-        let low = MapFlags::SHARED | MapFlags::from_bits_retain(MAP_32BIT);
-        let executable = map(ProtFlags::READ | ProtFlags::EXEC, low).map_err(fail)?;
-        let writable = map(ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED).map_err(fail)?;
+        let (protection, flags) =
+            (ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED | MapFlags::from_bits_retain(MAP_32BIT));
+        let address = |at: *mut c_void| NonNull::new(at.cast::<u8>()).ok_or(rustix::io::Errno::NOMEM);
+        // Shared memory without a name, not a memfd: perf looks its own map of names up for that alone.
+        // SAFETY: a new mapping at an address of the kernel's choice touches nothing that exists.
+        let executable =
+            unsafe { rustix::mm::mmap_anonymous(std::ptr::null_mut(), CODE_BYTES, protection, flags) };
+        let executable = executable.and_then(address).map_err(fail)?;
+        // SAFETY: of a shared mapping of which nothing (0 bytes) is moved another one is made, at an address of the kernel's choice.
+        let writable =
+            unsafe { rustix::mm::mremap(executable.as_ptr().cast(), 0, CODE_BYTES, MremapFlags::MAYMOVE) };
+        let writable = writable.and_then(address).map_err(fail)?;
+        let runs = MprotectFlags::READ | MprotectFlags::EXEC;
+        // SAFETY: the new mapping, in which nothing is yet.
+        unsafe { rustix::mm::mprotect(executable.as_ptr().cast(), CODE_BYTES, runs) }.map_err(fail)?;
         Ok(Self { writable, executable, used: 0, head: 0 })
     }
 

@@ -14,10 +14,11 @@ use super::home::Home;
 use super::mode::{self, Mode};
 use super::pages::{PageId, Pages};
 use super::patched::Patched;
+use super::perf::PerfMap;
 use super::scanner::PAGE;
 use super::space::{ExecMap, FarTable};
 use super::statistics::{Sites, Statistics};
-use super::translate::{Borrow, Places, Returns, Translator};
+use super::translate::{Borrow, Counts, Places, Returns, Translator};
 use super::trap::{self, Trap, Verdict};
 use super::windowed::{self, WindowPolicy, Windowed};
 use crate::cpu::bus::Bus;
@@ -59,7 +60,7 @@ pub struct Shadow<B: Bus> {
     pages: Pages<B>,
     patched: Patched,
     generation: Option<u64>,
-    counts: bool,
+    counts: Counts,
     breakpoints: bool,
     /// Who compares it with the interpreter.
     witness: Option<Box<Witness>>,
@@ -73,6 +74,7 @@ pub struct Shadow<B: Bus> {
     pub(super) windowed: Windowed,
     /// Where code of shadow pages starts, in ascending order.
     code_index: Vec<(u64, PageId)>,
+    perf: PerfMap,
 }
 
 /// Called when shadow code in a window faulted.
@@ -84,17 +86,27 @@ unsafe fn decide<B: Bus>(engine: *mut c_void, access: &mut trap::Access<'_>) -> 
     engine.fault(cpu, access)
 }
 
+/// The machine's attention byte now.
+fn attention<B: Bus>(cpu: &Vcpu<B>) -> u8 {
+    // SAFETY: the bus says where it is; whoever writes it meanwhile writes a byte.
+    cpu.bus.attention_byte().map_or(0, |byte| unsafe { byte.read_volatile() })
+}
+
 impl<B: Bus> Shadow<B> {
     /// An engine that has made no code yet.
     ///
     /// # Errors
     /// When the host has no room for its tables and code.
     pub fn new() -> Result<Self, CacheError> {
+        Self::that_counts(Counts::Nothing)
+    }
+
+    fn that_counts(counts: Counts) -> Result<Self, CacheError> {
         let mut cache = CodeCache::new()?;
         let mut tables = Tables::new()?;
         let bridge = Bridge::install(&mut cache);
         let miss = Self::install_miss(&mut cache, &bridge);
-        let returns = Returns::install(&mut cache);
+        let returns = Returns::install(&mut cache, (counts == Counts::Loops).then_some(miss));
         cache.seal_head();
         let no_room = || CacheError { what: "entry tables", error: rustix::io::Errno::NOMEM };
         let miss_table = tables.take(miss as u32).ok_or_else(no_room)?;
@@ -122,7 +134,7 @@ impl<B: Bus> Shadow<B> {
             pages: Pages::default(),
             patched: Patched::default(),
             generation: None,
-            counts: false,
+            counts,
             breakpoints: false,
             witness: None,
             statistics: Statistics::default(),
@@ -131,6 +143,7 @@ impl<B: Bus> Shadow<B> {
             crossing: None,
             windowed: Windowed::default(),
             code_index: Vec::new(),
+            perf: PerfMap::from_environment(),
         })
     }
 
@@ -139,12 +152,12 @@ impl<B: Bus> Shadow<B> {
     /// # Errors
     /// As [`Shadow::new`].
     pub fn in_lockstep() -> Result<Self, CacheError> {
-        let mut shadow = Self::new()?;
+        // So that each run ends.
+        let mut shadow = Self::that_counts(Counts::Loops)?;
         let witness =
             Witness::new().map_err(|error| CacheError { what: "comparison with the interpreter", error })?;
         shadow.witness = Some(Box::new(witness));
         shadow.context.in_lockstep = true;
-        shadow.context.own_attention = u8::MAX;
         Ok(shadow)
     }
 
@@ -156,6 +169,11 @@ impl<B: Bus> Shadow<B> {
     /// In lockstep: how often shadow code would have used a translation that is no longer in the page tables.
     pub fn outdated(&self) -> u64 {
         self.witness.as_ref().map_or(0, |witness| witness.outdated())
+    }
+
+    /// In lockstep: how many differences came when shadow code ran up to many polls, and not when it stopped at each of them.
+    pub fn vanished(&self) -> u64 {
+        self.witness.as_ref().map_or(0, |witness| witness.vanished())
     }
 
     /// In lockstep: how many instructions of shadow code were compared.
@@ -174,12 +192,13 @@ impl<B: Bus> Shadow<B> {
     /// Makes shadow code count its polls, so that [`Shadow::run`] returns after about as many as its budget says even when
     /// nobody asks for attention. For machines without anybody who would.
     pub fn set_counting(&mut self) {
-        self.counts = true;
+        self.counts = Counts::All;
     }
 
     /// Which address spaces get a window from now on. Where the host has none for us, none do.
     pub fn use_windows(&mut self, policy: WindowPolicy) {
-        self.windowed = Windowed::new(policy);
+        self.windowed =
+            if self.context.in_lockstep { Windowed::for_covered(policy) } else { Windowed::new(policy) };
     }
 
     /// What has been done so far.
@@ -188,7 +207,7 @@ impl<B: Bus> Shadow<B> {
             pages: self.pages.count() as u64,
             code_used: self.cache.used() as u64,
             in_place: self.context.in_place,
-            windows: self.windowed.windows.statistics(),
+            windows: self.windowed.statistics(),
             ..self.statistics
         }
     }
@@ -388,13 +407,20 @@ impl<B: Bus> Shadow<B> {
     fn enter_watched(&mut self, cpu: &mut Vcpu<B>, mode: Mode, map: usize, code: u64) -> bool {
         let Some(mut witness) = self.witness.take() else { return true };
         self.unload_fpu(cpu);
+        self.windowed.follow_protection(cpu);
         witness.before(cpu);
+        let budget = std::mem::replace(&mut self.context.budget, witness.polls());
         let interpret = self.enter(cpu, mode, map, code);
         self.unload_fpu(cpu);
+        if mode.window()
+            && let Some(page) = self.windowed.uncover()
+        {
+            witness.note_outdated(page);
+        }
         let instructions = witness.after(cpu, mode, interpret, || self.host_code(code));
-        self.context.budget = self.context.budget.saturating_sub_unsigned(instructions);
+        self.context.budget = budget.saturating_sub_unsigned(instructions.unwrap_or(0));
         self.witness = Some(witness);
-        interpret
+        interpret && instructions.is_some()
     }
 
     #[cold]
@@ -521,9 +547,13 @@ impl<B: Bus> Shadow<B> {
         context.maps[0] = exec;
         context.mode = Some(mode.without_window());
         // Code that counts relies on the monitor to see that it goes on; windows are the monitor's.
-        context.redirects = !self.counts && !self.windowed.is_on();
+        context.redirects = self.counts == Counts::Nothing && !self.windowed.is_on();
         context.generation = cpu.bus.map_generation();
         give_flags(context, cpu);
+        if context.in_lockstep {
+            // What is pending and not wanted yet ends the run when it is: interrupts may be enabled for one instruction only.
+            context.own_attention = if context.budget == 1 { u8::MAX } else { attention(cpu) };
+        }
         context.attention =
             (&raw const *context).cast::<u8>().wrapping_byte_offset(self.places.attention as isize);
         context.slots = r15;

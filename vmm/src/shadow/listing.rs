@@ -7,7 +7,7 @@ use super::cache::{CodeCache, TABLE_ENTRIES};
 use super::mode::Mode;
 use super::pages::ShadowPage;
 use super::scanner::{self, CodeBytes, PAGE};
-use super::translate::{Places, Returns, Target, Translator};
+use super::translate::{Counts, Places, Returns, Target, Translator};
 use crate::cpu::bus::Bus;
 use crate::cpu::direct::ARRAY_BYTES;
 use crate::cpu::fpu::FpuState;
@@ -280,7 +280,8 @@ pub fn listing(snippet: &Snippet<'_>) -> String {
     let page_eip = snippet.eip.wrapping_sub(offset as u32);
     let unit = scanner::scan(&guest, mode, page_eip, offset as u16, |_| false);
     let mut translator = Translator::new(places);
-    let target = Target { mode, page_eip, table: TABLE, next_page: None, counts: false, lockstep: false };
+    let counts = Counts::Nothing;
+    let target = Target { mode, page_eip, table: TABLE, next_page: None, counts, lockstep: false };
     let made = translator.translate(&unit, target, BASE);
     let mut text = format!("{mode}\n");
     let (map, stubs, host) = (&made.map[..], made.stubs, translator.code());

@@ -8,7 +8,7 @@
 //! - `patched`: code that is written over again and again.
 //! - `mode`: what shadow code takes for granted.
 //! - `window` (guest memory mapped where the host does the paging), `trap` (faults in it), `windowed` (which address spaces get one).
-//! - `listing`: shows guest code and what was made of it.
+//! - `listing`: shows guest code and what was made of it; `perf`: tells perf.
 //! - `engine`: the monitor's loop around it all.
 //!
 //! It decides nothing architectural: whatever is not plain is left to [`crate::interp`], instruction by instruction. It runs on
@@ -25,6 +25,7 @@ mod listing;
 pub(crate) mod mode;
 mod pages;
 mod patched;
+mod perf;
 pub(crate) mod scanner;
 mod space;
 mod statistics;

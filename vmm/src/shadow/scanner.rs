@@ -72,6 +72,7 @@ impl Scanned {
 }
 
 /// The bytes of a page, and the first of the page after it when that is known.
+#[derive(PartialEq, Eq)]
 pub struct CodeBytes {
     bytes: [u8; PAGE + MAX_LENGTH],
     len: usize,

@@ -37,6 +37,8 @@ struct Reservation {
     start: NonNull<c_void>,
     /// The window in it.
     base: u64,
+    /// Nothing is ever mapped there.
+    pretends: bool,
 }
 
 // SAFETY: the address space belongs to this value alone.
@@ -46,7 +48,7 @@ impl Reservation {
     /// Whatever its start, an aligned window with both guards is in it.
     const BYTES: usize = (2 * WINDOW_BYTES + 2 * GUARD_BYTES) as usize;
 
-    fn new() -> rustix::io::Result<Self> {
+    fn new(pretends: bool) -> rustix::io::Result<Self> {
         let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
         // SAFETY: a new anonymous mapping at an address of the kernel's choice touches nothing that exists.
         let at = unsafe {
@@ -54,7 +56,7 @@ impl Reservation {
         }?;
         let start = NonNull::new(at).ok_or(rustix::io::Errno::NOMEM)?;
         let base = (at as u64 + GUARD_BYTES).next_multiple_of(WINDOW_BYTES);
-        Ok(Self { start, base })
+        Ok(Self { start, base, pretends })
     }
 
     fn at(&self, page: u32) -> *mut c_void {
@@ -63,6 +65,9 @@ impl Reservation {
 
     /// Maps `bytes` of the shared memory at `host` once more, at `page`.
     fn map(&self, page: u32, host: NonNull<u8>, bytes: usize, write: bool) -> rustix::io::Result<()> {
+        if self.pretends {
+            return Ok(());
+        }
         // SAFETY: the target lies in the reservation, which nobody else uses; the source is memory that the bus granted. A
         // shared mapping of which nothing (0 bytes) is moved is mapped a second time.
         unsafe {
@@ -73,12 +78,18 @@ impl Reservation {
     }
 
     fn protect(&self, page: u32, bytes: usize) -> rustix::io::Result<()> {
+        if self.pretends {
+            return Ok(());
+        }
         // SAFETY: within the reservation; only shadow code uses it, which is prepared for faults.
         unsafe { rustix::mm::mprotect(self.at(page), bytes, MprotectFlags::READ) }
     }
 
     /// Takes away what is mapped.
     fn unmap(&self, page: u32, bytes: usize) -> rustix::io::Result<()> {
+        if self.pretends {
+            return Ok(());
+        }
         let flags = MapFlags::PRIVATE | MapFlags::NORESERVE | MapFlags::FIXED;
         // SAFETY: within the reservation; only shadow code uses it, which is prepared for faults.
         unsafe { rustix::mm::mmap_anonymous(self.at(page), bytes, ProtFlags::empty(), flags) }.map(drop)
@@ -149,6 +160,8 @@ pub struct Windows {
     writable: HashMap<u64, u32>,
     clock: u64,
     statistics: WindowStatistics,
+    /// Nothing is mapped, only remembered.
+    pretends: bool,
 }
 
 /// Half of the host's limit, and something for everybody else: a page can split the empty mapping around it.
@@ -176,7 +189,13 @@ impl Windows {
             writable: HashMap::new(),
             clock: 0,
             statistics: WindowStatistics::default(),
+            pretends: false,
         }
+    }
+
+    /// Windows in which nothing is ever mapped: they only remember what would be.
+    pub fn pretended() -> Self {
+        Self { pretends: true, ..Self::default() }
     }
 
     /// What has been done.
@@ -216,7 +235,7 @@ impl Windows {
         if self.windows.len() >= MOST_WINDOWS {
             self.evict(None);
         }
-        let Ok(memory) = Reservation::new() else { return false };
+        let Ok(memory) = Reservation::new(self.pretends) else { return false };
         self.windows.push(Window { memory, cr3, pages: BTreeMap::new(), stale: false, used: 0 });
         self.statistics.promotions += 1;
         self.switch(cr3);
@@ -225,6 +244,23 @@ impl Windows {
             window.stale = false;
         }
         true
+    }
+
+    /// Makes the only window one of `cr3` in which nothing is mapped. False: the host has no room.
+    pub fn restart(&mut self, cr3: u32) -> bool {
+        match self.windows.first_mut() {
+            Some(window) => (window.cr3, window.stale) = (cr3, true),
+            None => return self.open(cr3),
+        }
+        self.current = Some(0);
+        self.compare(|_, _| false);
+        self.ready(cr3).is_some()
+    }
+
+    /// What is mapped in the current window.
+    pub fn pages(&self) -> impl Iterator<Item = (u32, Mapped)> {
+        let window = self.current.and_then(|current| self.windows.get(current));
+        window.into_iter().flat_map(|window| window.pages.iter().map(|(page, mapped)| (*page, *mapped)))
     }
 
     /// Closes the window of `cr3`.

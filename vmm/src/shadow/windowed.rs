@@ -6,11 +6,13 @@
 
 use super::mode::Mode;
 use super::trap::{self, Access, Verdict};
-use super::window::{Mapped, Windows};
+use super::window::{Mapped, WindowStatistics, Windows};
 use crate::cpu::Vcpu;
 use crate::cpu::bus::{Bus, PAGE_SIZE};
 use crate::cpu::direct::Flush;
 use crate::cpu::registers::cr0;
+use std::num::NonZero;
+use std::ptr::NonNull;
 
 /// Who gets a window.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -38,6 +40,8 @@ const BAN: u64 = 5_000_000_000;
 const BAN_FOR_FAULTS: u64 = 750_000_000;
 /// Address spaces that are banned at a time.
 const MOST_BANNED: usize = 32;
+/// An address of memory that is only remembered.
+const PLACE: NonZero<usize> = NonZero::new(PAGE_SIZE as usize).unwrap();
 /// Most pages that one fault maps.
 const AROUND: u32 = 16;
 
@@ -55,6 +59,8 @@ pub fn ticks() -> u64 {
 #[derive(Default)]
 pub struct Windowed {
     pub(super) windows: Windows,
+    /// What a covered processor uses instead, from nothing in each run.
+    covered: Option<Windows>,
     policy: WindowPolicy,
     /// The address space whose user code ran last in the direct map, and for how long.
     heat: (u32, u64),
@@ -75,6 +81,62 @@ impl Windowed {
     pub fn new(policy: WindowPolicy) -> Self {
         let policy = if trap::can_set_gs() { policy } else { WindowPolicy::Off };
         Self { policy, ..Self::default() }
+    }
+
+    /// Nobody has one yet, and code only ever runs on a processor that is covered ([`Vcpu::cover`]): other windows are only
+    /// remembered.
+    pub fn for_covered(policy: WindowPolicy) -> Self {
+        let covered = Some(Windows::default());
+        Self { windows: Windows::pretended(), covered, ..Self::new(policy) }
+    }
+
+    /// What has been done.
+    pub fn statistics(&self) -> WindowStatistics {
+        let own = self.windows.statistics();
+        match self.covered.as_ref().map(Windows::statistics) {
+            Some(covered) => WindowStatistics {
+                fills: covered.fills,
+                pages_mapped: covered.pages_mapped,
+                not_plain: covered.not_plain,
+                ..own
+            },
+            None => own,
+        }
+    }
+
+    /// The windows that code runs in.
+    fn active(&mut self) -> &mut Windows {
+        self.covered.as_mut().unwrap_or(&mut self.windows)
+    }
+
+    /// Takes over what a covered processor has mapped. Returns a linear page that was remembered in another way, which should have
+    /// been forgotten.
+    pub fn uncover(&mut self) -> Option<u32> {
+        let mut stale = None;
+        for (page, mapped) in self.covered.iter().flat_map(Windows::pages) {
+            match self.windows.mapped(page) {
+                Some(known) if known == mapped => continue,
+                // Written for the first time.
+                Some(known) if known.physical == mapped.physical && mapped.write => {}
+                Some(_) => stale = Some(page),
+                None => {}
+            }
+            // Where it is does not matter: it is not mapped.
+            let host = NonNull::without_provenance(PLACE);
+            self.windows.map(page, mapped, host, 1);
+        }
+        stale
+    }
+
+    /// What must not be written any more is not.
+    pub fn follow_protection<B: Bus>(&mut self, cpu: &mut Vcpu<B>) {
+        if let Some(direct) = cpu.direct()
+            && direct.has_protected()
+        {
+            for physical in direct.take_protected() {
+                self.windows.protect(physical);
+            }
+        }
     }
 
     /// Whether anybody gets one.
@@ -160,14 +222,12 @@ impl Windowed {
     /// The window that code is to be entered with.
     #[inline]
     pub fn address<B: Bus>(&mut self, cpu: &mut Vcpu<B>) -> Option<u64> {
-        if let Some(direct) = cpu.direct()
-            && direct.has_protected()
-        {
-            for physical in direct.take_protected() {
-                self.windows.protect(physical);
-            }
+        self.follow_protection(cpu);
+        let cr3 = cpu.state.cr3;
+        if let Some(covered) = &mut self.covered {
+            covered.restart(cr3);
         }
-        let window = self.windows.ready(cpu.state.cr3)?;
+        let window = self.active().ready(cr3)?;
         #[expect(unsafe_code, reason = "the segment that code in windows uses")]
         // SAFETY: windows are only on where that is possible (`new`).
         unsafe {
@@ -197,18 +257,18 @@ impl Windowed {
     /// An access of code in a window faulted. [`Verdict::Continue`]: it is not plain (the address means nothing).
     pub fn access<B: Bus>(&mut self, cpu: &mut Vcpu<B>, access: &Access<'_>) -> Verdict {
         if let Some(address) = access.address {
-            match self.windows.linear(address) {
+            match self.active().linear(address) {
                 Some(linear) if self.fill(cpu, linear, access.write) => return Verdict::Retry,
                 // A page fault of the guest's.
                 Some(linear) if !Self::is_permitted(cpu, linear, access.write) => {
                     self.count_fault(cpu.state.cr3);
                     return Verdict::Continue(0);
                 }
-                None if !self.windows.guards(address) => return Verdict::Crash,
+                None if !self.active().guards(address) => return Verdict::Crash,
                 _ => {}
             }
         }
-        let count = self.windows.count_not_plain();
+        let count = self.active().count_not_plain();
         if count.is_multiple_of(LOOK) {
             let now = ticks();
             let before = std::mem::replace(&mut self.looked, now);
@@ -250,9 +310,10 @@ impl Windowed {
         let page = linear & !(PAGE - 1);
         self.has_large |= found.large;
         let mut count = 1;
-        while count < AROUND {
+        let around = if cpu.is_covered() { 1 } else { AROUND };
+        while count < around {
             let Some(next) = page.checked_add(count * PAGE) else { break };
-            if self.windows.mapped(next).is_some() {
+            if self.active().mapped(next).is_some() {
                 break;
             }
             let Some(user) = cpu.user_page(next) else { break };
@@ -269,7 +330,7 @@ impl Windowed {
             }
             count += 1;
         }
-        if self.windows.map(page, first, host, count) {
+        if self.active().map(page, first, host, count) {
             return true;
         }
         self.give_up = Some((cpu.state.cr3, BAN));

@@ -1,8 +1,8 @@
 //! What is fuzzed: RAM and a bus that answers anything, hostile tables, garbage for code. All of it comes from one number.
 
+use super::ram::SharedRam;
 use ipc::time::VirtualTime;
 use ipc::width::Width;
-use std::cell::Cell;
 use std::ptr::NonNull;
 use vmm::cpu::bus::{Bus, PageGrant};
 use vmm::cpu::model::CpuModel;
@@ -11,10 +11,10 @@ use vmm::cpu::{Segment, TableRegister, Vcpu};
 
 /// Bytes of RAM.
 pub const RAM: usize = 1 << 20;
-const GDT: u32 = 0x1000;
-const IDT: u32 = 0x2000;
+pub const GDT: u32 = 0x1000;
+pub const IDT: u32 = 0x2000;
 const LDT: u32 = 0x3000;
-const TSS: u32 = 0x3800;
+pub const TSS: u32 = 0x3800;
 const TABLE_ENTRIES: u32 = 64;
 /// Page directories and tables, of either format.
 pub const PAGING: u32 = 0x8000;
@@ -70,7 +70,7 @@ impl Random {
 
 /// RAM, and a bus that answers anything.
 pub struct Machine {
-    pub ram: Box<[Cell<u8>]>,
+    pub ram: SharedRam,
     pub random: Random,
     pub a20: bool,
     pub generation: u64,
@@ -85,7 +85,7 @@ impl Machine {
     /// Zeroes, and nothing asserted.
     pub fn new() -> Self {
         Self {
-            ram: vec![Cell::new(0); RAM].into_boxed_slice(),
+            ram: SharedRam::new(RAM),
             random: Random(0),
             a20: true,
             generation: 0,

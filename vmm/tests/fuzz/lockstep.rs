@@ -5,6 +5,7 @@
 //! in the frames of faults. Where undefined flags decide something, the round ends.
 
 use super::guest::{Machine, PAGING, PAGING_PAGES, Random, check, code, prepare};
+use super::user::make_user;
 use super::{liveness, undefined};
 use iced_x86::{Decoder, DecoderOptions, Formatter, Instruction, NasmFormatter};
 use std::cell::Cell;
@@ -13,7 +14,7 @@ use vmm::cpu::registers::{Seg, cr0, cr4, eflags, gpr};
 use vmm::cpu::state::{Activity, CpuState};
 use vmm::cpu::{InterruptShadow, Vcpu};
 use vmm::interp::{Exit, Interp};
-use vmm::shadow::Shadow;
+use vmm::shadow::{Shadow, WindowPolicy, WindowStatistics};
 
 /// How often the shadow engine goes ahead in a round.
 const LEGS: u32 = 120;
@@ -25,8 +26,18 @@ const TABLES: std::ops::Range<usize> =
 /// Differences in memory that are listed.
 const SHOWN: usize = 16;
 
+/// What runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Guests {
+    /// Code in any mode.
+    Any,
+    /// Users under a small kernel, see [`super::user`].
+    Users,
+}
+
 /// Both engines.
 pub struct Pair {
+    guests: Guests,
     followed: Vcpu<Machine>,
     interp: Interp<Machine>,
     ahead: Vcpu<Machine>,
@@ -59,7 +70,7 @@ fn ram(cpu: &Vcpu<Machine>) -> &[u8] {
 
 impl Pair {
     /// Two machines.
-    pub fn new() -> Self {
+    pub fn new(policy: WindowPolicy, guests: Guests) -> Self {
         let machine = || {
             let mut machine = Machine::new();
             machine.devices_write = false;
@@ -67,7 +78,9 @@ impl Pair {
         };
         let mut shadow = Shadow::new().expect("there is memory");
         shadow.set_counting();
+        shadow.use_windows(policy);
         Self {
+            guests,
             followed: Vcpu::new(machine()),
             interp: Interp::new(),
             ahead: Vcpu::new(machine()),
@@ -90,6 +103,11 @@ impl Pair {
         )
     }
 
+    /// What windows did.
+    pub fn windows(&self) -> WindowStatistics {
+        self.shadow.statistics().windows
+    }
+
     /// Whether shadow code did something.
     pub fn is_meaningful(&self) -> bool {
         self.steps > 2 * self.shadow.interpreted()
@@ -104,7 +122,10 @@ impl Pair {
             cpu.bus.random = Random(!seed);
             (cpu.bus.a20, cpu.bus.interrupt, cpu.bus.generation) = (true, false, 0);
             prepare(cpu, &mut random, program);
-            make_tables_sane(cpu, &mut random);
+            match self.guests {
+                Guests::Any => make_tables_sane(cpu, &mut random),
+                Guests::Users => make_user(cpu, &mut random),
+            }
         }
         self.undefined = 0;
         self.interp.forget_code(&mut self.followed);
@@ -119,7 +140,7 @@ impl Pair {
                 if let Some(excuse) = self.excuse {
                     return Ok(excuse);
                 }
-                if self.is_excused(&first) {
+                if self.guests == Guests::Any && self.is_excused(&first) {
                     return Ok("rounds that changed page tables");
                 }
                 let text = format!("leg {leg}, {exit:?}: {text}\n{}", self.show(&start));
@@ -131,7 +152,10 @@ impl Pair {
                 _ => {}
             }
             if (random.one_in(8) || exit == Exit::Halted) && self.ahead.accepts_interrupts() {
+                // A user's kernel expects an error code of some.
+                const FIRST_EXTERNAL: u8 = 32;
                 let vector = random.dword() as u8;
+                let vector = if self.guests == Guests::Users { vector | FIRST_EXTERNAL } else { vector };
                 for cpu in [&mut self.followed, &mut self.ahead] {
                     cpu.deliver_external(vector);
                 }
@@ -377,11 +401,17 @@ fn bytes_at(cpu: &mut Vcpu<Machine>, eip: u32, most: u32) -> Vec<u8> {
 fn linear_bytes(cpu: &mut Vcpu<Machine>, linear: u32, most: u32) -> Vec<u8> {
     // Looking must not change what a bus that answers anything answers next.
     let random = cpu.bus.random.0;
-    let byte = |n| {
-        let physical = cpu.debug_translate(linear.wrapping_add(n))?;
-        cpu.bus.ram.get(physical as usize).map(Cell::get)
-    };
-    let bytes = (0..most).map_while(byte).collect();
+    const PAGE: u32 = vmm::cpu::bus::PAGE_SIZE as u32;
+    let mut bytes = Vec::with_capacity(most as usize);
+    while (bytes.len() as u32) < most {
+        let at = linear.wrapping_add(bytes.len() as u32);
+        let len = (PAGE - at % PAGE).min(most - bytes.len() as u32) as usize;
+        let Some(physical) = cpu.debug_translate(at) else { break };
+        let Some(there) = cpu.bus.ram.get(physical as usize..).filter(|there| there.len() >= len) else {
+            break;
+        };
+        bytes.extend(there[..len].iter().map(Cell::get));
+    }
     cpu.bus.random = Random(random);
     bytes
 }

@@ -11,9 +11,13 @@ mod guest;
 mod liveness;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod lockstep;
+#[path = "../common/ram.rs"]
+mod ram;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 #[path = "../common/undefined.rs"]
 mod undefined;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod user;
 
 use guest::{Machine, Random, check, prepare};
 use std::collections::BTreeMap;
@@ -26,6 +30,8 @@ use vmm::cpu::bus::Bus;
 use vmm::cpu::registers::eflags;
 use vmm::engine::{Engine, EngineKind};
 use vmm::interp::Exit;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+use vmm::shadow::WindowPolicy;
 
 const SECONDS: u64 = 10;
 /// Slices of guest code in a round.
@@ -129,20 +135,54 @@ fn garbage_on_hostile_tables_never_panics() {
     garbage_on(Engine::new(EngineKind::Interp).expect("it needs nothing"));
 }
 
+/// Garbage on the shadow engine.
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-#[test]
-fn garbage_on_hostile_tables_never_breaks_the_shadow_engine() {
+fn garbage_on_shadow(policy: WindowPolicy) {
     let mut shadow = vmm::shadow::Shadow::new().expect("there is memory");
     // Nobody asks for attention here.
     shadow.set_counting();
+    shadow.use_windows(policy);
     garbage_on(Engine::Shadow(Box::new(shadow)));
 }
 
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 #[test]
-fn the_shadow_engine_does_what_the_interpreter_does() {
-    let mut pair = lockstep::Pair::new();
+fn garbage_on_hostile_tables_never_breaks_the_shadow_engine() {
+    garbage_on_shadow(WindowPolicy::Off);
+}
+
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+#[test]
+fn garbage_on_hostile_tables_never_breaks_windows() {
+    garbage_on_shadow(WindowPolicy::Always);
+}
+
+/// The shadow engine against the interpreter.
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+fn compare(policy: WindowPolicy, guests: lockstep::Guests) -> lockstep::Pair {
+    let mut pair = lockstep::Pair::new(policy, guests);
     let ends = repeat(|seed| pair.round(seed).unwrap_or_else(|difference| panic!("{difference}")));
     println!("{ends:?}; {}", pair.account());
     assert!(number("VMSIM_FUZZ_SEED").is_some() || pair.is_meaningful(), "{}", pair.account());
+    pair
+}
+
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+#[test]
+fn the_shadow_engine_does_what_the_interpreter_does() {
+    compare(WindowPolicy::Off, lockstep::Guests::Any);
+}
+
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+#[test]
+fn users_in_changing_page_tables_do_what_they_do_on_the_interpreter() {
+    compare(WindowPolicy::Off, lockstep::Guests::Users);
+}
+
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+#[test]
+fn users_in_windows_do_what_they_do_on_the_interpreter() {
+    let windows = compare(WindowPolicy::Always, lockstep::Guests::Users).windows();
+    println!("{windows:?}");
+    assert!(number("VMSIM_FUZZ_SEED").is_some() || windows.pages_mapped > 1000, "{windows:?}");
 }

@@ -6,6 +6,7 @@ use super::machine::{
     Engine, Event, FxArea, Image, LOCAL_SEGMENTS, Machine, Outcome, PAGE, Program, at, fx, read_only_page,
     selector,
 };
+use super::ram::SharedRam;
 use ipc::time::VirtualTime;
 use ipc::width::Width;
 use std::cell::Cell;
@@ -17,7 +18,7 @@ use vmm::cpu::state::Activity;
 use vmm::cpu::{CpuModel, InterruptShadow, Segment, TableRegister, Vcpu};
 use vmm::engine::{Engine as Runner, EngineKind};
 use vmm::interp::Exit;
-use vmm::shadow::{Shadow, Statistics};
+use vmm::shadow::{Shadow, Statistics, WindowPolicy};
 use vmm::softfloat::F80;
 
 /// Instructions that no program needs: repeated string instructions stop at the end of the data.
@@ -58,7 +59,7 @@ const U: u32 = 4;
 const AD: u32 = 0x60;
 
 struct Ram {
-    bytes: Box<[Cell<u8>]>,
+    bytes: SharedRam,
     written_code: VecDeque<(u64, u64)>,
 }
 
@@ -168,12 +169,22 @@ impl Guest {
 
     /// The same with the shadow engine.
     pub fn shadow(model: CpuModel) -> Self {
+        Self::shadow_with(model, WindowPolicy::Off, "shadow engine")
+    }
+
+    /// The same in a window.
+    pub fn window(model: CpuModel) -> Self {
+        Self::shadow_with(model, WindowPolicy::Always, "shadow engine in a window")
+    }
+
+    fn shadow_with(model: CpuModel, policy: WindowPolicy, name: &'static str) -> Self {
         let before = low_mappings();
         let mut shadow = Shadow::new().expect("there is memory");
         // Nobody asks for attention here.
         shadow.set_counting();
+        shadow.use_windows(policy);
         let low = low_mappings().into_iter().filter(|mapping| !before.contains(mapping)).collect();
-        Self::new(model, Runner::Shadow(Box::new(shadow)), "shadow engine", low)
+        Self::new(model, Runner::Shadow(Box::new(shadow)), name, low)
     }
 
     /// What the shadow engine did, and how many instructions were interpreted.
@@ -194,7 +205,7 @@ impl Guest {
     }
 
     fn new(model: CpuModel, engine: Runner<Ram>, name: &'static str, low: Vec<LowMapping>) -> Self {
-        let bytes = vec![Cell::new(0); physical::SIZE as usize].into_boxed_slice();
+        let bytes = SharedRam::new(physical::SIZE as usize);
         let mut ram = Ram { bytes, written_code: VecDeque::new() };
         write_tables(&mut ram);
         ram.load(physical::READ_ONLY, &read_only_page());

@@ -26,6 +26,9 @@ mod operands;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod prepare;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+#[path = "../common/ram.rs"]
+mod ram;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod random;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod runs;

@@ -105,6 +105,11 @@ fn the_shadow_engine_agrees_with_the_host() {
 }
 
 #[test]
+fn windows_agree_with_the_host() {
+    run(SHORT, Guest::window);
+}
+
+#[test]
 #[ignore = "takes minutes"]
 fn the_interpreter_agrees_with_the_host_for_long() {
     run(LONG, Guest::interpreter);
@@ -114,4 +119,10 @@ fn the_interpreter_agrees_with_the_host_for_long() {
 #[ignore = "takes minutes"]
 fn the_shadow_engine_agrees_with_the_host_for_long() {
     run(LONG, Guest::shadow);
+}
+
+#[test]
+#[ignore = "takes minutes"]
+fn windows_agree_with_the_host_for_long() {
+    run(LONG, Guest::window);
 }

@@ -62,6 +62,10 @@ impl<B: Bus> Shadow<B> {
 
     /// What has been done, in lines for people.
     pub fn report(&self) -> String {
-        self.statistics().to_string() + &self.sites.to_string()
+        let mut text = self.statistics().to_string() + &self.sites.to_string();
+        if let Some(witness) = &self.witness {
+            text.push_str(&witness.statistics());
+        }
+        text
     }
 }

@@ -115,6 +115,7 @@ impl<B: Bus> Shadow<B> {
         self.maps.iter_mut().for_each(|map| map.flush(Flush::All));
         self.cache.clear();
         self.code_index.clear();
+        self.perf.clear();
         for (page, _) in physical {
             self.mark_again(cpu, page);
         }
@@ -289,6 +290,7 @@ impl<B: Bus> Shadow<B> {
         };
         self.pages.add_unit(id, unit);
         self.code_index.push((code, id));
+        self.perf.add(code, len as u32, location.linear);
         found
     }
 }

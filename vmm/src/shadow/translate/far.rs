@@ -61,6 +61,10 @@ impl Emit<'_> {
     /// Goes to the selector and offset in R11D; no flag changes.
     pub(super) fn jump_far_to_r11(&mut self) {
         self.far_to_r11();
+        if self.target.lockstep {
+            // A run that is compared has one mode.
+            return self.asm.jmp_to(self.places.miss);
+        }
         self.jump_counted_to_r8();
     }
 

@@ -64,6 +64,7 @@ impl Emit<'_> {
             self.rename(&mut instruction);
             self.encode(&instruction);
         }
+        self.fix_stack_after(instruction);
         if matches!(instruction.mnemonic(), Mnemonic::Fninit | Mnemonic::Finit) {
             self.forget_notes();
         }

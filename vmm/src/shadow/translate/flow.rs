@@ -14,7 +14,7 @@
 
 use super::memory::{Access, Operand, Stub};
 use super::stack::width;
-use super::{Emit, Keep, context, host, number, segment_field, state};
+use super::{Counts, Emit, Keep, context, host, number, segment_field, state};
 use crate::cpu::registers::{Seg, eflags};
 use crate::cpu::{CpuState, Segment};
 use crate::shadow::asm::{self, Alu, Asm, Cond, E, Label, NE, R8, R9, R10, R11, R13, R15, RCX, RSP, W};
@@ -36,8 +36,8 @@ pub struct Returns {
 }
 
 impl Returns {
-    /// Emits it into the cache.
-    pub fn install(cache: &mut CodeCache) -> Self {
+    /// Emits it into the cache. `counts`: where it leaves when the budget is used up ([`Counts::Loops`]).
+    pub fn install(cache: &mut CodeCache, counts: Option<u64>) -> Self {
         let unknown = cache.next();
         let mut asm = Asm::new(unknown);
         // The end of the stack is there again for the next one.
@@ -45,6 +45,9 @@ impl Returns {
         let other = asm.here();
         asm.load(W::D, R9, segment_field(Seg::Cs, Segment::BASE_AT));
         asm.lea(W::D, R8, asm::indexed(R11, R9, 1, 0));
+        if let Some(miss) = counts {
+            count_to_r8(&mut asm, miss);
+        }
         asm.load(W::Q, R10, context(offset_of!(Context, attention)));
         jump_through_map(&mut asm, asm::at(R10, 0));
         let code = cache.append(&asm.code);
@@ -66,6 +69,27 @@ fn find_in_map(asm: &mut Asm, attention: asm::Mem) {
     asm.load(W::Q, R10, asm::indexed(R13, R10, 8, offset_of!(Context, exec) as i32));
     asm.load(W::Q, R10, asm::indexed(R10, R9, 8, 0));
     asm.load(W::D, R9, asm::indexed(R10, R8, 4, 0));
+}
+
+/// One less of the budget, into RCX, whose content goes to R10.
+fn count_down(asm: &mut Asm) {
+    let budget = context(offset_of!(Context, budget));
+    asm.mov(W::Q, R10, RCX);
+    asm.load(W::Q, RCX, budget);
+    asm.lea(W::Q, RCX, asm::at(RCX, -1));
+    asm.store(W::Q, budget, RCX);
+}
+
+/// Leaves for the linear address in R8D when the budget is used up. `miss`: the code that does so.
+fn count_to_r8(asm: &mut Asm, miss: u64) {
+    count_down(asm);
+    asm.unless_rcx_zero(|asm| {
+        asm.mov(W::Q, RCX, R10);
+        // Over the move and the jump that follow.
+        asm.bytes(&[0xeb, 3 + 5]);
+    });
+    asm.mov(W::Q, RCX, R10);
+    asm.jmp_to(miss);
 }
 
 /// How control gets where it goes.
@@ -169,26 +193,18 @@ impl Emit<'_> {
     }
 
     fn go_counted_to_r8(&mut self, by: By) {
-        if self.target.counts {
-            self.count_down();
-            let miss = self.places.miss;
-            self.asm.unless_rcx_zero(|asm| {
-                asm.mov(W::Q, RCX, R10);
-                // Over the move and the jump that follow.
-                asm.bytes(&[0xeb, 3 + 5]);
-            });
-            self.asm.mov(W::Q, RCX, R10);
-            self.asm.jmp_to(miss);
+        if self.target.counts != Counts::Nothing {
+            count_to_r8(self.asm, self.places.miss);
         }
         self.go_to_r8(by);
     }
 
     /// Leaves at `eip` when the budget is used up, if code is to count.
     fn count(&mut self, eip: u32) {
-        if !self.target.counts {
+        if self.target.counts == Counts::Nothing {
             return;
         }
-        self.count_down();
+        count_down(self.asm);
         let go_on = self.asm.label();
         self.asm.unless_rcx_zero(|asm| {
             asm.mov(W::Q, RCX, R10);
@@ -197,15 +213,6 @@ impl Emit<'_> {
         self.asm.mov(W::Q, RCX, R10);
         self.leave(eip, Leave::Attention);
         self.asm.bind(go_on);
-    }
-
-    /// One less of the budget, into RCX, whose content goes to R10.
-    fn count_down(&mut self) {
-        let budget = context(offset_of!(Context, budget));
-        self.asm.mov(W::Q, R10, RCX);
-        self.asm.load(W::Q, RCX, budget);
-        self.asm.lea(W::Q, RCX, asm::at(RCX, -1));
-        self.asm.store(W::Q, budget, RCX);
     }
 
     /// Leaves at `eip` when attention is wanted.
@@ -229,9 +236,9 @@ impl Emit<'_> {
         self.leave(eip, Leave::Attention);
     }
 
-    /// Whether calls are the host's too. Code that counts counts returns.
+    /// Whether calls are the host's too.
     fn predicts_returns(&self) -> bool {
-        !self.target.counts
+        self.target.counts != Counts::All
     }
 
     /// Where the return of the call just emitted arrives: goes on behind the guest's CALL, if it is to `next`.
@@ -264,7 +271,7 @@ impl Emit<'_> {
                     | Kind::Terminal(_)
             )
         });
-        if sets && (!polls || self.target.counts) {
+        if sets && (!polls || self.target.counts == Counts::All) {
             return self.interpret(offset, item, Terminal::Flags);
         }
         let keep = Keep::of(item.live_in);
@@ -380,6 +387,9 @@ impl Emit<'_> {
         let live = self.live_there(unit, to);
         self.push_return(eip, item, live);
         if self.predicts_returns() && to != self.behind(eip, item) {
+            if self.is_backward(eip, to) {
+                self.count(to);
+            }
             self.call_to(to, live);
             self.landing(self.behind(eip, item));
             return true;

@@ -128,7 +128,7 @@ impl Emit<'_> {
         if operand.short || !self.mode.flat(operand.seg) || operand.index.is_some() {
             return None;
         }
-        let near = operand.disp.abs() <= SHORT_WAY;
+        let near = operand.disp.unsigned_abs() <= SHORT_WAY as u32;
         match operand.base {
             Some(asm::R12) if near => Some(asm::at(asm::R12, operand.disp)),
             Some(base) if near && base != asm::R12 => Some(in_window(base, operand.disp)),

@@ -61,10 +61,21 @@ pub struct Target {
     pub table: u64,
     /// What the exec map says of the next linear page if it is the one whose bytes the unit has at its end.
     pub next_page: Option<u64>,
-    /// Count down [`Context::budget`] at every poll.
-    pub counts: bool,
+    /// What counts down [`Context::budget`].
+    pub counts: Counts,
     /// It is compared with the interpreter.
     pub lockstep: bool,
+}
+
+/// What counts down [`Context::budget`], until shadow code leaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Counts {
+    /// Nothing: it leaves when attention is wanted.
+    Nothing,
+    /// What every loop comes across: backward jumps and calls, indirect ones, and returns that were not predicted.
+    Loops,
+    /// The same and every return; nothing is predicted. It also leaves after STI, for interrupts that no attention byte tells of.
+    All,
 }
 
 /// What is put back when the access of an instruction faults.

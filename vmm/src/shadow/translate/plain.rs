@@ -192,7 +192,7 @@ impl Emit<'_> {
             return;
         }
         match instruction.mnemonic() {
-            Mov | Add | Sub | And | Or | Xor | Inc | Dec if is_esp(0) => self.fix_stack(),
+            Mov | Movzx | Movsx | Add | Sub | And | Or | Xor | Inc | Dec if is_esp(0) => self.fix_stack(),
             Mov | Add | Sub | And | Or | Xor | Movzx | Movsx => {}
             _ => self.fix_stack_if_needed(),
         }

@@ -2,7 +2,7 @@
 
 use super::memory::{Access, Stub};
 use super::stack::width;
-use super::{Emit, Keep, context, state};
+use super::{Counts, Emit, Keep, context, state};
 use crate::cpu::CpuState;
 use crate::cpu::registers::eflags;
 use crate::shadow::asm::{Alu, NE, R8, R9, R10, R11, R13, Reg, W, at, indexed};
@@ -78,7 +78,7 @@ impl Emit<'_> {
             self.arithmetic_flags(R10, R9);
             self.restore_flags(Keep::All);
         }
-        if self.target.counts {
+        if self.target.counts == Counts::All {
             // There is no attention byte: the monitor must see that interrupts are possible now.
             self.leave(next, Leave::Attention);
             return false;
@@ -148,7 +148,7 @@ impl Emit<'_> {
         self.asm.mov(W::D, R11, R10);
         self.asm.mov(W::D, R10, R9);
         self.restore_flags(Keep::All);
-        if self.target.counts {
+        if self.target.counts == Counts::All {
             // As POPF does.
             self.far_to_r11();
             self.asm.jmp_to(self.places.miss);
