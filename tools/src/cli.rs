@@ -185,8 +185,8 @@ pub struct RunArgs {
     /// CPU model: pentium2, pentium3 (default) or max (adds SSE2)
     #[arg(long, value_name = "MODEL", value_parser = vmm::cpu::CpuModel::NAMES)]
     pub cpu: Option<String>,
-    /// What runs guest code: shadow (made into host code), interp (the reference), lockstep (both,
-    /// compared), shadow-windows (user code through the host's page tables; new) or lockstep-windows
+    /// What runs guest code: shadow (made into host code), interp (the reference), shadow-direct
+    /// (the same without windows), lockstep (both, compared) or lockstep-windows
     #[arg(long, value_name = "ENGINE", value_parser = vmm::engine::EngineKind::NAMES)]
     pub engine: Option<String>,
     /// Guest RAM, such as 64M

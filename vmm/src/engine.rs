@@ -13,10 +13,11 @@ use std::str::FromStr;
 pub enum EngineKind {
     /// The reference: instruction by instruction, on every host.
     Interp,
-    /// Guest code made into host code. x86-64 Linux hosts only.
+    /// Guest code made into host code; user code that runs long has its memory translated by the host's page tables. x86-64 Linux hosts
+    /// only.
     Shadow,
-    /// The shadow engine, where user code that runs long is translated by the host's page tables: faster.
-    ShadowWindows,
+    /// The same with the direct map for all code.
+    ShadowDirect,
     /// The shadow engine, compared with the reference at every step; stops at the first difference. Slow.
     Lockstep,
     /// The same, where all user code is translated by the host's page tables.
@@ -26,14 +27,14 @@ pub enum EngineKind {
 impl EngineKind {
     /// The names that `--engine` takes.
     pub const NAMES: [&'static str; 5] =
-        ["shadow", "interp", "lockstep", "shadow-windows", "lockstep-windows"];
+        ["shadow", "interp", "lockstep", "shadow-direct", "lockstep-windows"];
 
     /// What `--engine` calls it.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Interp => "interp",
             Self::Shadow => "shadow",
-            Self::ShadowWindows => "shadow-windows",
+            Self::ShadowDirect => "shadow-direct",
             Self::Lockstep => "lockstep",
             Self::LockstepWindows => "lockstep-windows",
         }
@@ -63,7 +64,7 @@ impl FromStr for EngineKind {
         match name {
             "interp" => Ok(Self::Interp),
             "shadow" => Ok(Self::Shadow),
-            "shadow-windows" => Ok(Self::ShadowWindows),
+            "shadow-direct" => Ok(Self::ShadowDirect),
             "lockstep" => Ok(Self::Lockstep),
             "lockstep-windows" => Ok(Self::LockstepWindows),
             _ => Err(UnknownEngine(name.into())),
@@ -102,7 +103,7 @@ impl<B: Bus> Engine<B> {
             EngineKind::Interp => Ok(Self::Interp(Box::default())),
             #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
             EngineKind::Shadow
-            | EngineKind::ShadowWindows
+            | EngineKind::ShadowDirect
             | EngineKind::Lockstep
             | EngineKind::LockstepWindows
                 if !is_x86_feature_detected!("bmi2") =>
@@ -110,9 +111,9 @@ impl<B: Bus> Engine<B> {
                 Err(EngineError::Host("a processor with BMI2 (Intel since 2013, AMD since 2015)"))
             }
             #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-            EngineKind::Shadow => Ok(Self::Shadow(Box::new(Shadow::new()?))),
+            EngineKind::ShadowDirect => Ok(Self::Shadow(Box::new(Shadow::new()?))),
             #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-            EngineKind::ShadowWindows => {
+            EngineKind::Shadow => {
                 let mut shadow = Shadow::new()?;
                 shadow.use_windows(WindowPolicy::Hot);
                 Ok(Self::Shadow(Box::new(shadow)))
@@ -127,7 +128,7 @@ impl<B: Bus> Engine<B> {
             }
             #[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
             EngineKind::Shadow
-            | EngineKind::ShadowWindows
+            | EngineKind::ShadowDirect
             | EngineKind::Lockstep
             | EngineKind::LockstepWindows => Err(EngineError::Host("an x86-64 Linux host")),
         }

@@ -146,6 +146,12 @@ pub struct Context {
     pub known: [Option<Known>; KNOWN],
     /// That may happen.
     pub redirects: bool,
+    /// User code may have a window.
+    pub windows: bool,
+    /// The window that user code with the present CR3 is to have now, or zero: that is the monitor's to decide.
+    pub window: u64,
+    /// When user code was left for another privilege level, in ticks; zero: not yet.
+    pub left_user: u64,
     /// What R15 is for a supervisor and for a user, with the direct map.
     pub sides: [u64; 2],
     /// The map generation then.
@@ -204,6 +210,9 @@ impl Context {
             mode: None,
             known: [None; KNOWN],
             redirects: false,
+            windows: false,
+            window: 0,
+            left_user: 0,
             sides: [0; 2],
             generation: 0,
             in_lockstep: false,

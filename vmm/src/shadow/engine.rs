@@ -86,10 +86,15 @@ unsafe fn decide<B: Bus>(engine: *mut c_void, access: &mut trap::Access<'_>) -> 
     engine.fault(cpu, access)
 }
 
-/// The machine's attention byte now.
+/// The machine's attention byte now, or what it would be.
 fn attention<B: Bus>(cpu: &Vcpu<B>) -> u8 {
-    // SAFETY: the bus says where it is; whoever writes it meanwhile writes a byte.
-    cpu.bus.attention_byte().map_or(0, |byte| unsafe { byte.read_volatile() })
+    match cpu.bus.attention_byte() {
+        // SAFETY: the bus says where it is; whoever writes it meanwhile writes a byte.
+        Some(byte) => unsafe { byte.read_volatile() },
+        None if cpu.bus.attention(false) => u8::MAX,
+        None if cpu.bus.attention(true) => ipc::board::attention::INTR as u8,
+        None => 0,
+    }
 }
 
 impl<B: Bus> Shadow<B> {
@@ -540,14 +545,18 @@ impl<B: Bus> Shadow<B> {
         } else {
             (self.context.sides[usize::from(mode.user())], 0)
         };
+        let window = self.windowed.settled(cpu).unwrap_or(0);
         let trap = Trap { code: self.cache.range(), engine: (&raw mut *self).cast(), decide: decide::<B> };
         let context = &mut *self.context;
         context.stack_base = stack_base;
         context.exec[0] = exec;
         context.maps[0] = exec;
         context.mode = Some(mode.without_window());
-        // Code that counts relies on the monitor to see that it goes on; windows are the monitor's.
-        context.redirects = self.counts == Counts::Nothing && !self.windowed.is_on();
+        // Code that counts relies on the monitor to see that it goes on.
+        context.redirects = self.counts == Counts::Nothing;
+        context.windows = self.windowed.is_on();
+        context.window = window;
+        context.left_user = 0;
         context.generation = cpu.bus.map_generation();
         give_flags(context, cpu);
         if context.in_lockstep {
@@ -564,16 +573,18 @@ impl<B: Bus> Shadow<B> {
         // SAFETY: `code` comes from an entry table of this mode, or is where such code was left; the pointers are those of
         // `cpu`, which is not used before this returns.
         let run = || unsafe { bridge.task_switch(context, code) };
-        if mode.window() {
+        if self.windowed.measures(mode) {
+            let (start, cr3) = (windowed::ticks(), cpu.state.cr3);
             trap::guard(&trap, run);
-            self.windowed.left();
-        } else if self.windowed.measures(mode) {
-            let start = windowed::ticks();
-            trap::guard(&trap, run);
-            self.windowed.note_time(cpu.state.cr3, windowed::ticks().wrapping_sub(start));
+            let end = match self.context.left_user {
+                0 => windowed::ticks(),
+                end => end,
+            };
+            self.windowed.note_time(cr3, end.wrapping_sub(start));
         } else {
             trap::guard(&trap, run);
         }
+        self.windowed.left();
         let context = &mut *self.context;
         if context.fpu_loaded != 0 {
             fpu::resolve(&mut cpu.state, context);
@@ -589,7 +600,8 @@ impl<B: Bus> Shadow<B> {
         }
         take_flags(context, cpu);
         // Instructions interpreted in place and far transfers may have led elsewhere.
-        let mode = context.mode.filter(|_| !mode.window()).unwrap_or(mode);
+        let in_window = context.stack_base != 0;
+        let mode = context.mode.map_or(mode, |now| if in_window { now.in_window() } else { now });
         let mode = mode.with_cs_base(cpu.state.segment(Seg::Cs).base());
         match context.leave {
             leave if leave == Leave::Miss as u32 => {

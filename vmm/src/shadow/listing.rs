@@ -2,7 +2,7 @@
 //!
 //! It only reads what the translator made. Addresses in units are relative to their start; what is known has names.
 
-use super::bridge::{Bridge, Context};
+use super::bridge::{Bridge, Context, WITHOUT_INTERRUPTS};
 use super::cache::{CodeCache, TABLE_ENTRIES};
 use super::mode::Mode;
 use super::pages::ShadowPage;
@@ -74,7 +74,9 @@ const fn segment(number: usize, field: usize) -> usize {
 }
 
 /// Fields that R13 leads to.
-const CONTEXT: [(usize, &str); 12] = [
+const CONTEXT: [(usize, &str); 14] = [
+    (offset_of!(Context, maps) + size_of::<u64>(), "empty_map"),
+    (offset_of!(Context, maps) - WITHOUT_INTERRUPTS as usize * size_of::<u64>(), "maps-by-wanted"),
     (offset_of!(Context, exec), "exec"),
     (offset_of!(Context, leave), "leave"),
     (offset_of!(Context, terminal), "terminal"),

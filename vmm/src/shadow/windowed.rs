@@ -148,7 +148,7 @@ impl Windowed {
     /// Whether time is to be noted of code of this mode.
     #[inline]
     pub fn measures(&self, mode: Mode) -> bool {
-        self.policy == WindowPolicy::Hot && mode.fits_window()
+        self.policy == WindowPolicy::Hot && mode.fits_window() && !mode.window()
     }
 
     /// Before code runs.
@@ -217,6 +217,16 @@ impl Windowed {
             Flush::Page(_) if self.has_large => self.windows.outdate_current(),
             Flush::Page(linear) => self.windows.unmap(linear & !(PAGE_SIZE as u32 - 1)),
         }
+    }
+
+    /// The window of user code with the present CR3, if nothing needs to be done before code runs in it.
+    #[inline]
+    pub fn settled<B: Bus>(&mut self, cpu: &mut Vcpu<B>) -> Option<u64> {
+        if !self.is_on() || self.covered.is_some() {
+            return None;
+        }
+        self.follow_protection(cpu);
+        self.windows.ready(cpu.state.cr3)
     }
 
     /// The window that code is to be entered with.

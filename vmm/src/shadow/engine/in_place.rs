@@ -8,13 +8,15 @@ use crate::cpu::state::{Activity, InterruptShadow};
 use crate::cpu::{Mode as Rights, Seg, Vcpu};
 use crate::interp::op::Op;
 use crate::shadow::bridge::{
-    Context, FILLED, GOES_ELSEWHERE, GOES_ON, LEAVES, Leave, NOT_PLAIN, WITH_INTERRUPTS, WITHOUT_INTERRUPTS,
+    Context, FILLED, GOES_ELSEWHERE, GOES_ON, LEAVES, Leave, NOT_PLAIN, SLOT_SHIFT, WITH_INTERRUPTS,
+    WITHOUT_INTERRUPTS,
 };
 use crate::shadow::classify::Terminal;
 use crate::shadow::fpu;
 use crate::shadow::mode::{self, Mode};
 use crate::shadow::space::FarTable;
 use crate::shadow::translate::access;
+use crate::shadow::{trap, windowed};
 use std::ffi::c_void;
 
 /// The attention bit of an interrupt, which counts only while EFLAGS.IF is set.
@@ -134,10 +136,19 @@ fn is_quiet<B: Bus>(context: &Context, cpu: &mut Vcpu<B>, terminal: u32) -> bool
 }
 
 /// Has shadow code go on where the processor is now, in `mode`. False: only the monitor knows how.
-fn redirect<B: Bus>(context: &mut Context, cpu: &Vcpu<B>, mode: Mode) -> bool {
+fn redirect<B: Bus>(context: &mut Context, cpu: &mut Vcpu<B>, mode: Mode) -> bool {
     if !context.redirects {
         return false;
     }
+    let (mode, slots, stack_base) = if context.windows && mode.fits_window() {
+        let is_outdated = cpu.direct().is_none_or(|direct| direct.has_protected());
+        if context.window == 0 || is_outdated || cpu.state.cr0 & cr0::PG == 0 {
+            return false;
+        }
+        (mode.in_window(), context.window.wrapping_add(SLOT_SHIFT as u64), context.window)
+    } else {
+        (mode, context.sides[usize::from(mode.user())], 0)
+    };
     let from = context.mode.map(|from| from.with_cs_base(mode.cs_base));
     if from == Some(mode) && mode.segmented() {
         // SAFETY: the table of the mode that shadow code runs in, as `Known` and `enter` have it from the engine, which is alive.
@@ -150,10 +161,16 @@ fn redirect<B: Bus>(context: &mut Context, cpu: &Vcpu<B>, mode: Mode) -> bool {
             return false;
         };
         (context.maps[0], context.far) = (known.exec, known.far);
-        context.slots = context.sides[usize::from(mode.user())];
+        (context.slots, context.stack_base) = (slots, stack_base);
+    }
+    if stack_base != 0 {
+        // SAFETY: there is a window, so that is possible.
+        unsafe { trap::set_gs(stack_base) };
+    } else if context.windows && !mode.user() && context.left_user == 0 {
+        context.left_user = windowed::ticks();
     }
     context.exec[0] = context.maps[0];
-    context.mode = Some(mode);
+    context.mode = Some(mode.without_window());
     context.target = u64::from(mode.linear(cpu.state.eip));
     give_flags(context, cpu);
     true
