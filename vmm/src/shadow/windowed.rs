@@ -36,8 +36,9 @@ const LOOK_AT_FAULTS: u64 = 256;
 const TOO_OFTEN: u64 = 60_000;
 /// Ticks for which an address space that lost its window gets none: about 2 s.
 const BAN: u64 = 5_000_000_000;
-/// The same when it was for page faults, which are over when a program has its memory: about 0.3 s.
-const BAN_FOR_FAULTS: u64 = 750_000_000;
+/// Ticks for which a window is not used when page faults of the guest's come fast, which is over when a program has its memory: about
+/// 15 ms.
+const PAUSE: u64 = 40_000_000;
 /// Address spaces that are banned at a time.
 const MOST_BANNED: usize = 32;
 /// An address of memory that is only remembered.
@@ -72,6 +73,8 @@ pub struct Windowed {
     faults: (u64, u64),
     /// Some page that was mapped ever is part of a large one.
     has_large: bool,
+    /// An address space whose window is not used until then.
+    paused: Option<(u32, u64)>,
     /// The current address space is to lose its window, and for how many ticks.
     give_up: Option<(u32, u64)>,
 }
@@ -173,6 +176,9 @@ impl Windowed {
         if !self.is_on() || !mode.fits_window() || cpu.state.cr0 & cr0::PG == 0 {
             return mode;
         }
+        if self.is_paused(cpu.state.cr3) {
+            return mode;
+        }
         if self.windows.ready(cpu.state.cr3).is_some() || self.choose(cpu) {
             return mode.in_window();
         }
@@ -222,7 +228,7 @@ impl Windowed {
     /// The window of user code with the present CR3, if nothing needs to be done before code runs in it.
     #[inline]
     pub fn settled<B: Bus>(&mut self, cpu: &mut Vcpu<B>) -> Option<u64> {
-        if !self.is_on() || self.covered.is_some() {
+        if !self.is_on() || self.covered.is_some() || self.is_paused(cpu.state.cr3) {
             return None;
         }
         self.follow_protection(cpu);
@@ -289,6 +295,15 @@ impl Windowed {
         Verdict::Continue(0)
     }
 
+    #[inline]
+    fn is_paused(&mut self, cr3: u32) -> bool {
+        let Some((paused, until)) = self.paused else { return false };
+        if ticks() >= until {
+            self.paused = None;
+        }
+        self.paused.is_some() && paused == cr3
+    }
+
     /// Each costs a signal more than in the direct map, and another when the page is there.
     fn count_fault(&mut self, cr3: u32) {
         let (count, before) = &mut self.faults;
@@ -297,7 +312,7 @@ impl Windowed {
             let now = ticks();
             let since = now.wrapping_sub(std::mem::replace(before, now));
             if self.policy == WindowPolicy::Hot && since < LOOK_AT_FAULTS * TOO_OFTEN {
-                self.give_up = Some((cr3, BAN_FOR_FAULTS));
+                self.paused = Some((cr3, now.saturating_add(PAUSE)));
             }
         }
     }
@@ -340,10 +355,31 @@ impl Windowed {
             }
             count += 1;
         }
-        if self.active().map(page, first, host, count) {
-            return true;
+        if !self.active().map(page, first, host, count) {
+            self.give_up = Some((cpu.state.cr3, BAN));
+            return false;
         }
-        self.give_up = Some((cpu.state.cr3, BAN));
-        false
+        // In ascending order, as it seems: a signal costs more than a page.
+        let before = page.checked_sub(PAGE).is_some_and(|before| self.active().mapped(before).is_some());
+        if count == 1 && around > 1 && before {
+            self.fill_behind(cpu, page, around);
+        }
+        true
+    }
+
+    /// Maps pages behind `page`, wherever in memory they are, up to the first that is mapped or cannot be.
+    fn fill_behind<B: Bus>(&mut self, cpu: &mut Vcpu<B>, page: u32, count: u32) {
+        for n in 1..count {
+            let Some(next) = page.checked_add(n * PAGE_SIZE as u32) else { return };
+            let Some(user) = cpu.user_page(next).filter(|_| self.active().mapped(next).is_none()) else {
+                return;
+            };
+            let Some((host, writable)) = cpu.host_page(user.physical) else { return };
+            self.has_large |= user.large;
+            let mapped = Mapped { physical: user.physical, write: user.write && writable };
+            if !self.active().map(next, mapped, host, 1) {
+                return;
+            }
+        }
     }
 }
