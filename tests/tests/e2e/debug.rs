@@ -126,10 +126,14 @@ fn trace_shows_ports_exceptions_and_interrupts() {
     wait_counting(&vm);
 
     let ports = vm.vmsim(&["trace", "--ports=80", "-n", "3"]).ok();
-    assert_eq!(ports.lines().count(), 3);
-    assert!(ports.lines().all(|line| line.contains("0000:00007c1e out       0080.1 <- 00")), "{ports}");
+    // A guest that makes more records than the tracer fetches is no failure.
+    let is_record = |line: &&str| !line.contains(" records lost");
+    assert_eq!(ports.lines().filter(is_record).count(), 3);
+    let mut records = ports.lines().filter(is_record);
+    assert!(records.all(|line| line.contains("0000:00007c1e out       0080.1 <- 00")), "{ports}");
     let exceptions = vm.vmsim(&["trace", "--exceptions", "--limit", "2"]).ok();
-    assert!(exceptions.lines().all(|line| line.ends_with("0000:00007c20 exception 00 #DE")), "{exceptions}");
+    let mut records = exceptions.lines().filter(is_record);
+    assert!(records.all(|line| line.ends_with("0000:00007c20 exception 00 #DE")), "{exceptions}");
     let everything = vm.vmsim(&["trace", "-n", "20"]).ok();
     for part in ["int       60 EAX", "#DE", "0080.1"] {
         assert!(everything.contains(part), "{part} is missing in:\n{everything}");
