@@ -268,8 +268,7 @@ impl Emit<'_> {
                     | Kind::Call
                     | Kind::InterruptFlag
                     | Kind::LoadSegment
-                    // (The others do not go on in shadow code while attention is wanted.)
-                    | Kind::Terminal(Terminal::Segment)
+                    | Kind::Terminal(_)
             )
         });
         if sets && (!polls || self.target.counts == Counts::All) {
