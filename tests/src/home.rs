@@ -198,7 +198,9 @@ pub fn run(mut command: Command) -> Said {
         Ok(Err(error)) => panic!("{shown}: {error}"),
         Err(_) => {
             crate::process::kill(pid);
-            panic!("{shown} hangs");
+            let said = output.recv_timeout(COMMAND_TIMEOUT).ok().and_then(Result::ok);
+            let said = said.map(|said| [said.stdout, said.stderr].concat()).unwrap_or_default();
+            panic!("{shown} hangs; it said:\n{}", String::from_utf8_lossy(&said));
         }
     }
 }

@@ -259,6 +259,21 @@ impl Vm {
         })
     }
 
+    /// At the prompt of the floppy that has vim: writes "A line of verse" into a file with it, and checks that it is there.
+    #[track_caller]
+    pub fn write_with_vim(&self) {
+        self.type_text("vim poem.txt\\n");
+        let is_empty = |text: &str| text.lines().filter(|line| line.trim() == "~").count() >= 20;
+        self.wait_screen("full screen of vim", is_empty);
+
+        self.type_text("iA line of verse\\e");
+        self.wait_text("A line of verse");
+        self.type_text(":wq\\n");
+
+        self.wait_prompt();
+        assert!(self.dos("type poem.txt").contains("A line of verse"));
+    }
+
     /// Ends the VM in order, and checks that nothing of it is left.
     #[track_caller]
     pub fn stop(self) -> Home {

@@ -50,15 +50,7 @@ fn vim_edits_a_file_on_the_full_screen() {
     let Some(image) = guest("freedos-720-himem.img") else { return };
     let vm = Vm::with_floppy(&image);
     vm.wait_prompt();
-    vm.type_text("vim poem.txt\\n");
-    vm.wait_screen("full screen of vim", |text| text.lines().filter(|line| line.trim() == "~").count() >= 20);
-
-    vm.type_text("iA line of verse\\e");
-    vm.wait_text("A line of verse");
-    vm.type_text(":wq\\n");
-
-    vm.wait_prompt();
-    assert!(vm.dos("type poem.txt").contains("A line of verse"));
+    vm.write_with_vim();
     vm.stop();
 }
 

@@ -73,14 +73,7 @@ fn primes_and_vim_run_without_a_difference() {
     vm.dos("primes /p /n:100");
     assert!(vm.dos("type primes.txt").contains("97"));
 
-    vm.type_text("vim poem.txt\\n");
-    vm.wait_screen("full screen of vim", |text| text.lines().filter(|line| line.trim() == "~").count() >= 20);
-    vm.type_text("iA line of verse\\e");
-    vm.wait_text("A line of verse");
-    vm.type_text(":wq\\n");
-
-    vm.wait_prompt();
-    assert!(vm.dos("type poem.txt").contains("A line of verse"));
+    vm.write_with_vim();
     stop(vm, 1_000_000);
 }
 

@@ -54,6 +54,22 @@ fn allowed<B: Bus>(cpu: &Vcpu<B>, count: u32) -> bool {
     count >= WORTH_IT && !cpu.data_is_watched() && cpu.mode() != Mode::UserAligned
 }
 
+/// Elements that may be done at once: how many of `count`, and how many bytes those are.
+struct Batch {
+    count: u32,
+    bytes: u32,
+}
+
+/// How many of `count` elements of size `S` lie in one page at each of `places`. `None`: not enough to be worth it, or each must be looked at.
+fn batch<B: Bus, S: Size, A: Size>(cpu: &Vcpu<B>, count: u32, places: &[(Seg, u32)]) -> Option<Batch> {
+    if !allowed(cpu, count) {
+        return None;
+    }
+    let in_page = |(segment, offset): &(Seg, u32)| contiguous::<B, S, A>(cpu, *segment, *offset);
+    let count = places.iter().map(in_page).fold(count, u32::min);
+    (count >= WORTH_IT).then_some(Batch { count, bytes: count * (S::BITS / 8) })
+}
+
 /// Copies up to `count` elements forwards from `source` to ES:`target`; the number copied.
 pub fn copy<B: Bus, S: Size, A: Size>(
     cpu: &mut Vcpu<B>,
@@ -62,20 +78,11 @@ pub fn copy<B: Bus, S: Size, A: Size>(
     target: u32,
     count: u32,
 ) -> u32 {
-    if !allowed(cpu, count) {
-        return 0;
-    }
+    let places = [(segment, source), (Seg::Es, target)];
+    let Some(Batch { count, bytes }) = batch::<B, S, A>(cpu, count, &places) else { return 0 };
+    let Some(from) = plain(cpu, segment, source, bytes, false) else { return 0 };
+    let Some(to) = plain(cpu, Seg::Es, target, bytes, true) else { return 0 };
     let size = S::BITS / 8;
-    let count = count.min(contiguous::<B, S, A>(cpu, segment, source)).min(contiguous::<B, S, A>(
-        cpu,
-        Seg::Es,
-        target,
-    ));
-    if count < WORTH_IT {
-        return 0;
-    }
-    let Some(from) = plain(cpu, segment, source, count * size, false) else { return 0 };
-    let Some(to) = plain(cpu, Seg::Es, target, count * size, true) else { return 0 };
     // A target shortly behind its source repeats a pattern: no more than their distance at once.
     let distance = (to.host as usize).wrapping_sub(from.host as usize);
     let count = if distance < from.bytes as usize { distance as u32 / size } else { count };
@@ -87,19 +94,13 @@ pub fn copy<B: Bus, S: Size, A: Size>(
 
 /// Fills up to `count` elements at ES:`target` with `value`; the number written.
 pub fn fill<B: Bus, S: Size, A: Size>(cpu: &mut Vcpu<B>, target: u32, value: u32, count: u32) -> u32 {
-    if !allowed(cpu, count) {
-        return 0;
-    }
-    let size = S::BITS / 8;
-    let count = count.min(contiguous::<B, S, A>(cpu, Seg::Es, target));
-    if count < WORTH_IT {
-        return 0;
-    }
-    let Some(to) = plain(cpu, Seg::Es, target, count * size, true) else { return 0 };
+    let places = [(Seg::Es, target)];
+    let Some(Batch { count, bytes }) = batch::<B, S, A>(cpu, count, &places) else { return 0 };
+    let Some(to) = plain(cpu, Seg::Es, target, bytes, true) else { return 0 };
     for n in 0..count as usize {
         // SAFETY: `to.host` is good for `count` elements of `size` bytes; writes are unaligned ones.
         unsafe {
-            match size {
+            match S::BITS / 8 {
                 1 => to.host.add(n).write(value as u8),
                 2 => to.host.cast::<u16>().add(n).write_unaligned((value as u16).to_le()),
                 _ => to.host.cast::<u32>().add(n).write_unaligned(value.to_le()),
@@ -133,15 +134,10 @@ pub fn scan<B: Bus, S: Size, A: Size>(
     count: u32,
     equal: bool,
 ) -> u32 {
-    if !allowed(cpu, count) {
-        return 0;
-    }
+    let places = [(Seg::Es, target)];
+    let Some(Batch { count, bytes }) = batch::<B, S, A>(cpu, count, &places) else { return 0 };
+    let Some(at) = plain(cpu, Seg::Es, target, bytes, false) else { return 0 };
     let size = S::BITS / 8;
-    let count = count.min(contiguous::<B, S, A>(cpu, Seg::Es, target));
-    if count < WORTH_IT {
-        return 0;
-    }
-    let Some(at) = plain(cpu, Seg::Es, target, count * size, false) else { return 0 };
     // SAFETY: `count` elements can be read at `at.host`.
     let differs = |n: &u32| unsafe { element(at.host.add((n * size) as usize), size) == value } != equal;
     (0..count - 1).find(differs).unwrap_or(count - 1)
@@ -156,20 +152,11 @@ pub fn compare<B: Bus, S: Size, A: Size>(
     count: u32,
     equal: bool,
 ) -> u32 {
-    if !allowed(cpu, count) {
-        return 0;
-    }
+    let places = [(segment, source), (Seg::Es, target)];
+    let Some(Batch { count, bytes }) = batch::<B, S, A>(cpu, count, &places) else { return 0 };
+    let Some(a) = plain(cpu, segment, source, bytes, false) else { return 0 };
+    let Some(b) = plain(cpu, Seg::Es, target, bytes, false) else { return 0 };
     let size = S::BITS / 8;
-    let count = count.min(contiguous::<B, S, A>(cpu, segment, source)).min(contiguous::<B, S, A>(
-        cpu,
-        Seg::Es,
-        target,
-    ));
-    if count < WORTH_IT {
-        return 0;
-    }
-    let Some(a) = plain(cpu, segment, source, count * size, false) else { return 0 };
-    let Some(b) = plain(cpu, Seg::Es, target, count * size, false) else { return 0 };
     let differs = |n: &u32| {
         let at = (n * size) as usize;
         // SAFETY: `count` elements can be read at both.

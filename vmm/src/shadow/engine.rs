@@ -34,12 +34,12 @@ use std::collections::{BTreeSet, HashMap};
 use std::ffi::c_void;
 use std::mem::offset_of;
 
-/// The same for those of all linear pages, 8 MiB each.
-const MOST_WHOLE_MAPS: usize = 12;
 /// How many exec maps are found without a look-up.
 const RECENT: usize = KNOWN;
 /// Most exec maps of one kind before all are forgotten: real-mode programs use many code segments.
 const MOST_MAPS: usize = 256;
+/// The same for those of all linear pages, 8 MiB each.
+const MOST_WHOLE_MAPS: usize = 12;
 
 /// The shadow engine. Like the interpreter it holds nothing architectural.
 pub struct Shadow<B: Bus> {
@@ -334,8 +334,8 @@ impl<B: Bus> Shadow<B> {
         let distance = match byte {
             None => offset_of!(Context, own_attention) as i32,
             Some(byte) => match self.context.watch(byte) {
-                Ok(distance) => distance,
-                Err(_) => return false,
+                Some(distance) => distance,
+                None => return false,
             },
         };
         if self.places.attention != distance {

@@ -41,6 +41,8 @@ pub struct Home {
     start: NonNull<c_void>,
     /// Whose page is mapped.
     watched: Option<*const u8>,
+    /// Whose page the host would not map: it is not asked again.
+    refused: Option<*const u8>,
 }
 
 // SAFETY: the memory belongs to this value alone; the board that is mapped in it is shared anyway.
@@ -58,7 +60,7 @@ impl Home {
         let at =
             unsafe { rustix::mm::mmap_anonymous(std::ptr::null_mut(), BYTES, protection, MapFlags::PRIVATE) };
         let start = at.and_then(|at| NonNull::new(at).ok_or(rustix::io::Errno::NOMEM)).map_err(fail)?;
-        let home = Self { start, watched: None };
+        let home = Self { start, watched: None, refused: None };
         // SAFETY: the first page of the new mapping.
         unsafe { rustix::mm::mprotect(start.as_ptr(), PAGE, MprotectFlags::empty()) }.map_err(fail)?;
         // SAFETY: aligned to pages and large enough.
@@ -88,25 +90,36 @@ impl Home {
         start..start + PAGE as u64
     }
 
-    /// Maps the page of `byte`, which is in shared memory, behind the context. Returns the distance from R13.
-    ///
-    /// # Errors
-    /// The host's; as when the memory is not shared.
-    pub fn watch(&mut self, byte: *const u8) -> rustix::io::Result<i32> {
-        let offset = byte as usize % PAGE;
-        if self.watched != Some(byte) {
-            self.watched = None;
-            // SAFETY: the target is this value's own; the source is mapped, says who has its address. A shared mapping of which
-            // nothing (0 bytes) is moved is mapped a second time.
-            unsafe {
-                let page = byte.cast_mut().wrapping_byte_sub(offset).cast();
-                let to = self.start.as_ptr().wrapping_byte_add(ATTENTION_AT);
-                rustix::mm::mremap_fixed(page, 0, PAGE, MremapFlags::MAYMOVE, to)?;
-                rustix::mm::mprotect(to, PAGE, MprotectFlags::READ)?;
-            }
-            self.watched = Some(byte);
+    /// Maps the page of `byte`, which is in shared memory, behind the context. Returns the distance from R13; `None` if the host refused
+    /// it once, as when the memory is not shared.
+    pub fn watch(&mut self, byte: *const u8) -> Option<i32> {
+        if self.refused == Some(byte) {
+            return None;
         }
-        Ok((ATTENTION_AT - CONTEXT_AT + offset) as i32)
+        let offset = byte as usize % PAGE;
+        if self.watched != Some(byte)
+            && let Err(error) = self.map_attention(byte)
+        {
+            tracing::warn!("The attention byte cannot be mapped ({error}): everything is interpreted");
+            self.refused = Some(byte);
+            return None;
+        }
+        Some((ATTENTION_AT - CONTEXT_AT + offset) as i32)
+    }
+
+    fn map_attention(&mut self, byte: *const u8) -> rustix::io::Result<()> {
+        self.watched = None;
+        let offset = byte as usize % PAGE;
+        // SAFETY: the target is this value's own; the source is mapped, says who has its address. A shared mapping of which
+        // nothing (0 bytes) is moved is mapped a second time.
+        unsafe {
+            let page = byte.cast_mut().wrapping_byte_sub(offset).cast();
+            let to = self.start.as_ptr().wrapping_byte_add(ATTENTION_AT);
+            rustix::mm::mremap_fixed(page, 0, PAGE, MremapFlags::MAYMOVE, to)?;
+            rustix::mm::mprotect(to, PAGE, MprotectFlags::READ)?;
+        }
+        self.watched = Some(byte);
+        Ok(())
     }
 
     /// Whose attention byte is mapped.
