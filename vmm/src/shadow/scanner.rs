@@ -11,9 +11,9 @@
 //! leaves that anybody reads. It knows neither processor nor memory: it gets a page's bytes.
 #![expect(unsafe_code, reason = "copies code that devices may write meanwhile")]
 
-use super::classify::{Kind, Terminal, classify};
+use super::classify::{Kind, Terminal, classify, has_memory};
 use super::mode::Mode;
-use iced_x86::{Decoder, DecoderOptions, Instruction, RflagsBits};
+use iced_x86::{Decoder, DecoderOptions, Instruction, Register, RflagsBits};
 use std::collections::BTreeMap;
 
 /// Bytes of a page.
@@ -276,11 +276,22 @@ fn opaque(left: usize) -> Instruction {
     instruction
 }
 
+/// Whether an instruction has an operand in memory at an address on its own page that needs no register, as far as offsets tell:
+/// it may write over the code that follows.
+fn names_its_page(instruction: &Instruction, page_eip: u32) -> bool {
+    has_memory(instruction)
+        && instruction.memory_base() == Register::None
+        && instruction.memory_index() == Register::None
+        && (instruction.memory_displacement32().wrapping_sub(page_eip) as usize) < PAGE
+}
+
 /// Flags that an instruction reads, and those that do not depend on their old value after it.
-fn flag_use(item: &Scanned) -> (u32, u32) {
+fn flag_use(item: &Scanned, page_eip: u32) -> (u32, u32) {
     use iced_x86::Mnemonic::*;
     let instruction = &item.instruction;
     match item.kind {
+        // What follows it then may read other flags than what follows now.
+        _ if names_its_page(instruction, page_eip) => return (ALL_FLAGS, 0),
         Kind::Terminal(_) | Kind::PushFlags => return (ALL_FLAGS, 0),
         Kind::PopFlags | Kind::InterruptReturn => return (0, ALL_FLAGS),
         _ => {}
@@ -335,7 +346,7 @@ fn find_live_flags(unit: &mut Unit, mode: Mode, page_eip: u32) {
                 Kind::Terminal(_) => ALL_FLAGS,
                 _ => after(),
             };
-            let (read, killed) = flag_use(item);
+            let (read, killed) = flag_use(item, page_eip);
             let before = live_out & !killed | read;
             if let Some(item) = unit.instructions.get_mut(&offset)
                 && (before != item.live_in || live_out != item.live_out)
