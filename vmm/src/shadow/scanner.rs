@@ -161,9 +161,13 @@ fn scan_up_to(
     while let Some(start) = work.pop() {
         let mut offset = usize::from(start);
         let mut leader = true;
-        while offset < PAGE && unit.instructions.len() < most {
+        while offset < PAGE {
+            // (Of a full unit too: a jump to what is not known to be a leader leaves it.)
             if let Some(known) = unit.instructions.get_mut(&(offset as u16)) {
                 known.leader |= leader;
+                break;
+            }
+            if unit.instructions.len() >= most {
                 break;
             }
             if offset != usize::from(entry) && scanned(offset as u16) {
@@ -359,5 +363,38 @@ fn find_live_flags(unit: &mut Unit, mode: Mode, page_eip: u32) {
         if !changed {
             break;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::shadow::listing::Snippet;
+
+    fn mode() -> Mode {
+        Mode::made_of(&Snippet {
+            bytes: &[],
+            eip: 0,
+            code32: true,
+            stack32: true,
+            user: true,
+            flat: true,
+            sse: false,
+            segmented: false,
+            cs_base: 0,
+        })
+    }
+
+    #[test]
+    fn loops_of_a_unit_stay_inside_when_it_is_full() {
+        // INC EAX, a loop back to the second, and more than a unit takes.
+        const INC_EAX: u8 = 0x40;
+        const JNZ: [u8; 2] = [0x75, 0xfd];
+        let mut page = [INC_EAX; PAGE];
+        page[2..4].copy_from_slice(&JNZ);
+        let unit = scan(&CodeBytes::of(&page, None), mode(), 0, 0, |_| false);
+        assert_eq!(unit.instructions.len(), MOST);
+        assert!(unit.instructions[&1].leader);
+        assert!(!unit.instructions[&2].leader);
     }
 }
