@@ -12,3 +12,4 @@ mod patched;
 mod prefixes;
 mod real;
 mod returns;
+mod stack;
