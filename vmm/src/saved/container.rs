@@ -121,7 +121,7 @@ impl Section {
     }
 
     /// `None`: no writer makes such a header.
-    fn decode(header: &[u8; SECTION_HEADER], start: u64) -> Option<(Self, u64)> {
+    fn decode(header: &[u8; SECTION_HEADER], start: u64) -> Option<Self> {
         let used = header[..NAME_LEN].iter().position(|byte| *byte == 0).unwrap_or(NAME_LEN);
         let name = &header[..used];
         let good = |byte: &u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || *byte == b'-';
@@ -130,14 +130,12 @@ impl Section {
             return None;
         }
         let number = |from: usize| u16::from_le_bytes([header[from], header[from + 1]]);
-        let long = |from: usize| {
-            let mut bytes = [0; 8];
-            bytes.copy_from_slice(&header[from..from + 8]);
-            u64::from_le_bytes(bytes)
-        };
+        let mut len = [0; 8];
+        len.copy_from_slice(&header[24..32]);
+        let len = u64::from_le_bytes(len);
         let name = String::from_utf8_lossy(name).into_owned();
         let optional = number(18) & FLAG_OPTIONAL != 0;
-        Some((Self { name, version: number(16), optional, start, len: long(24) }, long(32)))
+        Some(Self { name, version: number(16), optional, start, len })
     }
 }
 
@@ -252,10 +250,10 @@ impl<R: Read + Seek> Reader<R> {
         let mut sections = Vec::new();
         let mut at = FILE_HEADER as u64;
         loop {
-            let (section, sum) = read_header(&mut file, at)?;
+            let (section, header) = read_header(&mut file, at)?;
             let end = section.start.checked_add(section.len).filter(|end| *end <= file_len);
             at = end.ok_or_else(|| SavedError::Truncated(section.name.clone()))?;
-            if content_sum(&mut file, &section)? != sum {
+            if !has_its_sum(&mut file, section.len, &header)? {
                 return Err(SavedError::corrupt(&section.name, "does not have its checksum"));
             }
             if section.name == END {
@@ -323,30 +321,31 @@ fn read_up_to(file: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
     Ok(done)
 }
 
-fn read_header<R: Read + Seek>(file: &mut R, at: u64) -> Result<(Section, u64), SavedError> {
+fn read_header<R: Read + Seek>(file: &mut R, at: u64) -> Result<(Section, [u8; SECTION_HEADER]), SavedError> {
     let mut header = [0; SECTION_HEADER];
     file.seek(SeekFrom::Start(at))?;
     if read_up_to(file, &mut header)? < SECTION_HEADER {
         return Err(SavedError::Truncated(END.into()));
     }
-    let start = at + SECTION_HEADER as u64;
-    Section::decode(&header, start)
-        .ok_or_else(|| SavedError::corrupt("?", format!("at byte {at} has no name")))
+    let section = Section::decode(&header, at + SECTION_HEADER as u64);
+    let section = section.ok_or_else(|| SavedError::corrupt("?", format!("at byte {at} has no name")))?;
+    Ok((section, header))
 }
 
-/// The checksum that a section should have. The file stands at the start of its content.
-fn content_sum(file: &mut impl Read, section: &Section) -> Result<u64, SavedError> {
+/// Whether a section has the checksum that its header says. The file stands at the start of its content.
+fn has_its_sum(file: &mut impl Read, len: u64, header: &[u8; SECTION_HEADER]) -> Result<bool, SavedError> {
     let mut sum = XxHash3_64::with_seed(0);
-    let mut content = file.take(section.len);
-    let mut piece = vec![0; PIECE.min(section.len as usize)];
+    let mut content = file.take(len);
+    let mut piece = vec![0; PIECE.min(len as usize)];
     loop {
         match read_up_to(&mut content, &mut piece)? {
             0 => break,
             count => sum.write(&piece[..count]),
         }
     }
-    sum.write(&section.header());
-    Ok(sum.finish())
+    let (summed, expected) = header.split_at(SUMMED_HEADER);
+    sum.write(summed);
+    Ok(sum.finish().to_le_bytes() == expected)
 }
 
 #[cfg(test)]

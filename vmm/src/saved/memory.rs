@@ -257,6 +257,28 @@ mod tests {
     }
 
     #[test]
+    fn blocks_are_as_the_page_says() {
+        let mut file = 70_000u64.to_le_bytes().to_vec();
+        // A run of 65536 sevens as an LZ4 block: one literal, a match of distance 1, five literals at the end.
+        let mut packed = vec![0x1f, 7, 1, 0];
+        let run = BLOCK as usize - 1 - 5;
+        let more = run - 4 - 15;
+        packed.extend(std::iter::repeat_n(0xff, more / 255));
+        packed.push((more % 255) as u8);
+        packed.extend([0x50, 7, 7, 7, 7, 7]);
+        file.extend([0, 0, 0, 0]);
+        file.extend((packed.len() as u32).to_le_bytes());
+        file.extend(&packed);
+        let rest = 70_000 - BLOCK as usize;
+        file.extend([1, 0, 0, 0]);
+        file.extend((rest as u32).to_le_bytes());
+        file.extend(vec![9; rest]);
+        let memory = unpacked(&file).unwrap();
+        assert!(memory[..BLOCK as usize].iter().all(|byte| *byte == 7));
+        assert!(memory[BLOCK as usize..].iter().all(|byte| *byte == 9) && memory.len() == 70_000);
+    }
+
+    #[test]
     fn a_file_with_holes_has_the_content_of_one_without() {
         let bytes = memory();
         let sparse = tempfile::tempfile().unwrap();
