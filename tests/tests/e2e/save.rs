@@ -180,9 +180,9 @@ fn linux_that_was_saved_while_it_writes_a_disk_goes_on_with_right_sums_and_a_clo
     );
     let complaints: Vec<_> = complaints.lines().filter(|line| line.starts_with('[')).collect();
     assert!(complaints.is_empty(), "the guest noticed: {complaints:?}");
-    linux.shell("kill %1");
-    assert_eq!(linux.power_off(), Some(0));
+    linux.shell("kill %1; sync");
     assert!(std::fs::read(&target).expect("the image")[..data.len()] == data[..], "the copy differs");
+    assert_eq!(linux.power_off(), Some(0));
 }
 
 /// The picture of a guest that is paused, once there is one.

