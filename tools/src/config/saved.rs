@@ -2,9 +2,9 @@
 
 use super::{
     DevicePlan, Plan, beside_terminal, console, debugger, device_options, executable, recordings, serial,
-    stdio, writable,
+    stdio,
 };
-use crate::cli::{DisplayKind, RestoreArgs};
+use crate::cli::{DisplayKind, HostArgs, RestoreArgs};
 use crate::machine_file::SerialEnd;
 use crate::roles::Executable;
 use anyhow::{Context, Result, bail, ensure};
@@ -15,6 +15,8 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use vmm::saved::{DeviceProcess, MachineFile, Match, Program, SavedVm, Use};
 
+/// Where the processes of the host are.
+const PROCESSES: &str = "/proc";
 /// What a saved VM without a display says of it.
 const NO_DISPLAY: &str = "none";
 
@@ -46,15 +48,14 @@ pub fn restored_plan(args: &RestoreArgs, extract: bool) -> Result<Plan> {
     let _: vmm::engine::EngineKind = config.engine.parse().with_context(place)?;
     if host.debug_console.is_some() {
         config.debug_console = console(host.debug_console.as_ref())?;
-    } else if let Some(path) = &config.debug_console {
-        // Standard output of a process that has ended.
-        if writable(path, "Debug console").is_err() {
-            config.debug_console = None;
-        }
+    } else if config.debug_console.as_ref().is_some_and(|path| path.starts_with(PROCESSES)) {
+        // Standard output of a process that has ended; its number may be another one's by now.
+        config.debug_console = None;
     }
 
     // Saved processes keep their slots; any other comes after them.
-    let saved: Vec<_> = vm.machine.devices.iter().map(device_plan).collect::<Result<_>>()?;
+    let saved = vm.machine.devices.iter().map(|device| device_plan(device, host));
+    let saved = saved.collect::<Result<Vec<_>>>().with_context(place)?;
     let order: Vec<_> = saved.iter().map(|device| device.name.clone()).collect();
     let mut devices: BTreeMap<_, _> = saved.into_iter().map(|device| (device.name.clone(), device)).collect();
     ensure!(devices.len() == order.len(), "{}: it has two device processes of one name", place());
@@ -94,11 +95,15 @@ pub fn restored_plan(args: &RestoreArgs, extract: bool) -> Result<Plan> {
     })
 }
 
-fn device_plan(saved: &DeviceProcess) -> Result<DevicePlan> {
+/// What is said of a device process that was saved; its program need not be there if the command line has another one.
+fn device_plan(saved: &DeviceProcess, host: &HostArgs) -> Result<DevicePlan> {
+    let replaced = |option: &String| option.split_once('=').is_some_and(|(name, _)| name == saved.name);
+    let replaced = host.device.iter().any(replaced);
     Ok(DevicePlan {
         executable: match &saved.program {
             Program::BuiltIn => Executable::Own,
             Program::ByHand => Executable::ByHand,
+            Program::Other(path) if replaced => Executable::Other(path.clone()),
             Program::Other(path) => executable(path)?,
         },
         watchdog: saved.watchdog,
