@@ -375,6 +375,105 @@ fn a_device_that_is_busy_or_held_delays_or_refuses_the_file_and_the_guest_goes_o
 }
 
 #[test]
+fn a_guest_that_waits_for_a_device_cannot_be_saved_and_goes_on_waiting() {
+    let more = "watchdog = 0\n";
+    let Some((vm, toy)) = crate::recovery::dos_with_toy_in(more) else { return };
+    toy.tell("mute");
+    vm.type_text("in300\\n");
+    poll("a wait", PATIENCE, || vm.ps().state.contains("waits for toy").then_some(()));
+    let (path, file) = place(&vm, "toy.saved");
+
+    let line = vm.vmsim(&["save", &file]).one_line_error();
+
+    assert!(line.contains("waits for a device"), "{line}");
+    assert!(!path.exists());
+    toy.tell("");
+    vm.vmsim(&["device", "restart", "toy", "--state", "cold"]).ok();
+    vm.wait_text("FF");
+    vm.vmsim(&["save", &file]).ok();
+    assert!(vm.dos("ver").contains("FreeCom"));
+    vm.stop();
+}
+
+#[test]
+fn an_image_that_was_moved_is_found_where_the_command_line_says() {
+    let Some(image) = guest("freedos-1440.img") else { return };
+    let mut vm = Vm::with_floppy(&image);
+    vm.wait_prompt();
+    let (_, file) = place(&vm, "dos.saved");
+    vm.vmsim(&["save", &file, "--stop"]).ok();
+    let home = std::mem::take(vm.home_mut());
+    let (old, new) = (home.file("freedos-1440.img"), home.file("moved.img"));
+    std::fs::rename(&old, &new).expect("a file");
+    let new = new.display().to_string();
+
+    let line = refused(&home, &file, &[]);
+    assert!(line.contains("freedos-1440.img") && line.contains("--floppy"), "{line}");
+    let line = refused(&home, &file, &["--floppy", &new, "--disk", &new]);
+    assert!(line.contains("more images"), "{line}");
+    let vm = restore(home, &file, &["--floppy", &new]);
+
+    assert!(vm.dos("dir").contains("COMMAND"));
+    vm.stop();
+}
+
+#[test]
+fn a_vm_whose_devices_are_killed_all_the_time_can_be_saved_and_each_file_is_whole() {
+    const SAVES: usize = 6;
+    let Some(image) = guest("freedos-1440.img") else { return };
+    let vm = Vm::with_floppy(&image);
+    vm.wait_prompt();
+    vm.type_text("cls\\nfor %i in (1 2 3) do copy /y command.com copy%i.com\\n");
+    let files: Vec<_> = (0..SAVES).map(|number| place(&vm, &format!("{number}.saved")).1).collect();
+    let saved = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let devices = ["gpu", "storage", "chipset", "keyboard"];
+            for device in devices.iter().cycle() {
+                if saved.load(std::sync::atomic::Ordering::Relaxed) {
+                    return;
+                }
+                // One that is dead already is not killed again.
+                let pid = vm.try_ps().and_then(|status| status.process(device).pid);
+                if let Some(pid) = pid.and_then(|pid| rustix::process::Pid::from_raw(pid as i32)) {
+                    // It may have died meanwhile.
+                    let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+                }
+                std::thread::sleep(Duration::from_millis(120));
+            }
+        });
+        for file in &files {
+            vm.vmsim(&["save", file, "--with-disks"]).ok();
+        }
+        saved.store(true, std::sync::atomic::Ordering::Relaxed);
+    });
+    let copied = |vm: &Vm| {
+        vm.wait_screen("the end of the copies", |text| text.contains("=> copy3.com") && ends_at_prompt(text));
+    };
+    copied(&vm);
+    let floppy = vm.home().file("freedos-1440.img");
+    let mut home = vm.stop();
+    let right = |image: &Path| {
+        let read = crate::floppy::reader(image);
+        for copy in ["COPY1.COM", "COPY2.COM", "COPY3.COM"] {
+            assert!(read(copy) == read("COMMAND.COM"), "{copy} differs");
+        }
+    };
+    right(&floppy);
+    // The first was saved in the middle, the last later.
+    for file in [&files[0], &files[SAVES - 1]] {
+        let vm = restore(home, file, &[]);
+        copied(&vm);
+        // The guest's disk is a copy that goes with the VM: it has what the guest thinks that it has.
+        let inside = vm.home().temporary_files().into_iter().map(|folder| folder.join("2-freedos-1440.img"));
+        let inside = inside.filter(|path| path.is_file()).collect::<Vec<_>>();
+        assert_eq!(inside.len(), 1, "{:?}", vm.home().temporary_files());
+        right(&inside[0]);
+        home = vm.stop();
+    }
+}
+
+#[test]
 fn keys_that_are_under_way_reach_the_guest() {
     let Some(image) = guest("freedos-1440.img") else { return };
     let mut vm = Vm::with_floppy(&image);

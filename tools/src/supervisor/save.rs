@@ -36,6 +36,8 @@ const READY_TIMEOUT: Duration = Duration::from_secs(10);
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long device processes may take to finish what they are at.
 const PARK_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long is looked at a time whether one has.
+const PARK_LOOK: Duration = Duration::from_millis(2);
 
 /// A VM that is being saved.
 pub struct Save {
@@ -51,8 +53,17 @@ enum Stage {
     Ready { until: Instant },
     /// Until the VMM stands.
     Stopping { state: IpcReceiver<Exported>, until: Instant },
-    /// Until the file is written. The VM stands since a moment.
+    /// Until every device process is parked. The VM stands.
+    Parking { processor: Exported, since: Instant, told: Vec<Option<Told>> },
+    /// Until the file is written. The VM stands.
     Writing { done: Receiver<Result<u64>>, since: Instant, unwanted: Arc<AtomicBool> },
+}
+
+/// That a device process was told to park: which run of it, and when.
+#[derive(Clone, Copy)]
+struct Told {
+    generation: u64,
+    at: Instant,
 }
 
 /// What ends the VM: it is saved, and somebody waits to hear that.
@@ -66,7 +77,7 @@ pub struct SavedAndStopped {
 impl Save {
     /// Whether the VM stands still for it.
     pub fn holds(&self) -> bool {
-        matches!(self.stage, Stage::Writing { .. })
+        matches!(self.stage, Stage::Parking { .. } | Stage::Writing { .. })
     }
 
     /// Ends it: the VM ends.
@@ -116,8 +127,9 @@ impl Supervisor {
         let mut save = self.save.take()?;
         let next = match save.stage {
             Stage::Ready { until } => self.stop_when_ready(until),
-            Stage::Stopping { state, until } => {
-                self.write_when_stopped(state, until, &save.file, save.with_disks)
+            Stage::Stopping { state, until } => self.park_when_stopped(state, until),
+            Stage::Parking { processor, since, told } => {
+                self.write_when_parked(processor, since, told, &save.file, save.with_disks)
             }
             Stage::Writing { done, since, unwanted } => match done.try_recv() {
                 Ok(Ok(bytes)) => {
@@ -166,15 +178,16 @@ impl Supervisor {
         None
     }
 
+    /// Whether a device process does its work: not one that was just killed, or is held by somebody.
+    fn serves(&self, slot: usize) -> bool {
+        let works = |managed: &Managed| managed.child.is_some() && !managed.stopped && !managed.end_wanted;
+        self.memory.process_state(slot) == ProcessState::Ready
+            && self.processes[slot].as_ref().is_some_and(works)
+    }
+
     /// Asks the VMM to stop the guest once every device process serves.
     fn stop_when_ready(&self, until: Instant) -> Result<Stage, String> {
-        let ready = |slot: usize| {
-            self.memory.process_state(slot) == ProcessState::Ready
-                && self.processes[slot]
-                    .as_ref()
-                    .is_some_and(|managed| managed.child.is_some() && !managed.stopped && !managed.end_wanted)
-        };
-        if let Some((_, name)) = self.devices.iter().find(|(slot, _)| !ready(*slot as usize)) {
+        if let Some((_, name)) = self.devices.iter().find(|(slot, _)| !self.serves(*slot as usize)) {
             return if Instant::now() < until {
                 Ok(Stage::Ready { until })
             } else {
@@ -189,55 +202,73 @@ impl Supervisor {
         Ok(Stage::Stopping { state, until: Instant::now() + STOP_TIMEOUT })
     }
 
-    fn write_when_stopped(
-        &mut self,
-        state: IpcReceiver<Exported>,
-        until: Instant,
+    fn park_when_stopped(&self, state: IpcReceiver<Exported>, until: Instant) -> Result<Stage, String> {
+        match state.try_recv() {
+            Ok(processor) => {
+                let told = vec![None; self.devices.len()];
+                Ok(Stage::Parking { processor, since: Instant::now(), told })
+            }
+            Err(TryRecvError::Empty) if Instant::now() < until => Ok(Stage::Stopping { state, until }),
+            Err(TryRecvError::Empty) => {
+                Err("the VMM waits for a device, or is stopped itself: see 'vmsim ps'".into())
+            }
+            Err(TryRecvError::IpcError(error)) => Err(format!("the VMM went away: {error}")),
+        }
+    }
+
+    /// Has every device process commit its states and do nothing more; one that dies meanwhile, its successor. Then begins to
+    /// write.
+    fn write_when_parked(
+        &self,
+        processor: Exported,
+        since: Instant,
+        mut told: Vec<Option<Told>>,
         file: &Path,
         with_disks: bool,
     ) -> Result<Stage, String> {
-        let processor = match state.try_recv() {
-            Ok(processor) => processor,
-            Err(TryRecvError::Empty) if Instant::now() < until => {
-                return Ok(Stage::Stopping { state, until });
+        let mut waits_for = None;
+        for ((slot, name), told) in self.devices.iter().zip(&mut told) {
+            if !self.has_parked(*slot as usize, told) {
+                waits_for = waits_for.or(Some((name, *told)));
             }
-            Err(TryRecvError::Empty) => {
-                return Err("the VMM waits for a device, or is stopped itself: see 'vmsim ps'".into());
+        }
+        match waits_for {
+            Some((name, Some(Told { at, .. }))) if at.elapsed() > PARK_TIMEOUT => {
+                Err(format!("{name} is busy for more than {PARK_TIMEOUT:?}"))
             }
-            Err(TryRecvError::IpcError(error)) => return Err(format!("the VMM went away: {error}")),
-        };
-        let since = Instant::now();
-        self.park_devices()?;
-        let parts = self.parts(processor, with_disks);
-        let (sender, done) = bounded(1);
-        let unwanted = Arc::new(AtomicBool::new(false));
-        let (stop, file) = (unwanted.clone(), file.to_owned());
-        std::thread::spawn(move || sender.send(parts.write(&file, &stop)));
-        Ok(Stage::Writing { done, since, unwanted })
+            Some((name, _)) if since.elapsed() > READY_TIMEOUT => {
+                Err(format!("{name} does not serve: see 'vmsim ps' ({READY_TIMEOUT:?})"))
+            }
+            Some(_) => Ok(Stage::Parking { processor, since, told }),
+            None => {
+                let parts = self.parts(processor, with_disks);
+                let (sender, done) = bounded(1);
+                let unwanted = Arc::new(AtomicBool::new(false));
+                let (stop, file) = (unwanted.clone(), file.to_owned());
+                std::thread::spawn(move || sender.send(parts.write(&file, &stop)));
+                Ok(Stage::Writing { done, since, unwanted })
+            }
+        }
     }
 
-    /// Has every device process commit its states and do nothing more.
-    fn park_devices(&self) -> Result<(), String> {
-        let parked = |slot: usize| {
-            self.memory.board().processes[slot].hand_over.load(Ordering::Acquire) == hand_over::PARKED
+    /// Whether a device process is parked; tells it to if nobody has told this run of it.
+    fn has_parked(&self, slot: usize, told: &mut Option<Told>) -> bool {
+        let Some(Managed { lifeline: Some(lifeline), child: Some(child), .. }) = &self.processes[slot] else {
+            return false;
         };
-        let ended = |slot: usize| {
-            let managed = self.processes[slot].as_ref();
-            managed.and_then(|managed| managed.child.as_ref()).is_none_or(|child| child.has_ended())
-        };
-        let slots = || self.devices.iter().map(|(slot, _)| *slot as usize);
-        for slot in slots() {
-            self.memory.board().processes[slot].hand_over.store(hand_over::NONE, Ordering::Release);
-            if let Some(Managed { lifeline: Some(lifeline), .. }) = &self.processes[slot] {
-                lifeline.send(Command::HandOver { versions: Vec::new() });
-            }
+        if !self.serves(slot) || child.has_ended() {
+            return false;
         }
-        self.wait_for(PARK_TIMEOUT, || slots().all(|slot| parked(slot) || ended(slot)));
-        match slots().find(|slot| !parked(*slot) || ended(*slot)) {
-            None => Ok(()),
-            Some(slot) if ended(slot) => Err(format!("{} ended meanwhile: try again", self.name(slot))),
-            Some(slot) => Err(format!("{} is busy for more than {PARK_TIMEOUT:?}", self.name(slot))),
+        let step = &self.memory.board().processes[slot].hand_over;
+        if told.is_none_or(|told| told.generation != child.generation) {
+            // A predecessor may have left what it had come to.
+            step.store(hand_over::NONE, Ordering::Release);
+            lifeline.send(Command::HandOver { versions: Vec::new() });
+            *told = Some(Told { generation: child.generation, at: Instant::now() });
         }
+        // The guest waits: most park within microseconds.
+        self.wait_for(PARK_LOOK, || step.load(Ordering::Acquire) != hand_over::NONE);
+        step.load(Ordering::Acquire) == hand_over::PARKED && !child.has_ended()
     }
 
     /// Lets everything go on. One that does not stand is not disturbed.

@@ -2,6 +2,7 @@
 //! and ends those that hang.
 
 use super::health::{LOOK, TRACED_LOOK};
+use super::save::Save;
 use super::{DISPLAY, Managed, START_TIMEOUT, Supervisor};
 use crate::roles::Executable;
 use ipc::board::{Health, MAX_DEVICES, ProcessState, RunState, VMM_SLOT, hand_over};
@@ -37,7 +38,8 @@ impl Supervisor {
         let Some(managed) = &mut self.processes[process] else { return };
         let Some(watch) = &mut managed.watch else { return };
         let cell = self.memory.board().process(process);
-        let parked = cell.is_some_and(|cell| cell.hand_over.load(Ordering::Relaxed) == hand_over::PARKED);
+        let parked = self.save.as_ref().is_some_and(Save::holds)
+            && cell.is_some_and(|cell| cell.hand_over.load(Ordering::Relaxed) == hand_over::PARKED);
         let (done, patience) = if process < MAX_DEVICES && !parked {
             let rounds = cell.map_or(0, |cell| cell.heartbeat.load(Ordering::Relaxed));
             let serves = state == ProcessState::Ready && managed.hung.is_none();
