@@ -2,12 +2,12 @@
 //! the access is not plain.
 
 use super::notes::Late;
-use super::{Emit, Keep, host, number, seg_of, segment_field, state};
+use super::{Emit, Keep, context, host, number, seg_of, segment_field, state};
 use crate::cpu::direct::ARRAY_BYTES;
 use crate::cpu::registers::Seg;
 use crate::cpu::{CpuState, Segment};
 use crate::shadow::asm::{self, A, Alu, E, Label, NE, R8, R9, R10, R15, Reg, W};
-use crate::shadow::bridge::{Leave, SLOT_SHIFT};
+use crate::shadow::bridge::{Context, Leave, SLOT_SHIFT};
 use crate::shadow::classify::Terminal;
 use iced_x86::{Instruction, Register};
 use std::mem::offset_of;
@@ -97,6 +97,8 @@ pub(super) enum Stub {
     InterpretFloat { label: Label, eip: u32, saved: Keep },
     /// Have the instruction at the offset, which ends at `next`, interpreted in place, and go on at `back`.
     InPlace { label: Label, back: Label, offset: u16, next: u32, saved: Keep },
+    /// The same for a load of a segment register from a descriptor that is not remembered.
+    LoadSegment { label: Label, back: Label, offset: u16, next: u32, saved: Keep, seg: Seg },
     /// A fault leaves: the processor's state is known but for what was put off.
     WayOut { label: Label },
     /// Have the floating-point unit loaded, and go on at `back`.
@@ -359,6 +361,14 @@ impl Emit<'_> {
                     self.restore_flags(saved);
                     self.store(notes);
                     self.call_interpreter(offset, next, Terminal::Repeated);
+                    self.asm.jmp(back);
+                }
+                Stub::LoadSegment { label, back, offset, next, saved, seg } => {
+                    self.asm.bind(label);
+                    self.restore_flags(saved);
+                    self.store(notes);
+                    self.asm.store_imm(W::B, context(offset_of!(Context, loading)), seg as i32 + 1);
+                    self.call_interpreter(offset, next, Terminal::Segment);
                     self.asm.jmp(back);
                 }
                 Stub::WayOut { label } => {
