@@ -164,7 +164,7 @@ pub struct Supervisor {
     time_stands: bool,
     last_look: Instant,
     host_clock: Keeper,
-    _images: ImageLocks,
+    images: Option<ImageLocks>,
     temporary: Option<tempfile::TempDir>,
     _lock: VmLock,
 }
@@ -219,7 +219,7 @@ impl Supervisor {
             time_stands: false,
             last_look: Instant::now(),
             host_clock: Keeper::new(),
-            _images: images,
+            images: Some(images),
             temporary,
             _lock: lock,
         };
@@ -556,6 +556,8 @@ impl Drop for Supervisor {
     fn drop(&mut self) {
         self.shut_down();
         self.memory.remove();
+        // Whoever sees that the VM is gone may take its images at once.
+        self.images = None;
         self.dir.remove();
     }
 }
