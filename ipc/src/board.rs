@@ -9,9 +9,10 @@
 
 use crate::clock::SharedClock;
 use crate::doorbell::Doorbell;
-pub use crate::interrupt::{InterruptRequest, Lines, PendingInterrupt};
+pub use crate::interrupt::{ALL_LINES, InterruptRequest, Lines, PendingInterrupt};
 use crate::segment::Shared;
 use crate::sync::{AtomicU32, AtomicU64, Ordering};
+use serde::{Deserialize, Serialize};
 
 /// First word of a board: "VMSimBrd".
 pub const BOARD_MAGIC: u64 = u64::from_le_bytes(*b"VMSimBrd");
@@ -256,6 +257,21 @@ pub struct VcpuCell {
     pub waits_since: AtomicU64,
 }
 
+/// The part of the machine's wiring that is state and belongs to no process.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Wiring {
+    /// Bit n: source n opens the A20 gate.
+    pub a20: u32,
+    /// A reset that is requested: 0 none, else a [`ResetRequest`].
+    pub reset_request: u32,
+    /// Two words for each ISA DMA channel.
+    pub dma: Vec<[u64; 2]>,
+    /// DREQ of each channel.
+    pub dreq: Vec<bool>,
+    /// [`SHADOW_READ`] and [`SHADOW_WRITE`] of each page from [`SHADOW_BASE`] on.
+    pub shadow: Vec<u8>,
+}
+
 /// The board. Created by the launcher, all zero but for the header.
 #[repr(C)]
 pub struct Board {
@@ -427,6 +443,32 @@ impl Board {
         self.call_vcpu(attention::RESET);
     }
 
+    /// What of the board is wiring of the machine, but for the lines, which belong to processes.
+    pub fn wiring(&self) -> Wiring {
+        let channels = (0..8).map(|channel| self.dma_channel(channel));
+        let (dma, dreq) = channels.unzip();
+        Wiring {
+            a20: self.a20.load(Ordering::Acquire),
+            reset_request: self.reset_request.load(Ordering::Acquire),
+            dma,
+            dreq,
+            shadow: self.shadow.iter().map(|page| page.load(Ordering::Relaxed) as u8).collect(),
+        }
+    }
+
+    /// Puts the wiring into a state from before. For the launcher, before anybody else looks.
+    pub fn restore_wiring(&self, wiring: &Wiring) {
+        self.a20.store(wiring.a20, Ordering::Release);
+        self.reset_request.store(wiring.reset_request, Ordering::Release);
+        for (channel, (words, dreq)) in (0..8).zip(wiring.dma.iter().zip(&wiring.dreq)) {
+            self.set_dma_channel(channel, *words);
+            self.set_dreq(channel, *dreq);
+        }
+        for (page, bits) in self.shadow.iter().zip(&wiring.shadow) {
+            page.store(u32::from(*bits) & (SHADOW_READ | SHADOW_WRITE), Ordering::Relaxed);
+        }
+    }
+
     /// Takes the requested reset. vCPU only.
     pub fn take_reset_request(&self) -> Option<ResetRequest> {
         match self.reset_request.swap(0, Ordering::Acquire) {
@@ -559,6 +601,31 @@ mod tests {
         assert_eq!(board.shadow(0x10_0000), 0);
         board.set_shadow(0xf_0000, 0x1_0000, true, false);
         assert_eq!(board.take_attention(u32::MAX), 0);
+    }
+
+    #[test]
+    fn wiring_and_lines_that_are_put_back_are_those_from_before_and_no_line_rises_again() {
+        let before = zeroed_board();
+        before.set_a20(1, true);
+        before.request_reset(ResetRequest::Cpu);
+        before.set_dma_channel(2, [7, 8]);
+        before.set_dreq(2, true);
+        before.set_shadow(0xf_0000, 0x1000, true, false);
+        before.lines.set_isa(4, 2, true);
+        before.lines.set_isa(4, 2, false);
+        before.lines.set_isa(4, 2, true);
+        before.lines.set_pirq(3, 5, true);
+        let after = zeroed_board();
+        after.restore_wiring(&before.wiring());
+        // The processes may have other slots.
+        let held = [(1, before.lines.held_by(2)), (VMM_SLOT, before.lines.held_by(5))];
+        after.lines.restore(&before.lines.all_edges(), &held);
+        assert_eq!(after.wiring(), before.wiring());
+        assert!(after.wiring().dreq[2] && after.a20_enabled());
+        assert_eq!(after.lines.isa(), before.lines.isa());
+        assert!(!after.lines.set_isa(4, 1, true), "a line that was held is held");
+        assert_eq!(after.lines.held_by(VMM_SLOT), 1 << 19);
+        assert_eq!(after.take_reset_request(), Some(ResetRequest::Cpu));
     }
 
     #[test]

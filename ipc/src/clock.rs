@@ -24,8 +24,8 @@ pub enum Freeze {
     Paused = 1 << 0,
     /// The VMM waits for a device that does not answer.
     DeviceWait = 1 << 1,
-    /// A device build is being swapped.
-    Swap = 1 << 2,
+    /// States are handed over: a device build is being swapped, or the VM saved.
+    HandOver = 1 << 2,
     /// A device process died and has not come back yet, or is stopped.
     DeviceGone = 1 << 3,
     /// A debugger has stopped the guest.
@@ -298,7 +298,7 @@ mod tests {
         clock.thaw(Freeze::Paused);
         let stop = std::sync::atomic::AtomicBool::new(false);
         std::thread::scope(|scope| {
-            for reason in [Freeze::Paused, Freeze::Swap] {
+            for reason in [Freeze::Paused, Freeze::HandOver] {
                 let (clock, stop) = (&clock, &stop);
                 scope.spawn(move || {
                     while !stop.load(Ordering::Relaxed) {
@@ -323,13 +323,13 @@ mod tests {
         clock.thaw(Freeze::Paused);
         let before = clock.now();
         // The first of the two steps of `freeze`, by a process that was killed after it.
-        clock.word.fetch_or(STOPPING | Freeze::Swap as u64, Ordering::SeqCst);
+        clock.word.fetch_or(STOPPING | Freeze::HandOver as u64, Ordering::SeqCst);
         let stopped = clock.now();
         assert!(stopped >= before);
         std::thread::sleep(Duration::from_millis(2));
         assert_eq!(clock.now(), stopped);
         clock.freeze(Freeze::Paused);
-        clock.thaw(Freeze::Swap);
+        clock.thaw(Freeze::HandOver);
         assert_eq!(clock.now(), stopped);
         clock.thaw(Freeze::Paused);
         assert!(clock.now() >= stopped);

@@ -101,6 +101,15 @@ pub enum Request {
         /// What it begins with.
         state: StateChoice,
     },
+    /// Write the whole VM into a file. Answered when that is done, and the VM goes on or has ended.
+    Save {
+        /// The file, which must be new.
+        file: PathBuf,
+        /// End the VM then.
+        stop: bool,
+        /// Put the disk images into the file too.
+        with_disks: bool,
+    },
     /// Start a display, if none runs.
     OpenDisplay {
         /// `window`.

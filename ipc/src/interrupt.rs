@@ -18,6 +18,8 @@ pub struct Lines {
     watchers: AtomicU32,
 }
 
+/// ISA IRQs and PIRQs.
+pub const ALL_LINES: usize = 16 + 4;
 const HOLDERS: u64 = 0xffff_ffff;
 const ONE_EDGE: u64 = 1 << 32;
 
@@ -105,6 +107,24 @@ impl Lines {
     /// Rising edges of one ISA line so far.
     pub fn edges_of(&self, irq: u8) -> u32 {
         (self.isa[usize::from(irq & 15)].load(Ordering::Acquire) >> 32) as u32
+    }
+
+    /// Rising edges of all lines so far: ISA IRQs, then PIRQs.
+    pub fn all_edges(&self) -> [u32; ALL_LINES] {
+        std::array::from_fn(|line| {
+            let word = self.isa.iter().chain(&self.pirq).nth(line);
+            word.map_or(0, |word| (word.load(Ordering::Acquire) >> 32) as u32)
+        })
+    }
+
+    /// Puts all lines into a state from before: their edges, and for each slot the lines that it holds, as
+    /// [`Lines::held_by`] has them. For the launcher, before anybody else looks.
+    pub fn restore(&self, edges: &[u32; ALL_LINES], held: &[(usize, u32)]) {
+        for (line, (word, edges)) in self.isa.iter().chain(&self.pirq).zip(edges).enumerate() {
+            let holds = |(_, lines): &&(usize, u32)| lines >> line & 1 != 0;
+            let holders = held.iter().filter(holds).fold(0, |bits, (slot, _)| bits | 1u64 << (slot & 31));
+            word.store(u64::from(*edges) << 32 | holders, Ordering::Release);
+        }
     }
 
     /// Changes so far.

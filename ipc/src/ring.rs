@@ -175,6 +175,12 @@ impl<const N: usize> Ring<N> {
         (first..tail).map(|index| (index + 1, self.slot(index))).collect()
     }
 
+    /// The messages that wait, oldest first. Only while no peer uses the ring.
+    pub fn waiting(&self) -> Vec<[u64; MESSAGE_WORDS]> {
+        let (head, len) = (self.consumed(), self.len().unwrap_or(0));
+        (0..len).map(|index| self.slot(head.wrapping_add(index))).collect()
+    }
+
     /// Drops the oldest message: it has been dealt with. Must only be called by the one
     /// consumer, after a successful [`Ring::peek`].
     #[inline]
@@ -237,6 +243,7 @@ mod tests {
             ring.advance();
         }
         ring.push(message(12)).unwrap();
+        assert_eq!(ring.waiting(), [message(12)]);
         let history = ring.history();
         assert_eq!(history.len(), 8);
         assert_eq!((history[0], history[7]), ((5, message(5)), (12, message(12))));

@@ -10,6 +10,7 @@
 use crate::doorbell::Doorbell;
 use crate::segment::{Segment, SegmentError, Shared};
 use crate::sync::{AtomicU32, AtomicU64, Ordering};
+use serde::{Deserialize, Serialize};
 use std::sync::atomic::AtomicU8;
 use std::time::Duration;
 
@@ -49,6 +50,19 @@ const _: () = assert!(INPUT_BYTES.is_power_of_two() && OUTPUT_BYTES.is_power_of_
 
 // SAFETY: repr(C) and atomics only; zero is valid.
 unsafe impl Shared for Layout {}
+
+/// What is under way on one cable.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UnderWay {
+    /// Characters that the guest has taken so far.
+    pub taken: u64,
+    /// Characters that the guest has sent so far.
+    pub sent: u64,
+    /// What waits for the guest.
+    pub input: Vec<u8>,
+    /// The last of what the guest has sent, which nobody has taken.
+    pub output: Vec<u8>,
+}
 
 /// The segment with all cables. A port outside [`PORTS`] is a cable that leads nowhere.
 pub struct SerialCables {
@@ -190,6 +204,53 @@ impl SerialCables {
         count
     }
 
+    /// What is under way on the cables. Only while the device process is at rest.
+    pub fn under_way(&self) -> Vec<UnderWay> {
+        let one = |cable: &Cable| {
+            let taken = cable.taken.load(Ordering::Relaxed);
+            let sent = cable.sent.load(Ordering::Relaxed);
+            let length = |from: u64, to: u64, most: usize| {
+                usize::try_from(to.wrapping_sub(from)).ok().filter(|length| *length <= most).unwrap_or(0)
+                    as u64
+            };
+            let input = length(taken, cable.received.load(Ordering::Acquire), INPUT_BYTES);
+            let output = length(cable.delivered.load(Ordering::Acquire), sent, OUTPUT_BYTES);
+            let bytes = |cells: &[AtomicU8], from: u64, count: u64| {
+                let at = |index| from.wrapping_add(index) as usize % cells.len();
+                (0..count).map(|index| cells[at(index)].load(Ordering::Relaxed)).collect()
+            };
+            UnderWay {
+                taken,
+                sent,
+                input: bytes(&cable.input, taken, input),
+                output: bytes(&cable.output, sent.wrapping_sub(output), output),
+            }
+        };
+        self.segment
+            .view::<Layout>()
+            .map(|layout| layout.cables.iter().map(one).collect())
+            .unwrap_or_default()
+    }
+
+    /// Puts the cables into a state from before. For the launcher, before anybody else looks.
+    pub fn restore(&self, cables: &[UnderWay]) {
+        for (port, state) in cables.iter().enumerate() {
+            let Some(cable) = self.cable(port) else { continue };
+            let input = &state.input[..state.input.len().min(INPUT_BYTES)];
+            let output = &state.output[..state.output.len().min(OUTPUT_BYTES)];
+            cable.taken.store(state.taken, Ordering::Relaxed);
+            cable.received.store(state.taken, Ordering::Relaxed);
+            self.offer(port, input);
+            let delivered = state.sent.wrapping_sub(output.len() as u64);
+            cable.delivered.store(delivered, Ordering::Relaxed);
+            for (index, byte) in output.iter().enumerate() {
+                let at = delivered.wrapping_add(index as u64) as usize % OUTPUT_BYTES;
+                cable.output[at].store(*byte, Ordering::Relaxed);
+            }
+            self.set_sent(port, state.sent);
+        }
+    }
+
     /// Sleeps until there is output, somebody calls [`SerialCables::wake`], or for `timeout`, unless
     /// `news()` holds. One thread of the supervisor per port.
     pub fn sleep(&self, port: usize, timeout: Duration, mut news: impl FnMut() -> bool) {
@@ -247,6 +308,33 @@ mod tests {
         assert!(device.put(1, OUTPUT_BYTES as u64 + 1, 0));
         assert!(!device.put(1, OUTPUT_BYTES as u64 + 2, 0));
         names.remove_all();
+    }
+
+    #[test]
+    fn what_is_under_way_can_be_put_on_other_cables() {
+        let (supervisor, device, names) = cables("d");
+        device.set_taken(0, OUTPUT_BYTES as u64 - 1);
+        device.set_sent(0, 70);
+        supervisor.collect(0, &mut Vec::new());
+        supervisor.restore(&[UnderWay {
+            taken: u64::MAX,
+            sent: 72,
+            input: b"abc".into(),
+            output: b"xy".into(),
+        }]);
+        let state = supervisor.under_way();
+        assert_eq!((state[0].input.as_slice(), state[0].output.as_slice()), (&b"abc"[..], &b"xy"[..]));
+        assert_eq!(state[1], UnderWay::default());
+        let (other, guest, others) = cables("e");
+        other.restore(&state);
+        assert_eq!(other.under_way(), state);
+        assert_eq!(guest.positions(0), (u64::MAX, 72));
+        assert_eq!(guest.peek(0, 0), Some(b'b'));
+        let mut data = Vec::new();
+        assert_eq!(other.collect(0, &mut data), 2);
+        assert_eq!(data, b"xy");
+        names.remove_all();
+        others.remove_all();
     }
 
     #[test]

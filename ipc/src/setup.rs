@@ -48,6 +48,17 @@ pub struct Setup {
     pub recording: Option<Recording>,
     /// What is to go wrong on the link of a device process.
     pub faults: Faults,
+    /// What the VMM begins with in the place of a processor after reset: the VM was saved.
+    pub processor: Option<Exported>,
+}
+
+/// A state as its owner has written it, for itself or for a later build of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Exported {
+    /// Version of its format.
+    pub version: u16,
+    /// The state.
+    pub data: Vec<u8>,
 }
 
 /// Where a device process sends what it records. Whoever receives it writes the file: the process may not open any.
@@ -68,6 +79,8 @@ pub enum StartFrom {
     Committed,
     /// As at power-on, in the place of a predecessor: what the guest waits for is answered.
     Cold,
+    /// The states that were saved with the VM. One that is not taken is an error.
+    Saved,
 }
 
 /// Where a process hears what the supervisor tells it later.
@@ -85,7 +98,13 @@ pub enum Command {
     },
     /// Begin, in the place of the process that has handed over.
     TakeOver,
-    /// Go on: no other build takes your place.
+    /// Stop the guest between two instructions, and time with it, have the devices finish what they were sent, and do nothing
+    /// more until [`Command::GoOn`]. For the VMM only.
+    Export {
+        /// Where the state goes. It may come late, as a device may hold the VMM up.
+        answer: IpcSender<Exported>,
+    },
+    /// Go on: no other build takes your place, or the VM is saved.
     GoOn {
         /// The other build may have gone on from your states: go on from what is committed now.
         reload: bool,

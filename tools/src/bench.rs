@@ -1,6 +1,6 @@
 //! `vmsim bench`: what port accesses cost, measured by a guest.
 
-use crate::cli::{DisplayKind, RunArgs};
+use crate::cli::{DisplayKind, HostArgs, RunArgs};
 use crate::supervisor::Supervisor;
 use anyhow::{Context, Result, bail};
 use std::time::{Duration, Instant};
@@ -46,11 +46,14 @@ fn measure(round: u32) -> Result<Vec<(String, f64)>> {
     let (floppy, console) = (dir.path().join("bench.img"), dir.path().join("console"));
     std::fs::write(&floppy, images::demo::bench_floppy())?;
     let args = RunArgs {
-        name: Some(format!("bench-{}-{round}", std::process::id())),
         floppy: vec![floppy],
-        debug_console: Some(console.clone()),
-        display: Some(DisplayKind::None),
         demo: true,
+        host: HostArgs {
+            name: Some(format!("bench-{}-{round}", std::process::id())),
+            debug_console: Some(console.clone()),
+            display: Some(DisplayKind::None),
+            ..HostArgs::default()
+        },
         ..RunArgs::default()
     };
     let mut supervisor = Supervisor::start(crate::config::plan(&args)?)?;

@@ -63,6 +63,11 @@ pub enum Command {
     Reset(VmArg),
     /// End a VM
     Stop(VmArg),
+    /// Write a whole VM into a file, from which 'vmsim restore' lets it go on
+    #[command(after_help = SAVE_HELP)]
+    Save(SaveArgs),
+    /// Start a VM from what 'vmsim save' has written; its guest goes on as if nothing had been
+    Restore(Box<RestoreArgs>),
     /// Show what each process of a running VM costs
     Top(TopArgs),
     /// Start again, replace, record or compare a device process of a running VM
@@ -174,21 +179,21 @@ Examples:
   vmsim run --floppy dos.img --display none --detach --name dos
   vmsim wait --text 'A:\\>' && vmsim type 'dir\\n' && vmsim screen --text";
 
+const SAVE_HELP: &str = "\
+Examples:
+  vmsim save dos.saved --stop                suspend; its disk images stay where they are
+  vmsim restore dos.saved                    go on
+  vmsim save --with-disks there.saved        a copy that can be restored any number of times
+  vmsim restore there.saved --name again --display none --detach";
+
 /// Arguments of `vmsim run`.
 #[derive(Clone, Debug, Default, Args)]
 pub struct RunArgs {
     /// Machine description; options on the command line go before it
     pub machine: Option<PathBuf>,
-    /// Name of the VM [default: from the machine file, else 'vm']
-    #[arg(long)]
-    pub name: Option<String>,
     /// CPU model: pentium2, pentium3 (default) or max (adds SSE2)
     #[arg(long, value_name = "MODEL", value_parser = vmm::cpu::CpuModel::NAMES)]
     pub cpu: Option<String>,
-    /// What runs guest code: shadow (made into host code), interp (the reference), shadow-direct
-    /// (the same without windows), lockstep (both, compared) or lockstep-windows
-    #[arg(long, value_name = "ENGINE", value_parser = vmm::engine::EngineKind::NAMES)]
-    pub engine: Option<String>,
     /// Guest RAM, such as 64M
     #[arg(long)]
     pub ram: Option<String>,
@@ -204,6 +209,66 @@ pub struct RunArgs {
     /// Boot from the floppy (a) or the hard disk (c) first
     #[arg(long, value_enum)]
     pub boot: Option<Boot>,
+    /// System firmware instead of SeaBIOS
+    #[arg(long, value_name = "FILE")]
+    pub firmware: Option<PathBuf>,
+    /// Run the built-in demo on the built-in firmware, which needs nothing else on the machine
+    #[arg(long)]
+    pub demo: bool,
+    /// How it runs here.
+    #[command(flatten)]
+    pub host: HostArgs,
+}
+
+/// Arguments of `vmsim save`.
+#[derive(Debug, Args)]
+pub struct SaveArgs {
+    /// File to make; it must not exist
+    pub file: PathBuf,
+    /// End the VM when it is saved
+    #[arg(long)]
+    pub stop: bool,
+    /// Put the disk images into the file too, so that it can be restored when they have changed; images that
+    /// last only as long as the VM always are
+    #[arg(long)]
+    pub with_disks: bool,
+    /// Which VM.
+    #[command(flatten)]
+    pub vm: VmArg,
+}
+
+/// Arguments of `vmsim restore`.
+#[derive(Clone, Debug, Args)]
+pub struct RestoreArgs {
+    /// What 'vmsim save' has made
+    pub file: PathBuf,
+    /// Where the floppy images are now, in the order of the drives [default: where they were]
+    #[arg(long, value_name = "IMG")]
+    pub floppy: Vec<PathBuf>,
+    /// Where the hard disk images are now, in the order of the drives [default: where they were]
+    #[arg(long, value_name = "IMG")]
+    pub disk: Vec<PathBuf>,
+    /// Take images that have changed since; the guest may then damage what is on them
+    #[arg(long)]
+    pub force: bool,
+    /// Do not let the guest go on before 'vmsim resume'
+    #[arg(long)]
+    pub paused: bool,
+    /// How it runs here.
+    #[command(flatten)]
+    pub host: HostArgs,
+}
+
+/// How a VM runs on this host, whatever the machine is.
+#[derive(Clone, Debug, Default, Args)]
+pub struct HostArgs {
+    /// Name of the VM [default: the one that it had or that the machine file has, else 'vm']
+    #[arg(long)]
+    pub name: Option<String>,
+    /// What runs guest code: shadow (made into host code), interp (the reference), shadow-direct
+    /// (the same without windows), lockstep (both, compared) or lockstep-windows
+    #[arg(long, value_name = "ENGINE", value_parser = vmm::engine::EngineKind::NAMES)]
+    pub engine: Option<String>,
     /// What shows the picture
     #[arg(long, value_enum)]
     pub display: Option<DisplayKind>,
@@ -214,12 +279,6 @@ pub struct RunArgs {
     /// terminal), or none [default: socket, for 'vmsim serial']
     #[arg(long, value_name = "WHERE")]
     pub serial: Option<String>,
-    /// System firmware instead of SeaBIOS
-    #[arg(long, value_name = "FILE")]
-    pub firmware: Option<PathBuf>,
-    /// Run the built-in demo on the built-in firmware, which needs nothing else on the machine
-    #[arg(long)]
-    pub demo: bool,
     /// Another executable for a device process: DEVICE=PATH, such as gpu=target/release/my-gpu;
     /// DEVICE=hand leaves it to you to start it ('vmsim-dev gpu --attach VM')
     #[arg(long, value_name = "DEVICE=PATH")]

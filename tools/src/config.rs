@@ -1,8 +1,11 @@
 //! From command line and machine file to the checked description of a machine.
 
 mod faults;
+mod saved;
 
-use crate::cli::{Boot, DisplayKind, RunArgs};
+pub use saved::{Restored, restored_plan};
+
+use crate::cli::{Boot, DisplayKind, HostArgs, RunArgs};
 use crate::default_guest;
 use crate::machine_file::{Drive, MachineFile, SerialEnd};
 use crate::roles::{self, Executable};
@@ -40,6 +43,8 @@ pub struct Plan {
     pub recordings: Vec<(String, PathBuf)>,
     /// Files made for this run, removed when it ends.
     pub temporary: Option<tempfile::TempDir>,
+    /// What it goes on from; `None`: it is switched on.
+    pub restored: Option<Restored>,
 }
 
 /// One device process.
@@ -105,35 +110,8 @@ pub fn plan(args: &RunArgs) -> Result<Plan> {
             }
         }
     }
-    for option in &args.device {
-        let (name, path) = option.split_once('=').with_context(|| {
-            format!("--device {option}: write DEVICE=PATH, such as gpu=target/release/my-gpu")
-        })?;
-        let plan = devices.entry(name.into()).or_insert_with(|| DevicePlan::new(name));
-        plan.executable = executable(Path::new(path))?;
-    }
-    if args.no_sandbox {
-        devices.values_mut().for_each(|device| device.sandbox = false);
-    }
-    for name in &args.debug {
-        let known = devices.keys().cloned().collect::<Vec<_>>().join(", ");
-        let plan = devices.get_mut(name);
-        let plan = plan.with_context(|| format!("--debug {name}: the device processes are {known}"))?;
-        ensure!(
-            plan.executable != Executable::ByHand,
-            "--debug {name}: it is started by hand, so start it in the debugger"
-        );
-        plan.debug = true;
-    }
-    for name in devices.keys() {
-        let good = name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_');
-        ensure!(
-            good && !["vmm", "display"].contains(&name.as_str()),
-            "'{name}' cannot name a device process"
-        );
-    }
+    device_options(&args.host, &mut devices)?;
     faults::add(&file, &mut devices)?;
-    ensure!(devices.len() <= ipc::board::MAX_DEVICES, "At most {} device processes", ipc::board::MAX_DEVICES);
 
     let given = |path: &PathBuf| Drive { path: path.clone(), read_only: args.read_only, geometry: None };
     let mut floppies: Vec<Drive> =
@@ -148,6 +126,7 @@ pub fn plan(args: &RunArgs) -> Result<Plan> {
     let cpu = args.cpu.as_deref().or(file.cpu.as_deref()).unwrap_or(vmm::cpu::CpuModel::NAMES[0]);
     let _: vmm::cpu::CpuModel = cpu.parse().with_context(|| format!("cpu = \"{cpu}\""))?;
     let engine = args
+        .host
         .engine
         .as_deref()
         .or(file.engine.as_deref())
@@ -175,8 +154,8 @@ pub fn plan(args: &RunArgs) -> Result<Plan> {
         firmware(firmware_given, file.video_rom.clone())?
     };
 
-    let name = args.name.clone().or(file.name.clone()).unwrap_or_else(|| "vm".into());
-    let com1 = args.serial.clone().map(SerialEnd::from).or(file.serial1.clone());
+    let name = args.host.name.clone().or(file.name.clone()).unwrap_or_else(|| "vm".into());
+    let com1 = args.host.serial.clone().map(SerialEnd::from).or(file.serial1.clone());
     let com2 = file.serial2.clone();
     let ends = [com1.unwrap_or(SerialEnd::Socket(None)), com2.unwrap_or(SerialEnd::None)];
     let mut config = MachineConfig {
@@ -191,7 +170,7 @@ pub fn plan(args: &RunArgs) -> Result<Plan> {
         disks: [None, None, None, None],
         boot_order: boot_order(args, &file, floppies.is_empty())?,
         cmos: file.cmos.as_deref().map(absolute).transpose()?,
-        debug_console: console(args.debug_console.as_ref().or(file.debug_console.as_ref()))?,
+        debug_console: console(args.host.debug_console.as_ref().or(file.debug_console.as_ref()))?,
     };
     for (slot, drive) in config.floppies.iter_mut().zip(&floppies) {
         *slot = Some(floppy(drive)?);
@@ -199,22 +178,19 @@ pub fn plan(args: &RunArgs) -> Result<Plan> {
     for (slot, drive) in config.disks.iter_mut().zip(&disks) {
         *slot = Some(disk(drive)?);
     }
-    let display = match (args.display, &file.display) {
+    let display = match (args.host.display, &file.display) {
         (Some(kind), _) => kind,
         (None, Some(text)) => DisplayKind::from_str(text, true)
             .map_err(|_| anyhow::anyhow!("display = \"{text}\": use auto, window, terminal or none"))?,
         (None, None) => DisplayKind::Auto,
     };
-    let stdio = stdio(&ends, display, args.detach)?;
-    let display = match display {
-        // The terminal cannot show the picture too.
-        DisplayKind::Auto if stdio.is_some() && crate::display_role::best_kind() == "terminal" => {
-            DisplayKind::None
-        }
-        display => display,
+    let stdio = stdio(&ends, display, args.host.detach)?;
+    let display = beside_terminal(display, stdio);
+    let debugger = debugger(&args.host)?;
+    let from_file = |(name, device): (&String, &crate::machine_file::DeviceProcess)| {
+        Some((name.clone(), device.record.clone()?))
     };
-    let debugger = debugger(args)?;
-    let recordings = recordings(args, &file, &devices)?;
+    let recordings = recordings(&args.host, file.device.iter().filter_map(from_file).collect(), &devices)?;
     Ok(Plan {
         config,
         display,
@@ -223,18 +199,48 @@ pub fn plan(args: &RunArgs) -> Result<Plan> {
         debugger,
         recordings,
         temporary,
+        restored: None,
     })
 }
 
+/// What the command line says of device processes.
+fn device_options(args: &HostArgs, devices: &mut BTreeMap<String, DevicePlan>) -> Result<()> {
+    for option in &args.device {
+        let (name, path) = option.split_once('=').with_context(|| {
+            format!("--device {option}: write DEVICE=PATH, such as gpu=target/release/my-gpu")
+        })?;
+        let plan = devices.entry(name.into()).or_insert_with(|| DevicePlan::new(name));
+        plan.executable = executable(Path::new(path))?;
+    }
+    if args.no_sandbox {
+        devices.values_mut().for_each(|device| device.sandbox = false);
+    }
+    for name in &args.debug {
+        let known = devices.keys().cloned().collect::<Vec<_>>().join(", ");
+        let plan = devices.get_mut(name);
+        let plan = plan.with_context(|| format!("--debug {name}: the device processes are {known}"))?;
+        ensure!(
+            plan.executable != Executable::ByHand,
+            "--debug {name}: it is started by hand, so start it in the debugger"
+        );
+        plan.debug = true;
+    }
+    for name in devices.keys() {
+        let good = name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_');
+        ensure!(
+            good && !["vmm", "display"].contains(&name.as_str()),
+            "'{name}' cannot name a device process"
+        );
+    }
+    ensure!(devices.len() <= ipc::board::MAX_DEVICES, "At most {} device processes", ipc::board::MAX_DEVICES);
+    Ok(())
+}
+
 fn recordings(
-    args: &RunArgs,
-    file: &MachineFile,
+    args: &HostArgs,
+    mut recordings: BTreeMap<String, PathBuf>,
     devices: &BTreeMap<String, DevicePlan>,
 ) -> Result<Vec<(String, PathBuf)>> {
-    let from_file = |(name, device): (&String, &crate::machine_file::DeviceProcess)| {
-        Some((name.clone(), device.record.clone()?))
-    };
-    let mut recordings: BTreeMap<_, _> = file.device.iter().filter_map(from_file).collect();
     for option in &args.record {
         let (name, path) = option
             .split_once('=')
@@ -253,7 +259,7 @@ fn recordings(
     Ok(recordings.into_iter().collect())
 }
 
-fn debugger(args: &RunArgs) -> Result<Option<(Listen, bool)>> {
+fn debugger(args: &HostArgs) -> Result<Option<(Listen, bool)>> {
     let place = match &args.gdb {
         None if !args.wait_gdb => return Ok(None),
         None | Some(None) => Listen::Default,
@@ -269,7 +275,7 @@ fn linux_if_possible(args: &RunArgs) -> Option<default_guest::Linux> {
         Ok(linux) => Some(linux),
         Err(error) => {
             // A process that only starts the supervisor leaves it to that.
-            if !args.detach || args.detached_supervisor {
+            if !args.host.detach || args.host.detached_supervisor {
                 crate::progress::say(&format!("No Linux, so the built-in demo: {error:#}"));
             }
             None
@@ -431,6 +437,16 @@ fn stdio(ends: &[SerialEnd], display: DisplayKind, detach: bool) -> Result<Optio
         );
     }
     Ok(port)
+}
+
+/// The terminal cannot show the picture when a serial port is at it.
+fn beside_terminal(display: DisplayKind, stdio: Option<u8>) -> DisplayKind {
+    match display {
+        DisplayKind::Auto if stdio.is_some() && crate::display_role::best_kind() == "terminal" => {
+            DisplayKind::None
+        }
+        display => display,
+    }
 }
 
 fn writable(path: &Path, what: &str) -> Result<()> {

@@ -12,6 +12,7 @@ pub mod interp;
 mod lockstep;
 pub mod monitor;
 pub mod process;
+pub mod saved;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 pub mod shadow;
 pub mod softfloat;

@@ -4,17 +4,20 @@
 use crate::bus::MachineBus;
 use crate::cpu::bus::Bus;
 use crate::cpu::registers::eflags;
-use crate::cpu::{Activity, CpuModel, Seg};
+use crate::cpu::{Activity, CpuModel, InvalidState, Seg};
 use crate::debug::guest::{Guest, Reason, Resume};
 use crate::debug::session::{After, Session, Stream};
 use crate::debug::{self, Desk};
 use crate::engine::Engine;
 use crate::interp::Exit;
+use crate::saved::Processor;
 use gdbstub::common::Signal;
 use ipc::board::{KILLED, ResetRequest, RunState, VMM_SLOT, VcpuState, attention};
 use ipc::clock::Freeze;
 use ipc::inspect::{Inspect, Inspected};
+use ipc::setup::Exported;
 use ipc::sync::Ordering;
+use ipc_channel::ipc::IpcSender;
 use std::time::Duration;
 
 /// Instructions per run of guest code between two updates of the published counters.
@@ -37,6 +40,8 @@ pub struct Monitor {
     waits_for_debugger: bool,
     /// A debugger holds the guest, and time stands still for it.
     held: bool,
+    /// The VM is being saved: nothing is to happen, and time stands still for it.
+    parked: bool,
     /// The debugger has let the guest go, which has not left yet. (It may have been held for too short a time to be seen as `held`.)
     departs: bool,
     /// The debugger has seen the triple fault that is to be dealt with.
@@ -53,8 +58,44 @@ impl Monitor {
             session: None,
             waits_for_debugger: false,
             held: false,
+            parked: false,
             departs: false,
             shutdown_shown: false,
+        }
+    }
+
+    /// Goes on from a state that was saved.
+    ///
+    /// # Errors
+    /// [`InvalidState`].
+    pub fn restore(&mut self, saved: Processor) -> Result<(), InvalidState> {
+        let vcpu = &mut self.guest.vcpu;
+        vcpu.load_state(saved.cpu)?;
+        vcpu.bus.load_state(saved.bus);
+        let (cs, eip) = (vcpu.state.segment(Seg::Cs).selector, vcpu.state.eip);
+        self.set_log_context();
+        tracing::info!("The guest goes on at {cs:04x}:{eip:08x}, where it was saved");
+        Ok(())
+    }
+
+    /// Brings guest and devices to rest for the VM to be saved, and gives the state of the VMM.
+    fn park(&mut self, answer: &IpcSender<Exported>) {
+        let vcpu = &mut self.guest.vcpu;
+        vcpu.bus.board().clock.freeze(Freeze::HandOver);
+        vcpu.bus.settle();
+        vcpu.sync_flags();
+        let saved = Processor { cpu: vcpu.state.clone(), bus: vcpu.bus.state() };
+        self.parked = true;
+        // The supervisor may be gone, or have given up.
+        let taken = saved.encode().ok().is_some_and(|saved| answer.send(saved).is_ok());
+        if !taken {
+            self.unpark();
+        }
+    }
+
+    fn unpark(&mut self) {
+        if std::mem::take(&mut self.parked) {
+            self.guest.vcpu.bus.board().thaw(Freeze::HandOver);
         }
     }
 
@@ -124,7 +165,7 @@ impl Monitor {
     fn attend(&mut self) -> bool {
         let bits = self.guest.vcpu.bus.board().attention();
         if bits & !attention::INTR == 0 {
-            return !self.debugger_holds() || self.follow_run_state();
+            return !(self.parked || self.debugger_holds()) || self.follow_run_state();
         }
         if bits & attention::MAP != 0 {
             self.guest.vcpu.bus.board().take_attention(attention::MAP);
@@ -233,6 +274,8 @@ impl Monitor {
                     // Whoever asked may have gone.
                     let _ = answer.send(reply);
                 }
+                debug::Event::Export(answer) => self.park(&answer),
+                debug::Event::GoOn => self.unpark(),
                 debug::Event::Connected(id, stream) => self.begin_session(id, stream),
                 debug::Event::Received(id, bytes) => {
                     if let Some(session) = self.session.as_mut().filter(|session| session.id == id) {
@@ -299,7 +342,7 @@ impl Monitor {
     /// Stays here while the VM is paused, or held by a debugger. False when it stops.
     fn follow_run_state(&mut self) -> bool {
         loop {
-            let may_run = self.follow_debugger();
+            let may_run = self.follow_debugger() && !self.parked;
             let board = self.guest.vcpu.bus.board();
             let off = board.powered_off.load(Ordering::Acquire) != 0;
             if off {
@@ -312,7 +355,8 @@ impl Monitor {
             match seen {
                 RunState::Stopping => return false,
                 RunState::Running if may_run && !off => return true,
-                RunState::Running if !off => self.set_state(VcpuState::Debugged),
+                RunState::Running if !off && !self.parked => self.set_state(VcpuState::Debugged),
+                RunState::Running if !off => self.set_state(VcpuState::Paused),
                 RunState::Running => {}
                 RunState::Starting if !may_run => self.set_state(VcpuState::Debugged),
                 RunState::Paused | RunState::Starting => self.set_state(VcpuState::Paused),

@@ -1,11 +1,12 @@
 //! The VMM as a process of a VM: attaches, waits for the devices, runs the monitor.
 
 use crate::bus::{DeviceLink, MachineBus};
-use crate::cpu::CpuModel;
 use crate::cpu::model::UnknownModel;
+use crate::cpu::{CpuModel, InvalidState};
 use crate::debug::{Desk, Event};
 use crate::engine::{Engine, EngineError, EngineKind, UnknownEngine};
 use crate::monitor::{EnginesDiffer, Monitor};
+use crate::saved::{Processor, SavedError};
 use ipc::board::{Board, ProcessState, RunState, VMM_SLOT};
 use ipc::control::Role;
 use ipc::segment::Segment;
@@ -34,6 +35,12 @@ pub enum ProcessError {
     /// The engine cannot run on this host.
     #[error(transparent)]
     Engine(#[from] EngineError),
+    /// What the VM was saved with is not a state of the VMM.
+    #[error("The saved VM: {0}")]
+    Saved(#[from] SavedError),
+    /// It is not a state of a processor.
+    #[error("The saved VM: {0}")]
+    SavedState(#[from] InvalidState),
     /// The engine compares, and found a difference.
     #[error("The shadow engine and the interpreter differ: {}", place.display())]
     EnginesDiffer {
@@ -68,8 +75,14 @@ pub fn run(vm: &str) -> Result<(), ProcessError> {
                 // For device processes.
                 Ok(Command::Record { .. }) => {}
                 Ok(Command::Shutdown) => break,
+                Ok(Command::Export { answer }) => {
+                    bell.ring(Event::Export(answer));
+                }
+                Ok(Command::GoOn { .. }) => {
+                    bell.ring(Event::GoOn);
+                }
                 // For device processes.
-                Ok(Command::HandOver { .. } | Command::TakeOver | Command::GoOn { .. }) => {}
+                Ok(Command::HandOver { .. } | Command::TakeOver) => {}
                 // The channel breaks when the supervisor is gone: then nothing must stay behind.
                 Err(_) => {
                     watch_dir.remove_abandoned(&watch_names);
@@ -90,7 +103,11 @@ pub fn run(vm: &str) -> Result<(), ProcessError> {
     let model: CpuModel = setup.config.cpu.parse()?;
     tracing::info!("Guest starts with a {model:?} and {} MiB of RAM", setup.config.ram_bytes >> 20);
     let engine: EngineKind = setup.config.engine.parse()?;
-    match Monitor::new(bus, model, Engine::new(engine)?, desk).run() {
+    let mut monitor = Monitor::new(bus, model, Engine::new(engine)?, desk);
+    if let Some(saved) = &setup.processor {
+        monitor.restore(Processor::decode(saved)?)?;
+    }
+    match monitor.run() {
         Ok(()) => Ok(()),
         Err(EnginesDiffer(report)) => {
             eprintln!("{report}");

@@ -76,8 +76,8 @@ pub enum ProcessError {
         /// What it has too much of.
         what: String,
     },
-    /// A model does not take the state that the build before it has committed.
-    #[error("{model} cannot go on from the running build's state: {reason}")]
+    /// A model does not take the state of the build before it: of a running one, or of one that was saved with the VM.
+    #[error("{model} cannot go on from the state of the build before it: {reason}")]
     State {
         /// Name of the model.
         model: String,
@@ -189,8 +189,15 @@ fn serve_attached(attachment: Attachment, device: &str, build: Builder) -> Resul
         let cell = &process.shared.board().processes[slot];
         cell.hand_over.store(hand_over::TAKEN, Ordering::Release);
     }
+    let from = match setup.from {
+        StartFrom::Saved => {
+            process.try_states(false)?;
+            StartFrom::Committed
+        }
+        from => from,
+    };
     stop_time_on_panic(&names, slot);
-    process.begin(setup.from, setup.recording.as_ref());
+    process.begin(from, setup.recording.as_ref());
     loop {
         let Ended::HandsOver(versions) = process.serve()? else { return Ok(()) };
         match process.park(&versions) {
@@ -225,7 +232,7 @@ fn listen(commands: Commands, orders: Orders, tape_orders: TapeOrders, dir: VmDi
                     continue;
                 }
                 // For the VMM only.
-                Ok(Command::Inspect { .. }) => continue,
+                Ok(Command::Inspect { .. } | Command::Export { .. }) => continue,
                 Err(_) => break,
             });
         }

@@ -62,13 +62,17 @@ impl DeviceProcess {
     /// [`ProcessError::State`] for the first that is refused.
     pub(super) fn try_states(&mut self, older_can_be_had: bool) -> Result<(), ProcessError> {
         let names = self.shared.layout().model_infos();
+        if let Some(info) = names.get(self.models.len()) {
+            let reason = "this build has no such model".into();
+            return Err(ProcessError::State { model: info.name.clone(), reason });
+        }
         for number in 0..self.models.len() {
             let Some(state) = self.shared.layout().states[number].committed() else { continue };
             let model = &mut self.models[number];
             let refused = |reason| ProcessError::State { model: model_name(model.as_ref()), reason };
             let before = names.get(number).map_or("", |info| info.name.as_str());
             if before != model.name() {
-                return Err(refused(format!("the running build has a model '{before}' in its place")));
+                return Err(refused(format!("that build has a model '{before}' in its place")));
             }
             if older_can_be_had && state.version > model.state_version() {
                 continue;

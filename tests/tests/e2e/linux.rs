@@ -66,6 +66,18 @@ impl Linux {
         screen.trim_start().to_owned()
     }
 
+    /// The same guest, which was saved in `file` and whose VM has ended, in a VM of its own.
+    pub fn after_restore(mut self, file: &str) -> Self {
+        poll("end of the VM", BOOT_PATIENCE, || self.run.try_wait().unwrap());
+        let home = std::mem::take(self.vm.home_mut());
+        let name = home.fresh_name();
+        let args = ["restore", file, "--name", &name, "--display", "none"];
+        let run = home.command(&args).stdin(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
+        let vm = Vm::adopt(home, name);
+        poll("the restored VM", PATIENCE, || vm.try_ps().map(drop));
+        Self { vm, run, ..self }
+    }
+
     /// `poweroff`: the exit code of `vmsim run`.
     pub fn power_off(mut self) -> Option<i32> {
         self.vm.type_text("poweroff\\n");

@@ -21,6 +21,7 @@ mod lockstep;
 mod privacy;
 mod recordings;
 mod recovery;
+mod save;
 mod serial;
 mod storage;
 mod storm;

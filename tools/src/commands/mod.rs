@@ -12,11 +12,11 @@ mod serial;
 mod top;
 mod trace;
 
-use crate::cli::{Cli, Command, DisplayKind};
+use crate::cli::{Cli, Command, DisplayKind, SaveArgs};
 use crate::client;
-use anyhow::{Result, bail};
-use ipc::control::{Request, VmStatus};
-use ipc::runtime_dir::RuntimeDir;
+use anyhow::{Context, Result, bail};
+use ipc::control::{Reply, Request, VmStatus};
+use ipc::runtime_dir::{RuntimeDir, VmDir};
 use std::fmt::Write as _;
 use std::io::Write as _;
 use std::process::ExitCode;
@@ -24,6 +24,9 @@ use std::time::{Duration, Instant};
 
 /// A window that cannot be opened says so within this time.
 const DISPLAY_OPENS: Duration = Duration::from_millis(700);
+
+/// Writing large memory and disks takes a while.
+const SAVE_PATIENCE: Duration = Duration::from_secs(3600);
 
 /// Runs what the command line asks for.
 pub fn dispatch(cli: Cli) -> Result<ExitCode> {
@@ -42,6 +45,8 @@ pub fn dispatch(cli: Cli) -> Result<ExitCode> {
         Command::Resume(vm) => ask(vm.name.as_deref(), Request::Resume)?,
         Command::Reset(vm) => ask(vm.name.as_deref(), Request::Reset)?,
         Command::Stop(vm) => stop(vm.name.as_deref())?,
+        Command::Save(args) => save(&args)?,
+        Command::Restore(args) => return run::restore(&args),
         Command::Top(args) => top::top(&args)?,
         Command::Display { display, vm } => open_display(display, vm.name.as_deref())?,
         Command::Serial(args) => return serial::serial(&args),
@@ -69,12 +74,28 @@ pub fn dispatch(cli: Cli) -> Result<ExitCode> {
 fn stop(name: Option<&str>) -> Result<()> {
     let (mut control, vm) = client::connect(name)?;
     control.ask(&Request::Stop)?;
-    // Images are complete and memory is free once the place is gone.
+    wait_until_gone(&vm);
+    Ok(())
+}
+
+fn save(args: &SaveArgs) -> Result<()> {
+    // The supervisor may have another working directory.
+    let file = std::path::absolute(&args.file).context("The file's path")?;
+    let (mut control, vm) = client::connect(args.vm.name.as_deref())?;
+    let request = Request::Save { file, stop: args.stop, with_disks: args.with_disks };
+    let Reply::Done(line) = control.ask_patiently(&request, SAVE_PATIENCE)? else { return Ok(()) };
+    if args.stop {
+        wait_until_gone(&vm);
+    }
+    print_text(&format!("{line}\n"))
+}
+
+/// Images are complete and memory is free once the place of a VM that ends is gone.
+fn wait_until_gone(vm: &VmDir) {
     let deadline = Instant::now() + Duration::from_secs(5);
     while vm.is_running() && Instant::now() < deadline {
         std::thread::sleep(Duration::from_millis(5));
     }
-    Ok(())
 }
 
 fn ps() -> Result<()> {

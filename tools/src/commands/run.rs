@@ -1,8 +1,8 @@
-//! `vmsim run`.
+//! `vmsim run` and `vmsim restore`.
 
 use super::serial;
-use crate::cli::{DisplayKind, RunArgs};
-use crate::config;
+use crate::cli::{DisplayKind, HostArgs, RestoreArgs, RunArgs};
+use crate::config::{self, Plan};
 use crate::supervisor::{Ending, Supervisor};
 use anyhow::{Context, Result, bail};
 use std::io::{BufRead, BufReader, Write};
@@ -14,16 +14,25 @@ const READY: &str = "ready";
 
 /// Runs a VM in the foreground, or starts one that stays.
 pub fn run(args: &RunArgs) -> Result<ExitCode> {
-    let mut plan = config::plan(args)?;
-    if args.detach && !args.detached_supervisor {
+    start(&args.host, config::plan(args)?)
+}
+
+/// The same with one that was saved.
+pub fn restore(args: &RestoreArgs) -> Result<ExitCode> {
+    let runs_here = !args.host.detach || args.host.detached_supervisor;
+    start(&args.host, config::restored_plan(args, runs_here)?)
+}
+
+fn start(host: &HostArgs, mut plan: Plan) -> Result<ExitCode> {
+    if host.detach && !host.detached_supervisor {
         let name = plan.config.name.clone();
         drop(plan);
         return detach(&name);
     }
-    if args.detached_supervisor && matches!(plan.display, DisplayKind::Terminal) {
+    if host.detached_supervisor && matches!(plan.display, DisplayKind::Terminal) {
         bail!("--detach leaves no terminal to show the screen in: use --display none or window");
     }
-    if args.detached_supervisor
+    if host.detached_supervisor
         && plan.display == DisplayKind::Auto
         && crate::display_role::best_kind() == "terminal"
     {
@@ -34,7 +43,7 @@ pub fn run(args: &RunArgs) -> Result<ExitCode> {
     let mut supervisor = Supervisor::start(plan)?;
     // After the place was taken: an earlier VM's log is not appended to.
     ipc::logging::to_file(&log.log("supervisor"), "supervisor").context("Supervisor's log")?;
-    if args.detached_supervisor {
+    if host.detached_supervisor {
         let mut out = std::io::stdout();
         writeln!(out, "{READY}").and_then(|()| out.flush()).context("Reporting to the starting process")?;
     }

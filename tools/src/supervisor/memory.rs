@@ -21,8 +21,8 @@ pub struct VmMemory {
     names: SegmentNames,
     board: Segment,
     links: Vec<Link>,
-    // Held for their names, which go when these are dropped.
-    _ram: Segment,
+    ram: Arc<Segment>,
+    // Held for its name, which goes when this is dropped.
     _screen: Screen,
     serial: Arc<SerialCables>,
 }
@@ -34,7 +34,7 @@ impl VmMemory {
         let board = Segment::create(&names.board(), size_of::<Board>() as u64)?;
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
         board.view::<Board>()?.initialise(config.ram_bytes, now);
-        let ram = Segment::create(&names.ram(), config.ram_bytes)?;
+        let ram = Arc::new(Segment::create(&names.ram(), config.ram_bytes)?);
         let screen = Screen::create(&names.screen())?;
         let links =
             (0..devices.len()).map(|slot| Link::create(&names.link(slot))).collect::<Result<_, _>>()?;
@@ -48,12 +48,27 @@ impl VmMemory {
         }
         // Last: it leaves its name to `remove`.
         let serial = Arc::new(SerialCables::create(&names.serial())?);
-        Ok(Self { names, board, links, _ram: ram, _screen: screen, serial })
+        Ok(Self { names, board, links, ram, _screen: screen, serial })
     }
 
     /// The board.
     pub fn board(&self) -> &Board {
         self.board.view().unwrap_or_else(|_| unreachable!("created with its size"))
+    }
+
+    /// Names of the segments.
+    pub fn names(&self) -> &SegmentNames {
+        &self.names
+    }
+
+    /// Guest RAM.
+    pub fn ram(&self) -> &Arc<Segment> {
+        &self.ram
+    }
+
+    /// Device memory of a device process, if it has any.
+    pub fn device_memory(&self, slot: usize) -> Option<Segment> {
+        Segment::open(&self.names.device_memory(slot)).ok()
     }
 
     /// The cables at the serial ports.

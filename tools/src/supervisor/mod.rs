@@ -14,13 +14,15 @@ mod memory;
 mod recording;
 mod recovery;
 mod requests;
+mod restore;
+mod save;
 mod serial;
 mod server;
 mod swap;
 mod watchdog;
 
 use crate::cli::DisplayKind;
-use crate::config::{DevicePlan, Plan};
+use crate::config::{DevicePlan, Plan, Restored};
 use crate::progress::say;
 use crate::roles::Executable;
 use anyhow::{Context, Result, bail};
@@ -37,10 +39,11 @@ use ipc::host_clock::Keeper;
 use ipc::input::HostEvent;
 use ipc::inspect::{Inspect, Inspected, Listen};
 use ipc::runtime_dir::{RuntimeDir, VmDir, VmLock};
-use ipc::setup::{Command, DEBUG_VARIABLE, Lifeline, SPAWNED_VARIABLE};
+use ipc::setup::{Command, DEBUG_VARIABLE, Exported, Lifeline, SPAWNED_VARIABLE};
 use ipc::sync::Ordering;
 use memory::VmMemory;
 use recovery::PendingRestart;
+use save::{Save, SavedAndStopped};
 use serial::SerialPorts;
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -149,14 +152,20 @@ pub struct Supervisor {
     pending_restarts: Vec<PendingRestart>,
     /// A build that is to take the place of another one.
     swap: Option<Swap>,
+    /// The VM is being saved.
+    save: Option<Save>,
+    /// What the VMM of a restored VM begins with.
+    processor: Option<Exported>,
+    /// The guest does not run before somebody says so.
+    paused: bool,
     events: Receiver<Event>,
     sender: Sender<Event>,
     last_sample: (Instant, u64),
     time_stands: bool,
     last_look: Instant,
     host_clock: Keeper,
-    _images: ImageLocks,
-    _temporary: Option<tempfile::TempDir>,
+    images: Option<ImageLocks>,
+    temporary: Option<tempfile::TempDir>,
     _lock: VmLock,
 }
 
@@ -166,7 +175,7 @@ const DISPLAY: usize = MAX_DEVICES + 1;
 impl Supervisor {
     /// Makes the VM's place and memory and starts its processes; the guest does not run yet.
     pub fn start(plan: Plan) -> Result<Self> {
-        let Plan { config, display, devices, debugger, recordings, temporary, stdio: _ } = plan;
+        let Plan { config, display, devices, debugger, recordings, temporary, restored, stdio: _ } = plan;
         let dir = RuntimeDir::open()?.vm(&config.name)?;
         let (lock, stale) = dir.take()?;
         if stale {
@@ -179,7 +188,8 @@ impl Supervisor {
         }
         let parts =
             ImageLocks::take(&config).and_then(|images| Ok((images, VmMemory::create(&config, &devices)?)));
-        let (images, memory) = match parts {
+        let parts = parts.and_then(|(images, memory)| Ok((images, restore(&memory, restored)?, memory)));
+        let (images, (processor, paused), memory) = match parts {
             Ok(parts) => parts,
             Err(error) => {
                 dir.remove();
@@ -198,6 +208,9 @@ impl Supervisor {
             input: VecDeque::new(),
             pending_restarts: Vec::new(),
             swap: None,
+            save: None,
+            processor,
+            paused,
             dir,
             config,
             events,
@@ -206,8 +219,8 @@ impl Supervisor {
             time_stands: false,
             last_look: Instant::now(),
             host_clock: Keeper::new(),
-            _images: images,
-            _temporary: temporary,
+            images: Some(images),
+            temporary,
             _lock: lock,
         };
         server::listen(&supervisor.dir.socket(), supervisor.sender.clone())
@@ -288,10 +301,14 @@ impl Supervisor {
         }
     }
 
-    /// Lets the guest run.
+    /// Lets the guest run, unless it is to be paused at first.
     pub fn run_guest(&mut self) {
         self.renew_clock();
         let board = self.memory.board();
+        if self.paused {
+            board.set_run_state(RunState::Paused);
+            return;
+        }
         board.thaw(Freeze::Paused);
         board.set_run_state(RunState::Running);
     }
@@ -322,10 +339,18 @@ impl Supervisor {
         self.keep_time();
         self.follow_restarts();
         self.follow_swap();
+        if let Some(SavedAndStopped { reply, text }) = self.follow_save() {
+            self.shut_down();
+            answer_last(&reply, &ipc::control::Reply::Done(text));
+            return Ok(Some(Ending::Stopped));
+        }
         self.renew_clock();
         let wait = if self.input.is_empty() { wait } else { wait.min(INPUT_RETRY) };
-        let wait =
-            wait.min(if self.time_stands || self.swap.is_some() { RECOVERY_LOOK } else { self.next_look() });
+        let wait = wait.min(if self.time_stands || self.swap.is_some() || self.save.is_some() {
+            RECOVERY_LOOK
+        } else {
+            self.next_look()
+        });
         match self.events.recv_timeout(wait) {
             Ok(Event::Exit(exit)) => self.handle_exit(exit)?,
             Ok(Event::Stopped { process, generation, stopped }) => {
@@ -340,13 +365,19 @@ impl Supervisor {
             Ok(Event::Interrupted) => return Ok(Some(Ending::Stopped)),
             Ok(Event::Request(ipc::control::Request::Stop, reply)) => {
                 self.shut_down();
-                // The answer is to leave before the process ends: nobody takes a further one when it has, or when the
-                // client went away.
-                while reply.send_timeout(ipc::control::Reply::Ok, ANSWER_TIMEOUT).is_ok() {}
+                answer_last(&reply, &ipc::control::Reply::Ok);
                 return Ok(Some(Ending::Stopped));
             }
             Ok(Event::Request(ipc::control::Request::Inspect(what), reply)) => {
                 inspection::forward(self.vmm_lifeline(), what, reply);
+            }
+            Ok(Event::Request(ipc::control::Request::Save { file, stop, with_disks }, reply)) => {
+                self.save(file, stop, with_disks, reply);
+            }
+            Ok(Event::Request(request, reply)) if self.save.is_some() && concerns_devices(&request) => {
+                // As above.
+                let _ = reply
+                    .send(ipc::control::Reply::Refused("The VM is being saved: try again when it is".into()));
             }
             Ok(Event::Request(ipc::control::Request::Record { device, to }, reply)) => {
                 self.record(&device, to, reply);
@@ -491,6 +522,9 @@ impl Supervisor {
         if let Some(swap) = self.swap.take() {
             swap.abandon();
         }
+        if let Some(save) = self.save.take() {
+            save.abandon();
+        }
         // The guest's last words are sent by now.
         self.serial = None;
     }
@@ -522,6 +556,8 @@ impl Drop for Supervisor {
     fn drop(&mut self) {
         self.shut_down();
         self.memory.remove();
+        // Whoever sees that the VM is gone may take its images at once.
+        self.images = None;
         self.dir.remove();
     }
 }
@@ -562,6 +598,25 @@ impl Managed {
             faults: Faults::default(),
         }
     }
+}
+
+/// Whether a request changes or asks device processes, which wait while the VM is being saved.
+fn concerns_devices(request: &ipc::control::Request) -> bool {
+    use ipc::control::Request::{Record, RestartDevice, SwapDevice};
+    matches!(request, Record { .. } | RestartDevice { .. } | SwapDevice { .. })
+}
+
+/// Puts what was saved into a VM's memory: what its VMM begins with, and whether it is paused at first.
+fn restore(memory: &VmMemory, restored: Option<Restored>) -> Result<(Option<Exported>, bool)> {
+    let Some(Restored { mut vm, path, paused }) = restored else { return Ok((None, false)) };
+    memory.restore(&mut vm).with_context(|| format!("Saved VM {}", path.display()))?;
+    Ok((Some(vm.processor), paused))
+}
+
+/// Answers a client before the process ends: nobody takes a further answer when that one has left, or when
+/// the client went away.
+fn answer_last(reply: &Sender<ipc::control::Reply>, answer: &ipc::control::Reply) {
+    while reply.send_timeout(answer.clone(), ANSWER_TIMEOUT).is_ok() {}
 }
 
 /// The kind of display to open; `None` for none.

@@ -2,6 +2,7 @@
 
 use super::children::Child;
 use super::health::Watch;
+use super::save::Save;
 use super::{DISPLAY, Managed, Supervisor, recording};
 use crate::roles::Executable;
 use ipc::board::{Health, MAX_DEVICES, ProcessState, ResetRequest, RunState, VMM_SLOT, VcpuState};
@@ -50,6 +51,7 @@ impl Supervisor {
             Request::Stop
             | Request::Inspect(_)
             | Request::Record { .. }
+            | Request::Save { .. }
             | Request::RestartDevice { .. }
             | Request::SwapDevice { .. } => Reply::Refused("The VM has not started yet".into()),
         }
@@ -89,6 +91,7 @@ impl Supervisor {
                 sandbox,
                 recording,
                 faults,
+                processor: None,
             });
             return match sent {
                 Ok(lifeline) => {
@@ -110,6 +113,7 @@ impl Supervisor {
             ));
         }
         let from = match managed.attached_before {
+            false if self.processor.is_some() => StartFrom::Saved,
             false => StartFrom::PowerOn,
             true if managed.cold => StartFrom::Cold,
             true => StartFrom::Committed,
@@ -117,6 +121,7 @@ impl Supervisor {
         managed.handled_at_start = self.memory.handled(index);
         let recording = managed.recording.as_ref().and_then(recording::Tape::recording);
         let faults = managed.faults.clone();
+        let processor = self.processor.clone().filter(|_| index == VMM_SLOT);
         let sent = ipc::setup::accept(server, |commands| Setup {
             version: PROTOCOL_VERSION,
             config,
@@ -128,6 +133,7 @@ impl Supervisor {
             sandbox,
             recording,
             faults,
+            processor,
         });
         match sent {
             Ok(lifeline) => {
@@ -275,6 +281,9 @@ impl Supervisor {
             RunState::Paused => return "paused".into(),
             RunState::Stopping => return "stopping".into(),
             RunState::Running => {}
+        }
+        if self.save.as_ref().is_some_and(Save::holds) {
+            return "being saved".into();
         }
         match VcpuState::from_wire(board.vcpu.state.load(Ordering::Relaxed)) {
             VcpuState::WaitsForDevice => {

@@ -234,7 +234,7 @@ impl Supervisor {
     /// The swap itself. The guest waits.
     fn hand_over(&mut self, swap: Swap) {
         let (started, process) = (Instant::now(), swap.process);
-        self.memory.board().clock.freeze(Freeze::Swap);
+        self.memory.board().clock.freeze(Freeze::HandOver);
         let result = self.try_hand_over(&swap);
         match result {
             Ok(()) => {
@@ -254,7 +254,7 @@ impl Supervisor {
                 swap.child.kill();
                 self.wait_for(TAKE_TIMEOUT, || swap.child.has_ended());
                 self.take_back(process, reload);
-                self.memory.board().thaw(Freeze::Swap);
+                self.memory.board().thaw(Freeze::HandOver);
                 self.refuse_swap(swap, &why);
             }
         }
@@ -327,7 +327,7 @@ impl Supervisor {
         let cell = &board.processes[swap.process];
         cell.pid.store(swap.child.pid, Ordering::Relaxed);
         cell.hand_over.store(hand_over::NONE, Ordering::Release);
-        board.thaw(Freeze::Swap);
+        board.thaw(Freeze::HandOver);
         started.elapsed()
     }
 
@@ -357,7 +357,7 @@ impl Supervisor {
         before
     }
 
-    fn wait_for(&self, patience: Duration, done: impl Fn() -> bool) -> bool {
+    pub(super) fn wait_for(&self, patience: Duration, done: impl Fn() -> bool) -> bool {
         let deadline = Instant::now() + patience;
         while !done() {
             if Instant::now() >= deadline {

@@ -2,9 +2,10 @@
 //! and ends those that hang.
 
 use super::health::{LOOK, TRACED_LOOK};
+use super::save::Save;
 use super::{DISPLAY, Managed, START_TIMEOUT, Supervisor};
 use crate::roles::Executable;
-use ipc::board::{Health, MAX_DEVICES, ProcessState, RunState, VMM_SLOT};
+use ipc::board::{Health, MAX_DEVICES, ProcessState, RunState, VMM_SLOT, hand_over};
 use ipc::sync::Ordering;
 use std::time::{Duration, Instant};
 
@@ -37,14 +38,16 @@ impl Supervisor {
         let Some(managed) = &mut self.processes[process] else { return };
         let Some(watch) = &mut managed.watch else { return };
         let cell = self.memory.board().process(process);
-        let (done, patience) = if process < MAX_DEVICES {
+        let parked = self.save.as_ref().is_some_and(Save::holds)
+            && cell.is_some_and(|cell| cell.hand_over.load(Ordering::Relaxed) == hand_over::PARKED);
+        let (done, patience) = if process < MAX_DEVICES && !parked {
             let rounds = cell.map_or(0, |cell| cell.heartbeat.load(Ordering::Relaxed));
             let serves = state == ProcessState::Ready && managed.hung.is_none();
             // To go round and round is no progress when the guest waits for an answer.
             let rounds = if stuck { 0 } else { rounds };
             (handled.wrapping_add(rounds.into()), managed.watchdog.filter(|_| serves))
         } else {
-            // Of these it only matters whether somebody holds them.
+            // Of these, and of those that do nothing because they were told so, it only matters whether somebody holds them.
             (watch.last_done().wrapping_add(1), None)
         };
         let before = watch.health();

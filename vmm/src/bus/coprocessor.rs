@@ -4,14 +4,16 @@
 //!
 //! It does not know what an x87 error is.
 
+use serde::{Deserialize, Serialize};
+
 /// IRQ line of the coprocessor.
 pub(super) const IRQ: u8 = 13;
 /// Coprocessor error register: what is written does not matter.
 pub(super) const ERROR_PORT: u16 = 0xf0;
 
 /// The two pins and the latch between them and IRQ13.
-#[derive(Debug, Default)]
-pub(super) struct CoprocessorError {
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CoprocessorError {
     ferr: bool,
     ignne: bool,
     irq: bool,

@@ -14,7 +14,7 @@ mod link;
 mod map;
 mod pci;
 
-use coprocessor::CoprocessorError;
+pub use coprocessor::CoprocessorError;
 pub use link::DeviceLink;
 use map::MemoryMap;
 use pci::ConfigMechanism;
@@ -26,6 +26,7 @@ use ipc::region::{RegionInfo, WritePolicy};
 use ipc::segment::Segment;
 use ipc::time::VirtualTime;
 use ipc::width::Width;
+use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -36,6 +37,15 @@ pub struct BusRegion {
     pub link: usize,
     /// The region.
     pub info: RegionInfo,
+}
+
+/// What the bus itself remembers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BusState {
+    /// CONFIG_ADDRESS of PCI configuration mechanism #1.
+    pub config_address: u32,
+    /// The processor's error pins.
+    pub coprocessor: CoprocessorError,
 }
 
 /// The bus of one VM.
@@ -110,6 +120,25 @@ impl MachineBus {
         }
         self.posted = None;
         self.rebuild();
+    }
+
+    /// Waits until every device has handled what was posted to it.
+    pub fn settle(&mut self) {
+        for index in 0..self.links.len() {
+            self.drain(index);
+        }
+    }
+
+    /// What the bus itself remembers.
+    pub fn state(&self) -> BusState {
+        BusState { config_address: self.pci.address(), coprocessor: self.coprocessor }
+    }
+
+    /// Takes over a state that was saved.
+    pub fn load_state(&mut self, state: BusState) {
+        self.pci.set_address(state.config_address);
+        self.coprocessor = state.coprocessor;
+        self.drive_coprocessor_irq();
     }
 
     /// Takes over what devices and chipset changed of the memory map, if anything.

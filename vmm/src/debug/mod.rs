@@ -20,6 +20,7 @@ use crate::cpu::trace::Trace;
 use ipc::board::{Board, attention};
 use ipc::inspect::{Address, Inspect, Inspected, Listen, MAX_INSTRUCTIONS, MAX_MEMORY, TraceBatch};
 use ipc::segment::Segment;
+use ipc::setup::Exported;
 use ipc_channel::ipc::IpcSender;
 use memory::Place;
 use session::Stream;
@@ -30,6 +31,10 @@ use std::sync::{Arc, mpsc};
 pub enum Event {
     /// A question that arrived from the supervisor, and where the answer goes.
     Inspect(Inspect, IpcSender<Inspected>),
+    /// The state of the VMM is wanted, and nothing is to happen until [`Event::GoOn`].
+    Export(IpcSender<Exported>),
+    /// The VM is saved.
+    GoOn,
     /// A debugger connected.
     Connected(u64, Box<dyn Stream>),
     /// A debugger sent something.
