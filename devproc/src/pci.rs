@@ -5,6 +5,7 @@
 //! learns of moves. Device-specific registers use the same array.
 
 use crate::device::Width;
+use crate::pack::{Raw, pack};
 use serde::{Deserialize, Serialize};
 
 /// Bus, device and function number of a PCI function.
@@ -294,6 +295,11 @@ impl PciConfig {
     /// The bytes that a saved state needs.
     pub fn state(&self) -> PciConfigState {
         PciConfigState { bytes: self.bytes.to_vec() }
+    }
+
+    /// Appends [`PciConfig::state`] to `out`, as it is saved.
+    pub fn save(&self, out: &mut Vec<u8>) {
+        pack((self.bytes.len(), Raw(&self.bytes)), out);
     }
 
     /// Takes over a saved state: only what the guest can write is taken, so that neither

@@ -11,7 +11,7 @@ use crate::message::MESSAGE_WORDS;
 pub use crate::region_table::{MAX_REGIONS, REGION_WORDS, RegionTable};
 use crate::ring::Ring;
 use crate::segment::{Segment, SegmentError, Shared};
-pub use crate::state_page::{COMMIT_WORDS, CommittedState, STATE_BYTES, StatePage};
+pub use crate::state_page::{COMMIT_WORDS, CommittedState, MAX_PARTS, STATE_BYTES, StatePage, StateWriter};
 use crate::sync::{AtomicU32, AtomicU64, Ordering};
 
 /// First word of a link: "VMSimLnk".

@@ -345,7 +345,7 @@ impl DeviceProcess {
             observed: false,
             injector: Injector::default(),
         };
-        let committer = Committer::new(models.len());
+        let committer = Committer::new(&models);
         let tape_orders = TapeOrders::new(board_segment.clone(), slot);
         let identity = Identity { device: device.into(), config: config.clone(), start_unix_seconds };
         Ok(Self {

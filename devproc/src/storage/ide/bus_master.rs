@@ -8,7 +8,7 @@
 
 use super::Ide;
 use super::spec::{bus_master as bm, pci};
-use super::state::{BusMaster, Kind};
+use super::state::{BusMaster, Kind, part};
 use crate::device::Width;
 use crate::host::Host;
 use crate::pci::command;
@@ -99,6 +99,7 @@ impl Ide {
     fn write_bus_master_byte(&mut self, offset: u64, value: u8, host: &mut dyn Host) {
         let index = (offset / bm::CHANNEL_PORTS) as usize;
         let Some(channel) = self.channels.get_mut(index) else { return };
+        self.changed |= part::bus_master(index);
         let registers = &mut channel.bus_master;
         match offset % bm::CHANNEL_PORTS {
             bm::COMMAND => {
@@ -158,6 +159,7 @@ impl Ide {
                 !brought
             };
         }
+        self.changed |= part::channel(channel);
         let status = &mut self.channels[channel].bus_master.status;
         if refused {
             // The table ended before the command, or did not point to RAM: a PCI abort.

@@ -528,12 +528,12 @@ fn polling_changes_no_state_and_the_state_stays_small() {
     guest.acknowledge();
     guest.command(0xc4, 0, 16);
     guest.acknowledge();
-    guest.bench.device.take_changed();
+    guest.bench.take_changed();
     guest.input(7);
     guest.alternate();
-    assert!(!guest.bench.device.take_changed());
+    assert!(!guest.bench.take_changed());
     guest.words_in(1024);
-    assert!(guest.bench.device.take_changed());
+    assert!(guest.bench.take_changed());
     let mut state = Vec::new();
     guest.bench.device.save(&mut state);
     assert!(state.len() < 1024, "{} bytes", state.len());
@@ -630,7 +630,7 @@ fn a_state_that_no_drive_can_be_in_is_refused() {
         assert_eq!(state.validate(), Ok(()));
         change(&mut state);
         let mut bytes = Vec::new();
-        save_state(&state, &mut bytes);
+        crate::device::save_state(&state, &mut bytes);
         controller(&image).load(1, &bytes).is_err()
     };
     assert!(refused(|s| s.channels[1].selected = 2));
@@ -686,7 +686,7 @@ fn perform(guest: &mut Guest, action: &Action, may_restart: bool) {
         Action::Config(at, value) => guest.bench.config_write(at, Width::Byte, value.into()),
         Action::Burst(count) => {
             // Not answered while an absent device is selected.
-            let (port, Bench { device, host }) = (guest.port(), &mut guest.bench);
+            let (port, Bench { device, host, .. }) = (guest.port(), &mut guest.bench);
             let mut data = vec![0x3c; count];
             let _ = device.read_burst(port, &mut data, host);
             let _ = device.write_burst(port, &data, host);
