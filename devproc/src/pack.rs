@@ -11,6 +11,15 @@ use ipc::time::VirtualTime;
 pub(crate) trait Pack {
     /// Appends it to `room`.
     fn pack(&self, room: &mut Room<'_>);
+
+    /// Appends an array of it.
+    #[inline(always)]
+    fn pack_array<const N: usize>(array: &[Self; N], room: &mut Room<'_>)
+    where
+        Self: Sized,
+    {
+        array.iter().for_each(|value| value.pack(room));
+    }
 }
 
 /// Appends `value` to `out`.
@@ -39,6 +48,11 @@ impl Pack for u8 {
     #[inline(always)]
     fn pack(&self, room: &mut Room<'_>) {
         room.byte(*self);
+    }
+
+    #[inline(always)]
+    fn pack_array<const N: usize>(array: &[Self; N], room: &mut Room<'_>) {
+        room.array(array);
     }
 }
 
@@ -103,17 +117,7 @@ impl<T: Pack> Pack for Option<T> {
 impl<T: Pack, const N: usize> Pack for [T; N] {
     #[inline(always)]
     fn pack(&self, room: &mut Room<'_>) {
-        self.iter().for_each(|value| value.pack(room));
-    }
-}
-
-/// An array of bytes, copied as a whole: what `[u8; N]` is.
-pub(crate) struct Raw<'a, const N: usize>(pub &'a [u8; N]);
-
-impl<const N: usize> Pack for Raw<'_, N> {
-    #[inline(always)]
-    fn pack(&self, room: &mut Room<'_>) {
-        room.array(self.0);
+        T::pack_array(self, room);
     }
 }
 
@@ -181,7 +185,7 @@ mod tests {
             let value = (shift as u8, long, long as u32, option, [true, false], [long, 1]);
             let mut out = Vec::new();
             pack(value, &mut out);
-            pack((Raw(&[1, 2, 0xff]), Many([300u32, 4].iter()), VirtualTime(long)), &mut out);
+            pack(([1u8, 2, 0xff], Many([300u32, 4].iter()), VirtualTime(long)), &mut out);
             let other = ([1u8, 2, 0xff], vec![300u32, 4], VirtualTime(long));
             let mut expected = postcard::to_stdvec(&value).unwrap();
             expected.extend(postcard::to_stdvec(&other).unwrap());
@@ -189,7 +193,7 @@ mod tests {
         }
         let long = [7u8; 2000];
         let mut out = vec![1];
-        pack(Raw(&long), &mut out);
+        pack(&long, &mut out);
         assert_eq!((out.len(), out[0], out[2000]), (2001, 1, 7));
     }
 }

@@ -5,7 +5,7 @@
 //! learns of moves. Device-specific registers use the same array.
 
 use crate::device::Width;
-use crate::pack::{Raw, pack};
+use crate::pack::pack;
 use serde::{Deserialize, Serialize};
 
 /// Bus, device and function number of a PCI function.
@@ -299,7 +299,7 @@ impl PciConfig {
 
     /// Appends [`PciConfig::state`] to `out`, as it is saved.
     pub fn save(&self, out: &mut Vec<u8>) {
-        pack((self.bytes.len(), Raw(&self.bytes)), out);
+        pack((self.bytes.len(), &self.bytes), out);
     }
 
     /// Takes over a saved state: only what the guest can write is taken, so that neither

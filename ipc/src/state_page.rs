@@ -14,7 +14,7 @@ pub const STATE_BYTES: usize = if cfg!(loom) { 16 } else { 64 << 10 };
 /// Words of the record that accompanies a committed state.
 pub const COMMIT_WORDS: usize = if cfg!(loom) { 1 } else { 64 };
 /// Parts of a state.
-pub const MAX_PARTS: usize = if cfg!(loom) { 2 } else { 24 };
+pub const MAX_PARTS: usize = if cfg!(loom) { 2 } else { 28 };
 
 const WORD: usize = size_of::<u64>();
 /// Room that a part has at least: most grow a little when their varints do.
@@ -129,20 +129,20 @@ impl StateWriter {
         if published != self.published {
             self.lacks = [self.all(); 2];
         }
-        let target = (published & 1) ^ 1;
-        let mut lacks = self.lacks[target as usize];
-        if record.len() > COMMIT_WORDS
-            || numbers(lacks).any(|n| self.parts[n].bytes.len() > self.parts[n].room)
-        {
-            if record.len() > COMMIT_WORDS || !self.lay_out() {
-                return false;
-            }
-            lacks = self.all();
+        if record.len() > COMMIT_WORDS {
+            return false;
         }
+        let target = (published & 1) ^ 1;
         // SYNC POINT state: whoever sees a word of what follows sees that the slot's former
         // content is no longer current.
         fence(Ordering::Release);
         let slot = &page.slots[target as usize];
+        if !self.complete(slot, self.lacks[target as usize]) {
+            // Another layout, once.
+            if !self.lay_out() || !self.complete(slot, self.all()) {
+                return false;
+            }
+        }
         slot.sequence.store(sequence, Ordering::Relaxed);
         slot.version.store(version.into(), Ordering::Relaxed);
         slot.parts.store(self.parts.len() as u32, Ordering::Relaxed);
@@ -150,16 +150,27 @@ impl StateWriter {
         for (cell, word) in slot.record.iter().zip(record) {
             cell.store(*word, Ordering::Relaxed);
         }
-        for number in numbers(lacks) {
-            let part = &self.parts[number];
-            let place = (part.first_word as u64) << 32 | part.bytes.len() as u64;
-            slot.places[number].store(place, Ordering::Relaxed);
-            store(&slot.data[part.first_word..], &part.bytes);
-        }
         self.lacks[target as usize] = 0;
         self.published = ((published >> 1).wrapping_add(1) << 1) | target;
         // SYNC POINT state: everything above is visible to whoever sees the new value.
         page.published.store(self.published, Ordering::Release);
+        true
+    }
+
+    /// Writes parts to a slot. False when one does not fit its place.
+    #[inline]
+    fn complete(&self, slot: &StateSlot, mut parts: u32) -> bool {
+        while parts != 0 {
+            let number = parts.trailing_zeros() as usize;
+            parts &= parts - 1;
+            let part = &self.parts[number];
+            if part.bytes.len() > part.room {
+                return false;
+            }
+            let place = (part.first_word as u64) << 32 | part.bytes.len() as u64;
+            slot.places[number].store(place, Ordering::Relaxed);
+            store(&slot.data[part.first_word..], &part.bytes);
+        }
         true
     }
 
@@ -184,16 +195,6 @@ impl StateWriter {
     }
 }
 
-/// The numbers of the bits that are set.
-#[inline]
-fn numbers(mut bits: u32) -> impl Iterator<Item = usize> {
-    std::iter::from_fn(move || {
-        let number = bits.trailing_zeros();
-        bits &= bits.wrapping_sub(1);
-        (number < u32::BITS).then_some(number as usize)
-    })
-}
-
 /// Stores bytes as words.
 #[inline]
 fn store(cells: &[AtomicU64], bytes: &[u8]) {
@@ -204,9 +205,9 @@ fn store(cells: &[AtomicU64], bytes: &[u8]) {
     if !rest.is_empty()
         && let Some(cell) = cells.get(words.len())
     {
-        let mut bytes = [0; WORD];
-        bytes[..rest.len()].copy_from_slice(rest);
-        cell.store(u64::from_le_bytes(bytes), Ordering::Relaxed);
+        // Not by way of memory: a word that was just written in pieces takes its time to be read.
+        let word = rest.iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte));
+        cell.store(word, Ordering::Relaxed);
     }
 }
 
@@ -437,26 +438,49 @@ mod model {
     fn no_interleaving_shows_a_reader_a_mixed_state() {
         loom::model(|| {
             let page = Arc::new(StatePage::default());
+            assert!(page.commit(1, 1, &[1], &[1; 8]));
+            let writer = {
+                let page = page.clone();
+                loom::thread::spawn(move || {
+                    for n in 2..=3u8 {
+                        assert!(page.commit(n.into(), n.into(), &[n.into()], &[n; 8]));
+                    }
+                })
+            };
+            if let Ok(Some(state)) = page.try_committed() {
+                assert!((1..=3).contains(&state.sequence));
+                assert_eq!(state.record, [state.sequence]);
+                assert_eq!(u64::from(state.version), state.sequence);
+                assert_eq!(state.data, [state.sequence as u8; 8]);
+            }
+            writer.join().unwrap();
+            assert_eq!(page.committed().map(|state| state.sequence), Some(3));
+        });
+    }
+
+    #[test]
+    fn no_interleaving_shows_a_reader_parts_of_different_commits() {
+        let mut model = loom::model::Builder::new();
+        model.preemption_bound = Some(3);
+        model.check(|| {
+            let page = Arc::new(StatePage::default());
             let mut writer = StateWriter::new(2);
             writer.part(0).push(1);
             writer.part(1).push(1);
-            assert!(writer.commit(&page, 1, 1, &[1]));
+            assert!(writer.commit(&page, 1, 1, &[]));
             let writer = {
                 let page = page.clone();
                 loom::thread::spawn(move || {
                     // One part each time: the other comes from the commit before, into the other slot.
                     for n in 2..=3u8 {
                         writer.part(usize::from(n & 1)).push(n);
-                        assert!(writer.commit(&page, n.into(), n.into(), &[n.into()]));
+                        assert!(writer.commit(&page, n.into(), 1, &[]));
                     }
                 })
             };
             if let Ok(Some(state)) = page.try_committed() {
-                let n = state.sequence as u8;
-                assert!((1..=3).contains(&n));
-                assert_eq!(state.record, [state.sequence]);
-                assert_eq!(u64::from(state.version), state.sequence);
-                assert_eq!(state.data, [[1, 1], [2, 1], [2, 3]][usize::from(n) - 1]);
+                let n = state.sequence as usize;
+                assert_eq!(state.data, [[1, 1], [2, 1], [2, 3]][n - 1]);
             }
             writer.join().unwrap();
             assert_eq!(page.committed().map(|state| state.data), Some(vec![2, 3]));

@@ -80,7 +80,8 @@ impl Committer {
     /// Commits `state`, of `version`, for a model that does nothing at present.
     pub fn commit_as(&mut self, number: usize, version: u16, state: &[u8], shared: &Shared) {
         let deferred = shared.deferred[number].unwrap_or(0);
-        let decisions = Decisions { reply: None, late_reply: None, events: self.events[number], deferred };
+        let events = self.events[number];
+        let decisions = Decisions::<Message> { reply: None, late_reply: None, events, deferred };
         pack_record(&decisions, &[], |_| (false, 0), &mut self.record);
         let page = &shared.layout().states[number];
         if !page.commit(shared.layout().requests.consumed(), version, &self.record, state) {
@@ -97,9 +98,10 @@ impl Committer {
         }
         let writer = &mut self.writers[number];
         save_changed(model, changed, writer);
-        let own = self.in_progress.filter(|request| request.model == number);
+        let own = self.in_progress.as_ref().filter(|request| request.model == number);
+        let late_reply;
         let mut decisions = Decisions {
-            reply: own.and_then(|request| request.reply),
+            reply: own.and_then(|request| request.reply.as_ref()),
             late_reply: None,
             events: self.events[number],
             deferred: 0,
@@ -111,7 +113,8 @@ impl Committer {
             });
             match value {
                 Some(value) => {
-                    decisions.late_reply = Some(Message { sequence, value, ..Message::new(Kind::Reply) });
+                    late_reply = Message { sequence, value, ..Message::new(Kind::Reply) };
+                    decisions.late_reply = Some(&late_reply);
                 }
                 None => decisions.deferred = sequence,
             }

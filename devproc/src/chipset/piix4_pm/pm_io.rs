@@ -3,7 +3,7 @@
 use super::spec::PM_LEN;
 use super::spec::pm::*;
 use crate::device::StateError;
-use crate::pack::{Raw, pack};
+use crate::pack::pack;
 use ipc::time::VirtualTime;
 use serde::{Deserialize, Serialize};
 
@@ -159,7 +159,7 @@ impl PmIo {
 
     /// Appends the block to `out`, as a [`PmIoState`].
     pub(super) fn save(&self, out: &mut Vec<u8>) {
-        pack((LEN, Raw(&self.bytes), self.timer_zero, self.next_overflow), out);
+        pack((LEN, &self.bytes, self.timer_zero, self.next_overflow), out);
     }
 
     /// A block from a saved state; bits that no guest could have set are not taken over.

@@ -8,7 +8,7 @@ use super::spec::{
     UPDATE_IN_PROGRESS_NANOS, YEAR,
 };
 use crate::device::StateError;
-use crate::pack::{Raw, pack};
+use crate::pack::pack;
 use ipc::time::{NANOS_PER_SEC, VirtualTime};
 use serde::{Deserialize, Serialize};
 
@@ -42,7 +42,7 @@ impl ClockState {
     /// Appends the state as it is saved.
     pub(super) fn save(&self, out: &mut Vec<u8>) {
         let Self { ram, index, extended_index, flags, synced, phase, changes } = self;
-        pack((CMOS_LEN, Raw(ram), index, extended_index, flags, synced, phase, changes), out);
+        pack((CMOS_LEN, ram, index, extended_index, flags, synced, phase, changes), out);
     }
 
     pub(super) fn validate(&self) -> Result<(), StateError> {

@@ -6,7 +6,7 @@
 use super::palette::Dac;
 use super::spec::{self, attribute, crtc, graphics, misc, port, sequencer};
 use crate::device::StateError;
-use crate::pack::{Raw, pack};
+use crate::pack::pack;
 use serde::{Deserialize, Serialize};
 
 /// Every register that the guest can reach through the VGA ports, apart from the status registers.
@@ -65,9 +65,9 @@ impl Registers {
     pub fn save(&self, out: &mut Vec<u8>) {
         pack(
             (
-                (self.misc, self.feature, self.video_enable, self.sequencer_index, Raw(&self.sequencer)),
-                (self.graphics_index, Raw(&self.graphics), self.crtc_index, Raw(&self.crtc)),
-                (self.attribute_index, self.attribute_flip_flop, Raw(&self.attribute)),
+                (self.misc, self.feature, self.video_enable, self.sequencer_index, &self.sequencer),
+                (self.graphics_index, &self.graphics, self.crtc_index, &self.crtc),
+                (self.attribute_index, self.attribute_flip_flop, &self.attribute),
             ),
             out,
         );

@@ -3,7 +3,7 @@
 use super::scancodes::{KEYS, KeyType, ScanCodeSet};
 use super::spec::{BUFFER_BYTES, DEFAULT_TYPEMATIC, FIRST_COMMAND, LED_MASK, TYPEMATIC_MASK};
 use crate::device::StateError;
-use crate::pack::{Many, Pack, Raw, pack, pack_fields, pack_variants};
+use crate::pack::{Many, Pack, pack, pack_fields, pack_variants};
 use crate::spare::Room;
 use ipc::input::Key;
 use ipc::time::VirtualTime;
@@ -167,7 +167,7 @@ impl Pack for Stroke {
 impl State {
     /// Appends the state as it is saved.
     pub fn save(&self, out: &mut Vec<u8>) {
-        let keys = [&self.down, &self.held, &self.set3_typematic, &self.set3_break].map(|bits| Raw(&bits.0));
+        let keys = [&self.down, &self.held, &self.set3_typematic, &self.set3_break].map(|bits| &bits.0);
         pack(
             (
                 (self.set, self.leds, self.typematic, self.scanning, self.expecting),

@@ -360,8 +360,14 @@ impl Device for Fdc {
             port::TDR => !tdr::TAPE_SEL | self.state.tdr,
             port::MSR => self.main_status(),
             port::DATA => {
+                let (changed, interrupt) = (self.changed, self.state.interrupt);
+                let result = self.state.phase == Phase::Result;
                 let byte = self.read_data(host);
                 self.publish(host);
+                if result && self.state.interrupt == interrupt {
+                    // The byte was taken from the others, and nothing else.
+                    self.changed = changed | part::REGISTERS;
+                }
                 byte
             }
             port::DIR => self.digital_input(),
@@ -372,6 +378,7 @@ impl Device for Fdc {
 
     fn write(&mut self, at: Access, value: u32, host: &mut dyn Host) -> WriteResult {
         let value = value as u8;
+        let (changed, command) = (self.changed, self.state.command.len());
         match at.port() {
             port::DOR => self.write_dor(value, host),
             port::TDR => self.state.tdr = value & tdr::TAPE_SEL,
@@ -381,6 +388,10 @@ impl Device for Fdc {
             _ => return Err(IoError::InvalidRegister),
         }
         self.publish(host);
+        if self.state.phase == Phase::Command && self.state.command.len() == command + 1 {
+            // The byte was put to the others, and nothing else.
+            self.changed = changed | part::REGISTERS;
+        }
         Ok(())
     }
 

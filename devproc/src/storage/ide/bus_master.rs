@@ -159,7 +159,8 @@ impl Ide {
                 !brought
             };
         }
-        self.changed |= part::channel(channel);
+        self.changed |=
+            part::device(channel, self.channels[channel].selected.into()) | part::bus_master(channel);
         let status = &mut self.channels[channel].bus_master.status;
         if refused {
             // The table ended before the command, or did not point to RAM: a PCI abort.

@@ -33,7 +33,6 @@ use crate::device::{
 };
 use crate::host::Host;
 use crate::pci::{Bar, PciAddress, PciConfig, PciIdentity, register};
-use crate::storage::image::SECTOR_BYTES;
 use drive::Disk;
 use spec::{COMMAND_BLOCK, CONTROL_BLOCK, IRQ, command, control, device, pci, reg, status};
 use state::{Channel, Pair, State, part, save_part};
@@ -231,17 +230,18 @@ impl Ide {
     }
 
     fn write_command(&mut self, channel: usize, code: u8, host: &mut dyn Host) {
-        self.changed |= part::channel(channel);
         if self.channels[channel].control & control::SRST != 0 {
             return;
         }
         if code == command::EXECUTE_DIAGNOSTIC {
             // Both devices run it, whichever is selected; device 0 reports.
+            self.changed |= part::channel(channel);
             let present = self.drives[channel][0].is_some();
             self.show_signatures(channel);
             self.channels[channel].units[0].interrupt = present;
         } else if let Some(mut disk) = self.selected(channel) {
             disk.execute(code);
+            self.changed |= part::device(channel, self.channels[channel].selected.into());
             // The start bit may have been set before the command.
             self.run_bus_master(channel, host);
         }
@@ -280,11 +280,12 @@ impl Ide {
         let after = disk.place();
         let unit = usize::from(self.channels[channel].selected);
         // Another sector, or none.
-        let sector = match (before, after) {
-            (Some((sector, from)), Some((same, to))) if sector == same && from <= to => from..to,
-            _ => 0..SECTOR_BYTES,
+        self.changed |= match (before, after) {
+            (Some((sector, from)), Some((same, to))) if sector == same && from <= to => {
+                part::transfer(channel, unit) | part::sector(channel, unit, from..to)
+            }
+            _ => part::device(channel, unit),
         };
-        self.changed |= part::registers(channel, unit) | part::sector(channel, unit, sector);
         Ok(())
     }
 

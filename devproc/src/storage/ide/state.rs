@@ -3,7 +3,7 @@
 use super::drive::IdeDrive;
 use super::spec::{MAX_MULTIPLE, device, error, status};
 use crate::device::StateError;
-use crate::pack::{pack, pack_variants};
+use crate::pack::{Pack, pack, pack_variants};
 use crate::pci::{PciConfig, PciConfigState};
 use crate::storage::image::SECTOR_BYTES;
 use serde::{Deserialize, Serialize};
@@ -134,28 +134,22 @@ impl Unit {
         self.power = Power::Active;
     }
 
-    /// All but the bytes of the sector in flight, which come last.
-    fn save_registers(&self, out: &mut Vec<u8>) {
+    /// All but the transfer, which comes last.
+    #[inline(always)]
+    fn registers(&self) -> impl Pack {
+        (
+            (self.status, self.error, self.features, self.count, self.low, self.mid, self.high, self.device),
+            (self.interrupt, self.multiple, self.keep_settings, self.write_cache, self.look_ahead),
+            (self.dma_mode, self.power, self.heads, self.sectors),
+        )
+    }
+
+    /// The transfer, but the bytes of the sector in flight, which come last.
+    fn save_transfer(&self, out: &mut Vec<u8>) {
         let transfer = self.transfer.as_ref().map(|t| {
             (t.kind, t.addressing, t.lba, t.remaining, t.block, t.block_left, t.position, t.buffer.len())
         });
-        pack(
-            (
-                (
-                    self.status,
-                    self.error,
-                    self.features,
-                    self.count,
-                    self.low,
-                    self.mid,
-                    self.high,
-                    self.device,
-                ),
-                (self.interrupt, self.multiple, self.keep_settings, self.write_cache, self.look_ahead),
-                (self.dma_mode, self.power, self.heads, self.sectors, transfer),
-            ),
-            out,
-        );
+        pack(transfer, out);
     }
 
     fn validate(&self) -> Result<(), StateError> {
@@ -212,8 +206,10 @@ pub(super) mod part {
     /// Bytes of a sector in one part.
     pub(in super::super) const PIECE_BYTES: usize = 128;
     const PIECES: usize = SECTOR_BYTES / PIECE_BYTES;
+    /// Parts of one device before the pieces: its registers, and what it does.
+    pub(super) const FIRST_PIECE: usize = 2;
     /// Parts of one device.
-    pub(super) const OF_UNIT: usize = 1 + PIECES;
+    pub(super) const OF_UNIT: usize = FIRST_PIECE + PIECES;
     /// Parts of one channel.
     pub(super) const OF_CHANNEL: usize = 2 * OF_UNIT + 1;
     /// How many there are: both channels, and the configuration space.
@@ -221,6 +217,11 @@ pub(super) mod part {
     /// The registers of a device; those that the channel has once are with device 0.
     pub(in super::super) const fn registers(channel: usize, unit: usize) -> Parts {
         1 << (channel * OF_CHANNEL + unit * OF_UNIT)
+    }
+
+    /// What a device does, but for the bytes of the sector.
+    pub(in super::super) const fn transfer(channel: usize, unit: usize) -> Parts {
+        registers(channel, unit) << 1
     }
 
     /// The bus master registers.
@@ -231,7 +232,12 @@ pub(super) mod part {
     /// The bytes `range` of a device's sector.
     pub(in super::super) fn sector(channel: usize, unit: usize, range: Range<usize>) -> Parts {
         let pieces = range.start / PIECE_BYTES..range.end.div_ceil(PIECE_BYTES).min(PIECES);
-        pieces.fold(0, |parts, piece| parts | registers(channel, unit) << (1 + piece))
+        pieces.fold(0, |parts, piece| parts | registers(channel, unit) << (FIRST_PIECE + piece))
+    }
+
+    /// The registers of a device and its sector.
+    pub(in super::super) fn device(channel: usize, unit: usize) -> Parts {
+        registers(channel, unit) | transfer(channel, unit) | sector(channel, unit, 0..SECTOR_BYTES)
     }
 
     /// Everything of a channel.
@@ -248,15 +254,17 @@ impl Channel {
             let BusMaster { command, status, table } = self.bus_master;
             return pack((command, status, table), out);
         };
-        if piece != 0 {
-            let buffer = unit.transfer.as_ref().map_or(&[][..], |transfer| &transfer.buffer);
-            let pieces = buffer.chunks(part::PIECE_BYTES);
-            return out.extend_from_slice(pieces.skip(piece - 1).next().unwrap_or_default());
+        match piece.checked_sub(part::FIRST_PIECE) {
+            Some(piece) => {
+                let buffer = unit.transfer.as_ref().map_or(&[][..], |transfer| &transfer.buffer);
+                out.extend_from_slice(buffer.chunks(part::PIECE_BYTES).nth(piece).unwrap_or_default());
+            }
+            None if piece == 0 && number == 0 => {
+                pack((self.selected, self.control, unit.registers()), out);
+            }
+            None if piece == 0 => pack(unit.registers(), out),
+            None => unit.save_transfer(out),
         }
-        if number == 0 {
-            pack((self.selected, self.control), out);
-        }
-        unit.save_registers(out);
     }
 }
 

@@ -16,6 +16,8 @@ use std::time::{Duration, Instant};
 /// Commits per measurement, and measurements of each message.
 const COMMITS: u32 = 2000;
 const MEASUREMENTS: u32 = 200;
+/// Nanoseconds that a message's commit may take; messages that take longer are named.
+const GOAL: f64 = 50.0;
 /// What a message may change of a state, so that committing it stays cheap.
 const MOST_BYTES: usize = 280;
 
@@ -141,7 +143,7 @@ fn driver(model: &str) -> (Vec<Deed>, Vec<Deed>) {
         ),
         "fdc" => (
             &[Out(0x3f2, 0x1c), Wait(1), Out(0x3f5, 3), Out(0x3f5, 0xdf), Out(0x3f5, 2)],
-            // SEEK and SENSE INTERRUPT STATUS, then READ DATA up to its result.
+            // SEEK and SENSE INTERRUPT STATUS, then READ DATA and its result.
             &[
                 Out(0x3f5, 0x0f),
                 Out(0x3f5, 0),
@@ -159,6 +161,14 @@ fn driver(model: &str) -> (Vec<Deed>, Vec<Deed>) {
                 Out(0x3f5, 1),
                 Out(0x3f5, 0x1b),
                 Out(0x3f5, 0xff),
+                Wait(2000),
+                In(0x3f5),
+                In(0x3f5),
+                In(0x3f5),
+                In(0x3f5),
+                In(0x3f5),
+                In(0x3f5),
+                In(0x3f5),
             ],
         ),
         "ide" => (
@@ -313,7 +323,8 @@ fn cost(model: &dyn Device, changed: &[Parts], page: &ipc::link::StatePage) -> f
         let began = Instant::now();
         for changed in changed.iter().cycle().take(COMMITS as usize) {
             sequence += 1;
-            let decisions = Decisions { reply: Some(Message { sequence, ..reply }), ..Decisions::default() };
+            let reply = Message { sequence, ..reply };
+            let decisions = Decisions { reply: Some(&reply), late_reply: None, events: 0, deferred: 0 };
             save_changed(model, *changed, &mut writer);
             pack_record(&decisions, &[], |_| (false, 0), &mut record);
             assert!(writer.commit(page, sequence, model.state_version(), &record));
@@ -358,10 +369,16 @@ pub fn measure() {
         let all: Vec<_> = changes.iter().map(|(_, changed, _)| *changed).collect();
         let mean = cost(model, if all.is_empty() { &[1] } else { &all }, page);
         let single = |&(deed, changed, bytes)| (cost(model, &[changed], page), deed, bytes);
-        let dearest = changes.iter().map(single).max_by(|a, b| a.0.total_cmp(&b.0));
-        let dearest = dearest.map_or_else(String::new, |(cost, deed, bytes)| {
-            format!("; the dearest {cost:.0} ns ({deed:x?}: {bytes} bytes)")
-        });
+        let mut singles: Vec<_> = changes.iter().map(single).collect();
+        singles.sort_by(|a, b| b.0.total_cmp(&a.0));
+        let dear = |number: &usize| *number == 0 || singles[*number].0 > GOAL;
+        let dearest: String = (0..singles.len())
+            .filter(dear)
+            .map(|number| {
+                let (cost, deed, bytes) = singles[number];
+                format!("; {cost:.0} ns for {deed:x?} ({bytes} bytes)")
+            })
+            .collect();
         println!(
             "committing {name} ({} bytes in {} parts) costs {mean:.0} ns{dearest}",
             state.len(),
