@@ -193,7 +193,7 @@ mod tests {
         }
         let long = [7u8; 2000];
         let mut out = vec![1];
-        pack(&long, &mut out);
+        pack(long, &mut out);
         assert_eq!((out.len(), out[0], out[2000]), (2001, 1, 7));
     }
 }

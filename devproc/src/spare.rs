@@ -28,9 +28,17 @@ impl Room<'_> {
     pub(crate) fn array<const N: usize>(&mut self, bytes: &[u8; N]) {
         let end = self.used.wrapping_add(N);
         if let Some(place) = self.spare.get_mut(self.used..end) {
-            place.write_copy_of_slice(bytes);
+            copy(place, bytes);
         }
         self.used = end;
+    }
+}
+
+/// They have the same length.
+#[inline(always)]
+fn copy(places: &mut [MaybeUninit<u8>], bytes: &[u8]) {
+    for (place, byte) in places.iter_mut().zip(bytes) {
+        place.write(*byte);
     }
 }
 
@@ -68,7 +76,7 @@ impl Flavor for Serialized<'_, '_> {
         }
         let end = self.0.used.wrapping_add(bytes.len());
         if let Some(place) = self.0.spare.get_mut(self.0.used..end) {
-            place.write_copy_of_slice(bytes);
+            copy(place, bytes);
         }
         self.0.used = end;
         Ok(())

@@ -317,13 +317,13 @@ fn changes(driven: &mut Driven, messages: &[Deed]) -> Vec<(Deed, Parts, usize)> 
 fn cost(model: &dyn Device, changed: &[Parts], page: &ipc::link::StatePage) -> f64 {
     let mut writer = StateWriter::new(model.parts());
     let mut record = Vec::new();
-    let reply = Message { value: 0x55, ..Message::new(Kind::Reply) };
+    let mut reply = Message { value: 0x55, ..Message::new(Kind::Reply) };
     let mut sequence = 0;
     let mut round = || {
         let began = Instant::now();
         for changed in changed.iter().cycle().take(COMMITS as usize) {
             sequence += 1;
-            let reply = Message { sequence, ..reply };
+            reply.sequence = sequence;
             let decisions = Decisions { reply: Some(&reply), late_reply: None, events: 0, deferred: 0 };
             save_changed(model, *changed, &mut writer);
             pack_record(&decisions, &[], |_| (false, 0), &mut record);
