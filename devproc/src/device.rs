@@ -162,6 +162,32 @@ impl Region {
     }
 }
 
+/// What of guest RAM a model reaches, see [`Device::dma`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Dma {
+    /// Nothing: it is no bus master.
+    #[default]
+    None,
+    /// What lies below this address: the bus has no more address lines.
+    Below(u64),
+    /// Everything.
+    Anywhere,
+}
+
+impl Dma {
+    /// Over a channel of the 8237, which has 24 address lines.
+    pub const ISA: Self = Self::Below(16 << 20);
+
+    /// The address behind the last.
+    pub const fn end(self) -> u64 {
+        match self {
+            Self::None => 0,
+            Self::Below(end) => end,
+            Self::Anywhere => u64::MAX,
+        }
+    }
+}
+
 /// One access to a region, as the model sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Access {
@@ -314,6 +340,12 @@ pub trait Device: Send {
     /// Zero-filled when the VM starts; it survives the process.
     fn device_memory_len(&self) -> u64 {
         0
+    }
+
+    /// What of guest RAM the model reaches as a bus master. A process has what its models ask for, less what the
+    /// machine file does not give it, and no other RAM.
+    fn dma(&self) -> Dma {
+        Dma::None
     }
 
     /// The registers by name, for traces, coverage and replays. Those of the PCI header are added.

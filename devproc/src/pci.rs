@@ -66,6 +66,12 @@ pub mod command {
     pub const BUS_MASTER: u16 = 1 << 2;
 }
 
+/// Bits of the status register.
+pub mod status {
+    /// A transfer as a bus master ended because nobody answered.
+    pub const RECEIVED_MASTER_ABORT: u16 = 1 << 13;
+}
+
 /// Bit 0 of a BAR: the range lies in I/O space.
 const BAR_IO: u32 = 1 << 0;
 /// Bit 3 of a memory BAR: prefetchable.
@@ -295,6 +301,12 @@ impl PciConfig {
     /// The bytes that a saved state needs.
     pub fn state(&self) -> PciConfigState {
         PciConfigState { bytes: self.bytes.to_vec() }
+    }
+
+    /// Sets the status bit that says that a transfer of the function as a bus master met nobody.
+    pub fn note_master_abort(&mut self) {
+        let at = usize::from(register::STATUS) + 1;
+        self.bytes[at] |= (status::RECEIVED_MASTER_ABORT >> 8) as u8;
     }
 
     /// Appends [`PciConfig::state`] to `out`, as it is saved.

@@ -94,6 +94,15 @@ impl VmMemory {
         self.link(slot).map_or(0, errors)
     }
 
+    /// DMA transfers of a device process that were refused.
+    pub fn dma_refused(&self, slot: usize) -> u64 {
+        let refused = |link: &LinkLayout| -> u64 {
+            let counts = link.models.iter().map(|model| model.dma_refused.load(Ordering::Relaxed));
+            counts.fold(0, u64::wrapping_add)
+        };
+        self.link(slot).map_or(0, refused)
+    }
+
     /// Drops what was asked of a device process while it was off the bus. Only while it does not run.
     pub fn forget_requests(&self, slot: usize) {
         if let Some(link) = self.link(slot) {

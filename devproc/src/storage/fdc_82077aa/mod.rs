@@ -29,8 +29,8 @@ mod state;
 mod transfer;
 
 use crate::device::{
-    ALL_PARTS, Access, Device, IoError, MirrorSlot, Parts, ReadResult, Region, RegionId, Register, ResetKind,
-    StateError, TimerId, WriteResult, load_state, save_parts,
+    ALL_PARTS, Access, Device, Dma, IoError, MirrorSlot, Parts, ReadResult, Region, RegionId, Register,
+    ResetKind, StateError, TimerId, WriteResult, load_state, save_parts,
 };
 use crate::host::Host;
 use crate::storage::image::{BlockDevice, FloppyFormat};
@@ -340,6 +340,10 @@ impl Device for Fdc {
             Region::ports(DATA, "fdc-data", port::DATA, 1),
             Region::ports(DIGITAL_INPUT, "fdc-rate", port::DIR, 1).mirrored(DIR_MIRROR),
         ]
+    }
+
+    fn dma(&self) -> Dma {
+        Dma::ISA
     }
 
     fn registers(&self) -> Vec<Register> {

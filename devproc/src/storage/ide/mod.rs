@@ -28,8 +28,8 @@ mod state;
 pub use drive::IdeDrive;
 
 use crate::device::{
-    ALL_PARTS, Access, Device, IoError, MirrorSlot, Parts, ReadResult, Region, RegionId, Register, ResetKind,
-    StateError, Width, WriteResult, load_state, save_parts,
+    ALL_PARTS, Access, Device, Dma, IoError, MirrorSlot, Parts, ReadResult, Region, RegionId, Register,
+    ResetKind, StateError, Width, WriteResult, load_state, save_parts,
 };
 use crate::host::Host;
 use crate::pci::{Bar, PciAddress, PciConfig, PciIdentity, register};
@@ -313,6 +313,10 @@ impl Device for Ide {
 
     fn pci_address(&self) -> Option<PciAddress> {
         Some(PciAddress::bus0(1, 1))
+    }
+
+    fn dma(&self) -> Dma {
+        Dma::Anywhere
     }
 
     fn registers(&self) -> Vec<Register> {

@@ -212,6 +212,8 @@ pub(super) mod part {
     pub(super) const OF_UNIT: usize = FIRST_PIECE + PIECES;
     /// Parts of one channel.
     pub(super) const OF_CHANNEL: usize = 2 * OF_UNIT + 1;
+    /// The configuration space.
+    pub(in super::super) const CONFIG: Parts = 1 << (2 * OF_CHANNEL);
     /// How many there are: both channels, and the configuration space.
     pub(in super::super) const COUNT: usize = 2 * OF_CHANNEL + 1;
     /// The registers of a device; those that the channel has once are with device 0.

@@ -611,12 +611,29 @@ fn a_table_that_ends_early_or_lies_outside_ram_is_a_bus_master_error() {
     guest.command(0xc8, 50, 2);
     guest.bench.outb(0xc000, 0x09);
     assert_eq!(guest.bench.inb(0xc002) & 0x03, 0x02);
+    let master_abort = |guest: &mut Guest| {
+        let status = guest.bench.config_read(register::STATUS, Width::Word) as u16;
+        status & crate::pci::status::RECEIVED_MASTER_ABORT != 0
+    };
+    assert!(!master_abort(&mut guest), "all of the table was in RAM");
     guest.bench.outb(0xc000, 0);
     guest.bench.outl(0xc004, 0xfff0_0000);
     guest.bench.outb(0xc002, 0x02);
     guest.command(0xca, 50, 1);
     guest.bench.outb(0xc000, 0x01);
     assert_eq!(guest.bench.inb(0xc002) & 0x03, 0x02);
+    assert!(master_abort(&mut guest));
+    // Written as one it goes, like the error bit.
+    guest.bench.config_write(register::STATUS, Width::Word, crate::pci::status::RECEIVED_MASTER_ABORT.into());
+    assert!(!master_abort(&mut guest));
+    // A buffer where nobody answers, in a table that is in RAM.
+    guest.bench.outb(0xc000, 0);
+    table(&mut guest, &[(0x7fff_0000, 512)]);
+    guest.bench.outb(0xc002, 0x02);
+    guest.command(0xc8, 50, 1);
+    guest.bench.outb(0xc000, 0x09);
+    assert_eq!(guest.bench.inb(0xc002) & 0x03, 0x02);
+    assert!(master_abort(&mut guest));
 }
 
 #[test]
