@@ -152,7 +152,7 @@ fn every_device_process_has_the_ram_that_it_may_reach_and_no_other() {
     }
     assert_eq!(ram_of(vm.pid_of("chipset")), (16 << 20, false), "what the 8237 can address");
     assert_eq!(ram_of(vm.pid_of("storage")), ((640 << 10) + (7 << 20), false));
-    let ps = vm.vmsim(&["ps"]).ok();
+    let ps = vm.home().vmsim(&["ps"]).ok();
     for (device, dma) in [("gpu", "-"), ("chipset", "0-16M"), ("storage", "0-640K,1M-8M")] {
         let line = ps.lines().find(|line| line.trim_start().starts_with(device)).expect("a line");
         assert!(line.split_whitespace().any(|word| word == dma), "{ps}");
