@@ -194,6 +194,8 @@ pub struct ProcessStatus {
     pub dma_refused: u64,
     /// Host time that the guest waited for it so far, ns; short waits are not counted.
     pub waited_nanos: u64,
+    /// Host time that it spent in its models' code so far, ns, estimated.
+    pub model_nanos: u64,
     /// CPU time that it used so far, ns.
     pub cpu_nanos: u64,
 }

@@ -44,7 +44,9 @@ pub struct ModelCell {
     pub errors: AtomicU64,
     /// DMA transfers refused: to what is no RAM, or not for this model.
     pub dma_refused: AtomicU64,
-    reserved2: [AtomicU64; 2],
+    /// Host time that the process spent in the model's code, ns, estimated.
+    pub model_nanos: AtomicU64,
+    reserved2: AtomicU64,
 }
 
 /// Identity of a model as published in the link.

@@ -462,6 +462,7 @@ impl DeviceProcess {
         what: impl FnOnce() -> What,
         call: impl FnOnce(&mut dyn Device, &mut dyn Host),
     ) {
+        let began = self.stopwatch.begin();
         let Self { models, shared, tape, .. } = self;
         let model = models[number].as_mut();
         let mut host = ModelHost { shared, model: number, now };
@@ -473,6 +474,7 @@ impl DeviceProcess {
                 recorder.end(number, Answer::default(), None);
             }
         }
+        self.stopwatch.end(began, &self.shared.layout().models[number]);
         self.settle(number, now);
     }
 

@@ -6,6 +6,7 @@ use super::faults::Injector;
 use super::orders::Orders;
 use super::picture::Painter;
 use super::recording::{Tape, TapeOrders};
+use super::stopwatch::Stopwatch;
 use super::{BuildContext, Builder, ProcessError};
 use crate::device::{Device, Reads, Region, RegionId, Space, TimerId, Writes};
 use crate::outside::Outside;
@@ -247,6 +248,8 @@ pub struct DeviceProcess {
     pub tape: Tape,
     /// What other threads want of the main loop.
     pub(super) tape_orders: TapeOrders,
+    /// Times the models.
+    pub(super) stopwatch: Stopwatch,
     /// What a recording says of the process.
     pub(super) identity: Identity,
 }
@@ -373,6 +376,7 @@ impl DeviceProcess {
             outside,
             tape: Tape::Off,
             tape_orders,
+            stopwatch: Stopwatch::new(),
             identity,
         })
     }

@@ -18,6 +18,7 @@ mod picture;
 mod recording;
 mod sandbox;
 mod serve;
+mod stopwatch;
 mod swap;
 
 use crate::device::Device;

@@ -229,6 +229,7 @@ impl Supervisor {
                 errors: self.memory.errors(index),
                 dma: self.memory.link(index).map_or_else(Vec::new, LinkLayout::dma),
                 dma_refused: self.memory.dma_refused(index),
+                model_nanos: self.memory.model_nanos(index),
                 waited_nanos: board
                     .process(index)
                     .map_or(0, |cell| cell.waited_nanos.load(Ordering::Relaxed)),
