@@ -162,6 +162,32 @@ impl Region {
     }
 }
 
+/// What of guest RAM a model reaches, see [`Device::dma`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Dma {
+    /// Nothing: it is no bus master.
+    #[default]
+    None,
+    /// What lies below this address: the bus has no more address lines.
+    Below(u64),
+    /// Everything.
+    Anywhere,
+}
+
+impl Dma {
+    /// Over a channel of the 8237, which has 24 address lines.
+    pub const ISA: Self = Self::Below(16 << 20);
+
+    /// The address behind the last.
+    pub const fn end(self) -> u64 {
+        match self {
+            Self::None => 0,
+            Self::Below(end) => end,
+            Self::Anywhere => u64::MAX,
+        }
+    }
+}
+
 /// One access to a region, as the model sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Access {
@@ -233,19 +259,18 @@ pub enum StateError {
     OutOfRange(&'static str),
 }
 
-/// Longest state that [`save_state`] saves without a growing buffer.
-const QUICK_STATE: usize = 2048;
+/// Parts of a model's state: bit n for part n, see [`Device::save_part`].
+pub type Parts = u32;
 
-/// Serializes a model's state struct (postcard) for [`Device::save`].
-pub fn save_state<T: Serialize>(state: &T, out: &mut Vec<u8>) {
+/// Every part that there is.
+pub const ALL_PARTS: Parts = Parts::MAX;
+
+/// Serializes a model's state struct, or a part of it, (postcard) for [`Device::save`].
+pub fn save_state<T: Serialize + ?Sized>(state: &T, out: &mut Vec<u8>) {
     // Into the room that there is, which is much quicker than by a vector that grows byte by byte.
-    let (start, room) = (out.len(), out.capacity().min(out.len() + QUICK_STATE));
-    out.resize(room, 0);
-    if let Ok(used) = postcard::to_slice(state, &mut out[start..]).map(|used| used.len()) {
-        out.truncate(start + used);
+    if crate::spare::save(state, out) {
         return;
     }
-    out.truncate(start);
     let buffer = std::mem::take(out);
     // Writing to a growing Vec cannot fail, and state structs have no unserializable types;
     // should one appear, the empty state is refused by load, with a message.
@@ -315,6 +340,12 @@ pub trait Device: Send {
     /// Zero-filled when the VM starts; it survives the process.
     fn device_memory_len(&self) -> u64 {
         0
+    }
+
+    /// What of guest RAM the model reaches as a bus master. A process has what its models ask for, less what the
+    /// machine file does not give it, and no other RAM.
+    fn dma(&self) -> Dma {
+        Dma::None
     }
 
     /// The registers by name, for traces, coverage and replays. Those of the PCI header are added.
@@ -463,11 +494,34 @@ pub trait Device: Send {
         true
     }
 
+    /// How many parts the state has. What a message costs grows with the parts that it changes, so a model
+    /// whose state is more than some hundred bytes says which those are.
+    fn parts(&self) -> usize {
+        1
+    }
+
+    /// Appends part `part` of the state to `out`. All parts, one after the other, are what [`Device::save`] writes.
+    fn save_part(&self, part: usize, out: &mut Vec<u8>) {
+        let _ = part;
+        self.save(out);
+    }
+
+    /// Which parts may have changed since the last call to this method: what [`Device::take_changed`] says of
+    /// the whole state.
+    fn take_changed_parts(&mut self) -> Parts {
+        if self.take_changed() { ALL_PARTS } else { 0 }
+    }
+
     /// Takes over a state that `save` of `version` wrote. On error the model is unchanged.
     ///
     /// # Errors
     /// [`StateError`]; the data may come from an older build or a hostile process.
     fn load(&mut self, version: u16, data: &[u8]) -> Result<(), StateError>;
+}
+
+/// [`Device::save`] of a model with parts.
+pub fn save_parts(model: &(impl Device + ?Sized), out: &mut Vec<u8>) {
+    (0..model.parts()).for_each(|part| model.save_part(part, out));
 }
 
 fn burst_access(at: Access, index: usize, advances: bool) -> Access {

@@ -89,7 +89,7 @@ pub struct DmaOutcome {
 
 /// A guest physical range that a device may not reach.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
-#[error("DMA to {address:#x}..+{len:#x} is outside guest RAM")]
+#[error("DMA to {address:#x}..+{len:#x} is outside guest RAM, or of what the device may reach of it")]
 pub struct DmaError {
     /// First address.
     pub address: u64,

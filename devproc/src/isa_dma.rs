@@ -6,6 +6,8 @@
 
 use crate::host::{DmaChannel, DmaDirection, DmaOutcome, Host};
 
+/// A bus that nobody drives.
+const FLOATING: u8 = 0xff;
 /// Mode register bit 5: addresses count down.
 pub const MODE_DECREMENT: u8 = 1 << 5;
 /// Mode register bit 4: base registers are reloaded at terminal count.
@@ -13,8 +15,8 @@ pub const MODE_AUTO_INIT: u8 = 1 << 4;
 
 /// Moves `buffer` over `channel` (0-7) and advances it, stopping at terminal count.
 ///
-/// A channel that is masked moves nothing. A transfer outside guest RAM floats: zeros are read,
-/// writes are lost, the counters still advance, as on a bus where nobody answers.
+/// A channel that is masked moves nothing. A transfer to where no RAM is, or none that the device may
+/// reach, floats: ones are read, writes are lost, the counters still advance, as on a bus where nobody answers.
 pub fn transfer(host: &mut dyn Host, channel: u8, direction: DmaDirection, buffer: &mut [u8]) -> DmaOutcome {
     let mut state = host.dma_channel(channel);
     let unit = if channel >= 4 { 2 } else { 1 };
@@ -67,7 +69,7 @@ fn copy(host: &mut dyn Host, direction: DmaDirection, address: u64, part: &mut [
         }
         DmaDirection::FromMemory => {
             if host.dma_read(address, part).is_err() {
-                part.fill(0);
+                part.fill(FLOATING);
             }
         }
         DmaDirection::Verify => {}
@@ -150,6 +152,18 @@ mod tests {
         let outcome = transfer(&mut host, 5, DmaDirection::ToMemory, &mut [1, 2, 3, 4]);
         assert_eq!(outcome, DmaOutcome { bytes: 4, terminal_count: true });
         assert_eq!(host.ram[0x2_1000..0x2_1004], [1, 2, 3, 4]);
+    }
+
+    #[test]
+    fn where_nobody_answers_ones_are_read_and_writes_are_lost() {
+        let mut host = host_with(2, 0xfffe, 0x0f, 3, 0);
+        host.ram.fill(0x55);
+        host.ram.truncate(0xf_ffff);
+        let mut bytes = [1, 2];
+        assert_eq!(transfer(&mut host, 2, DmaDirection::FromMemory, &mut bytes).bytes, 2);
+        assert_eq!(bytes, [0xff; 2]);
+        assert_eq!(transfer(&mut host, 2, DmaDirection::ToMemory, &mut [7; 2]).bytes, 2);
+        assert_eq!(host.ram[0xf_fffe], 0x55);
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! learns of moves. Device-specific registers use the same array.
 
 use crate::device::Width;
+use crate::pack::pack;
 use serde::{Deserialize, Serialize};
 
 /// Bus, device and function number of a PCI function.
@@ -63,6 +64,12 @@ pub mod command {
     pub const MEMORY_SPACE: u16 = 1 << 1;
     /// May act as bus master.
     pub const BUS_MASTER: u16 = 1 << 2;
+}
+
+/// Bits of the status register.
+pub mod status {
+    /// A transfer as a bus master ended because nobody answered.
+    pub const RECEIVED_MASTER_ABORT: u16 = 1 << 13;
 }
 
 /// Bit 0 of a BAR: the range lies in I/O space.
@@ -294,6 +301,17 @@ impl PciConfig {
     /// The bytes that a saved state needs.
     pub fn state(&self) -> PciConfigState {
         PciConfigState { bytes: self.bytes.to_vec() }
+    }
+
+    /// Sets the status bit that says that a transfer of the function as a bus master met nobody.
+    pub fn note_master_abort(&mut self) {
+        let at = usize::from(register::STATUS) + 1;
+        self.bytes[at] |= (status::RECEIVED_MASTER_ABORT >> 8) as u8;
+    }
+
+    /// Appends [`PciConfig::state`] to `out`, as it is saved.
+    pub fn save(&self, out: &mut Vec<u8>) {
+        pack((self.bytes.len(), &self.bytes), out);
     }
 
     /// Takes over a saved state: only what the guest can write is taken, so that neither

@@ -5,7 +5,7 @@
 //! from the mirror, fires timers as time is moved on, and maps "no answer" to all ones.
 
 use crate::device::{
-    Access, Device, IoError, MirrorSlot, Reads, Region, RegionId, ResetKind, Space, TimerId, Width,
+    Access, Device, IoError, MirrorSlot, Parts, Reads, Region, RegionId, ResetKind, Space, TimerId, Width,
 };
 use crate::host::{
     A20Source, DmaChannel, DmaDirection, DmaError, DmaOutcome, Host, IntxPin, IrqLines, ResetRequest,
@@ -209,16 +209,55 @@ pub struct Bench<D: Device> {
     pub device: D,
     /// The machine around it.
     pub host: TestHost,
+    /// The parts of the state as they were when the model last said that they changed.
+    parts: Vec<Vec<u8>>,
+    /// Parts that changed since [`Bench::take_changed`].
+    changed: Parts,
 }
 
 impl<D: Device> Bench<D> {
     /// Attaches `device` and resets it as at power-on.
     pub fn new(device: D) -> Self {
+        let mut bench = Self::resumed(device);
+        bench.device.reset(ResetKind::PowerOn, &mut bench.host);
+        bench.check_changes();
+        bench
+    }
+
+    /// Attaches a device that has loaded a state.
+    pub fn resumed(device: D) -> Self {
         let mut host = TestHost::new(&device);
         let mut device = device;
         device.attach(&mut host);
-        device.reset(ResetKind::PowerOn, &mut host);
-        Self { device, host }
+        let parts = Self::save_parts(&device, |_| true, vec![Vec::new(); device.parts()]);
+        Self { device, host, parts, changed: Parts::MAX }
+    }
+
+    fn save_parts(device: &D, which: impl Fn(usize) -> bool, mut parts: Vec<Vec<u8>>) -> Vec<Vec<u8>> {
+        for (number, bytes) in parts.iter_mut().enumerate().filter(|(number, _)| which(*number)) {
+            bytes.clear();
+            device.save_part(number, bytes);
+        }
+        parts
+    }
+
+    /// Whether the model's state may have changed since the last call to this method.
+    pub fn take_changed(&mut self) -> bool {
+        self.check_changes();
+        std::mem::take(&mut self.changed) != 0
+    }
+
+    /// What the model does not call changed must be as it was, or a successor would go on from something else.
+    fn check_changes(&mut self) {
+        let changed = self.device.take_changed_parts();
+        self.changed |= changed;
+        let parts = std::mem::take(&mut self.parts);
+        self.parts = Self::save_parts(&self.device, |number| changed & 1 << number != 0, parts);
+        let mut state = Vec::new();
+        self.device.save(&mut state);
+        // A state of one part may change without a word in what follows from the time.
+        let same = self.parts.len() == 1 || self.parts.concat() == state;
+        assert!(same, "{} changed and did not say so", self.device.name());
     }
 
     fn find(&self, space: Space, address: u64) -> Option<Region> {
@@ -243,7 +282,9 @@ impl<D: Device> Bench<D> {
             }
             return value;
         }
-        match self.device.read(at, &mut self.host) {
+        let answer = self.device.read(at, &mut self.host);
+        self.check_changes();
+        match answer {
             Ok(value) => value & width.mask(),
             Err(_) => width.mask(),
         }
@@ -258,7 +299,9 @@ impl<D: Device> Bench<D> {
             return self.write(space, high, half, value >> (8 * half.bytes()) & half.mask());
         }
         let at = Access { region: region.id, address, offset: address - region.base, width };
-        self.device.write(at, value & width.mask(), &mut self.host)
+        let answer = self.device.write(at, value & width.mask(), &mut self.host);
+        self.check_changes();
+        answer
     }
 
     /// IN AL, port.
@@ -302,11 +345,14 @@ impl<D: Device> Bench<D> {
     }
     /// Reads the model's configuration space.
     pub fn config_read(&mut self, register: u8, width: Width) -> u32 {
-        self.device.config_read(register, width, &mut self.host)
+        let value = self.device.config_read(register, width, &mut self.host);
+        self.check_changes();
+        value
     }
     /// Writes the model's configuration space.
     pub fn config_write(&mut self, register: u8, width: Width, value: u32) {
         self.device.config_write(register, width, value, &mut self.host);
+        self.check_changes();
     }
 
     /// Moves time on by `nanos`, firing the timers that fall due, in order and at their deadlines.
@@ -319,6 +365,7 @@ impl<D: Device> Bench<D> {
             self.host.timers.remove(&timer);
             self.host.now = self.host.now.max(deadline);
             self.device.timer(timer, deadline, &mut self.host);
+            self.check_changes();
         }
         self.host.now = end;
     }
@@ -326,6 +373,7 @@ impl<D: Device> Bench<D> {
     /// Tells a model that watches lines that some changed.
     pub fn lines_changed(&mut self) {
         self.device.lines_changed(&mut self.host);
+        self.check_changes();
     }
 
     /// Saves the state, loads it into `fresh`, and goes on with that: what a restart does.
@@ -342,5 +390,6 @@ impl<D: Device> Bench<D> {
         fresh.save(&mut again);
         assert_eq!(state, again, "state changed by save and load");
         self.device = fresh;
+        self.check_changes();
     }
 }

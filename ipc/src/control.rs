@@ -3,6 +3,7 @@
 //! One request and one reply per message, each a length (u32, little endian) and a postcard
 //! value. The first message of a connection is the sender's protocol version.
 
+use crate::dma::RamRange;
 use crate::input::HostEvent;
 use crate::inspect::{Inspect, Inspected};
 use crate::message::PROTOCOL_VERSION;
@@ -196,8 +197,14 @@ pub struct ProcessStatus {
     pub queue: u64,
     /// Accesses answered with an error so far.
     pub errors: u64,
+    /// Ranges of guest RAM that it has.
+    pub dma: Vec<RamRange>,
+    /// DMA transfers refused so far.
+    pub dma_refused: u64,
     /// Host time that the guest waited for it so far, ns; short waits are not counted.
     pub waited_nanos: u64,
+    /// Host time that it spent in its models' code so far, ns, estimated.
+    pub model_nanos: u64,
     /// CPU time that it used so far, ns.
     pub cpu_nanos: u64,
 }

@@ -25,6 +25,8 @@ pub mod board;
 #[cfg(not(loom))]
 pub mod control;
 #[cfg(not(loom))]
+pub mod dma;
+#[cfg(not(loom))]
 pub mod input;
 #[cfg(not(loom))]
 pub mod inspect;

@@ -6,12 +6,13 @@
 
 #![expect(unsafe_code)] // For `unsafe impl Shared` and for copying payloads from shared memory.
 
+use crate::dma::{MAX_RANGES, RamRange};
 use crate::fault::MAX_FAULTS;
 use crate::message::MESSAGE_WORDS;
 pub use crate::region_table::{MAX_REGIONS, REGION_WORDS, RegionTable};
 use crate::ring::Ring;
 use crate::segment::{Segment, SegmentError, Shared};
-pub use crate::state_page::{COMMIT_WORDS, CommittedState, STATE_BYTES, StatePage};
+pub use crate::state_page::{COMMIT_WORDS, CommittedState, MAX_PARTS, STATE_BYTES, StatePage, StateWriter};
 use crate::sync::{AtomicU32, AtomicU64, Ordering};
 
 /// First word of a link: "VMSimLnk".
@@ -41,7 +42,11 @@ pub struct ModelCell {
     pub accesses: AtomicU64,
     /// Accesses answered with an error.
     pub errors: AtomicU64,
-    reserved2: [AtomicU64; 3],
+    /// DMA transfers refused: to what is no RAM, or not for this model.
+    pub dma_refused: AtomicU64,
+    /// Host time that the process spent in the model's code, ns, estimated.
+    pub model_nanos: AtomicU64,
+    reserved2: AtomicU64,
 }
 
 /// Identity of a model as published in the link.
@@ -81,6 +86,8 @@ pub struct LinkLayout {
     pub states: [StatePage; MAX_MODELS],
     /// Events that each fault rule of the process has seen.
     pub faults: [AtomicU64; MAX_FAULTS],
+    /// Ranges of guest RAM that the process has: start and end of each, 0 and 0 for none.
+    dma: [[AtomicU64; 2]; MAX_RANGES],
 }
 
 // SAFETY: repr(C), only atomics and arrays and structs of atomics (rings and pads included).
@@ -174,6 +181,24 @@ impl LinkLayout {
             ModelInfo { name, pci }
         };
         self.models[..count].iter().map(info).collect()
+    }
+
+    /// Says which ranges of guest RAM the process has. Device side.
+    pub fn set_dma(&self, ranges: &[RamRange]) {
+        let ranges = ranges.iter().copied().chain(std::iter::repeat(RamRange { start: 0, end: 0 }));
+        for ([start, end], range) in self.dma.iter().zip(ranges) {
+            start.store(range.start, Ordering::Relaxed);
+            end.store(range.end, Ordering::Relaxed);
+        }
+    }
+
+    /// The ranges of guest RAM that the process says it has.
+    pub fn dma(&self) -> Vec<RamRange> {
+        let load = |[start, end]: &[AtomicU64; 2]| RamRange {
+            start: start.load(Ordering::Relaxed),
+            end: end.load(Ordering::Relaxed),
+        };
+        self.dma.iter().map(load).filter(|range| range.start < range.end).collect()
     }
 
     /// Changes of the region table so far; odd while it changes.

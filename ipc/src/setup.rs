@@ -6,6 +6,7 @@
 //! stays open: when it breaks, the supervisor is gone and the process ends.
 
 use crate::control::{Control, ControlError, Request, Role};
+use crate::dma::RamRange;
 use crate::fault::Faults;
 use crate::inspect::{Inspect, Inspected};
 use crate::machine::MachineConfig;
@@ -44,6 +45,8 @@ pub struct Setup {
     pub stands_by: bool,
     /// It goes into a sandbox once its models are built.
     pub sandbox: bool,
+    /// The guest RAM that a device process may reach at most; `None`: what its models ask for.
+    pub dma: Option<Vec<RamRange>>,
     /// Where a device process sends its recording, from the start.
     pub recording: Option<Recording>,
     /// What is to go wrong on the link of a device process.

@@ -13,6 +13,7 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::ValueEnum;
 use images::disk::{FloppyFormat, parse_size};
 use ipc::board::MAX_RAM;
+use ipc::dma::{GRAIN, MAX_RANGES, RamRange};
 use ipc::fault::Faults;
 use ipc::inspect::Listen;
 use ipc::machine::{BootDevice, DriveConfig, Geometry, MachineConfig, SerialBackend};
@@ -62,13 +63,16 @@ pub struct DevicePlan {
     pub sandbox: bool,
     /// What is to go wrong on its link.
     pub faults: Faults,
+    /// The guest RAM that it may reach by DMA at most; `None`: what its models ask for.
+    pub dma: Option<Vec<RamRange>>,
 }
 
 impl DevicePlan {
     fn new(name: &str) -> Self {
         let watchdog = Some(DEFAULT_WATCHDOG);
         let faults = Faults::default();
-        Self { name: name.into(), executable: Executable::Own, watchdog, debug: false, sandbox: true, faults }
+        let executable = Executable::Own;
+        Self { name: name.into(), executable, watchdog, debug: false, sandbox: true, faults, dma: None }
     }
 }
 
@@ -99,6 +103,7 @@ pub fn plan(args: &RunArgs) -> Result<Plan> {
             }
         }
         plan.sandbox = device.sandbox;
+        plan.dma = device.dma.as_deref().map(|ranges| dma(name, ranges)).transpose()?;
         match device.watchdog {
             None => {}
             Some(0.0) => plan.watchdog = None,
@@ -234,6 +239,23 @@ fn device_options(args: &HostArgs, devices: &mut BTreeMap<String, DevicePlan>) -
     }
     ensure!(devices.len() <= ipc::board::MAX_DEVICES, "At most {} device processes", ipc::board::MAX_DEVICES);
     Ok(())
+}
+
+/// Ranges of guest RAM, each as `START-END`.
+fn dma(device: &str, ranges: &[String]) -> Result<Vec<RamRange>> {
+    let range = |text: &String| {
+        let wrong =
+            || format!("Device process '{device}': dma = [\"{text}\"]: write START-END, such as \"0-16M\"");
+        let (start, end) = text.split_once('-').with_context(wrong)?;
+        let [start, end] = [start, end].map(|text| parse_size(text.trim()));
+        let range = RamRange { start: start.with_context(wrong)?, end: end.with_context(wrong)? };
+        let whole = range.start.is_multiple_of(GRAIN) && range.end.is_multiple_of(GRAIN);
+        ensure!(whole && range.start < range.end, "{}, in whole pages of 4K, the lower one first", wrong());
+        Ok(range)
+    };
+    let ranges = ipc::dma::merged(ranges.iter().map(range).collect::<Result<_>>()?);
+    ensure!(ranges.len() <= MAX_RANGES, "Device process '{device}': dma: at most {MAX_RANGES} ranges");
+    Ok(ranges)
 }
 
 fn recordings(
@@ -474,6 +496,21 @@ mod tests {
         assert!(refused([&terminal, &terminal], window, false).contains("Only one"));
         assert!(refused([&terminal, &none], window, true).contains("--detach"));
         assert!(refused([&terminal, &none], DisplayKind::Terminal, false).contains("--display none"));
+    }
+
+    #[test]
+    fn ranges_of_ram_are_whole_pages() {
+        let ranges =
+            |texts: &[&str]| dma("storage", &texts.iter().map(ToString::to_string).collect::<Vec<_>>());
+        let range = |start, end| RamRange { start, end };
+        assert_eq!(ranges(&[]).unwrap(), []);
+        assert_eq!(ranges(&["1M - 16M", "0-640K"]).unwrap(), [range(0, 640 << 10), range(1 << 20, 16 << 20)]);
+        for wrong in ["16M", "16M-0", "0-0", "0-1000", "a-b", "0-16M-32M", "-1M"] {
+            let error = ranges(&[wrong]).unwrap_err().to_string();
+            assert!(error.contains("'storage'") && error.contains(wrong), "{error}");
+        }
+        let many: Vec<_> = (0..9).map(|n| format!("{}K-{}K", 8 * n, 8 * n + 4)).collect();
+        assert!(ranges(&many.iter().map(String::as_str).collect::<Vec<_>>()).is_err());
     }
 
     #[test]

@@ -158,6 +158,8 @@ pub struct DeviceProcess {
     pub exe: Option<PathBuf>,
     /// Where its link is recorded from power-on.
     pub record: Option<PathBuf>,
+    /// Ranges of guest RAM that it may reach by DMA, as `0-16M`; without them, what its models ask for.
+    pub dma: Option<Vec<String>>,
     /// Seconds without any progress after which it is taken for hung; 0: never.
     pub watchdog: Option<f64>,
     /// Whether it goes into a sandbox once its models are built.

@@ -8,7 +8,7 @@
 
 use crate::cli::RoleArgs;
 use anyhow::{Result, bail};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Device processes of the standard PC. Where two processes claim a port, the earlier one in
@@ -33,12 +33,32 @@ impl Executable {
     /// What it says for this program.
     pub const BUILT_IN: &str = "built-in";
 
+    /// The command that replays a recording with it.
+    pub fn replay_command(&self, recording: &Path) -> String {
+        let command = format!("vmsim replay {}", quoted(recording));
+        match self {
+            Self::Own | Self::ByHand => command,
+            Self::Other(path) => format!("{command} --exe {}", quoted(path)),
+        }
+    }
+
     /// The command with which a person starts it as device process `device` of `vm`.
     pub fn by_hand_command(&self, device: &str, vm: &str) -> String {
         match self {
             Self::Own | Self::ByHand => format!("vmsim-dev {device} --attach {vm}"),
             Self::Other(path) => format!("{} {device} --attach {vm}", path.display()),
         }
+    }
+}
+
+/// A path as a shell takes it.
+fn quoted(path: &Path) -> String {
+    let text = path.display().to_string();
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+=:,@%".contains(c);
+    if !text.is_empty() && text.chars().all(plain) {
+        text
+    } else {
+        format!("'{}'", text.replace('\'', r"'\''"))
     }
 }
 
@@ -101,4 +121,18 @@ pub fn run(args: &RoleArgs) -> Result<()> {
         _ => bail!("No such role: {} {}", args.role, args.device.as_deref().unwrap_or("")),
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shell_takes_the_command_as_it_is_meant() {
+        let own = Executable::Own.replay_command(Path::new("/tmp/boot-1.rec"));
+        assert_eq!(own, "vmsim replay /tmp/boot-1.rec");
+        let other = Executable::Other("/it's/my gpu".into());
+        let command = other.replay_command(Path::new("/tmp/a b"));
+        assert_eq!(command, r"vmsim replay '/tmp/a b' --exe '/it'\''s/my gpu'");
+    }
 }

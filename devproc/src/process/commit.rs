@@ -15,10 +15,11 @@ use super::crash_point;
 use super::effects::{Decisions, Edges, Effect, Record, pack_channel, pack_record, unpack_record};
 use super::host::ModelHost;
 use super::machine::{DeviceProcess, Shared};
-use crate::device::{Device, ResetKind};
+use crate::device::{Device, Parts, ResetKind};
 use crate::host::Host;
 use crate::record::format::{Answer, Call, What};
 use ipc::board::attention;
+use ipc::link::StateWriter;
 use ipc::message::{Kind, Message, Status};
 use ipc::setup::StartFrom;
 use ipc::sync::Ordering;
@@ -38,10 +39,10 @@ struct InProgress {
     reply: Option<Message>,
 }
 
-/// Buffers for commits (filled anew each time, allocated once), and what goes into each.
+/// What each model's state was when it was last committed, and what goes into the next commit.
 #[derive(Debug, Default)]
 pub struct Committer {
-    state: Vec<u8>,
+    writers: Vec<StateWriter>,
     record: Vec<u64>,
     /// Whatever else the request's model commits before the request is done carries its sequence
     /// number and reply too, or a successor would run it again, or never answer.
@@ -51,9 +52,10 @@ pub struct Committer {
 }
 
 impl Committer {
-    /// For a process with `models` models.
-    pub fn new(models: usize) -> Self {
-        Self { events: vec![0; models], ..Self::default() }
+    /// For a process with these models.
+    pub fn new(models: &[Box<dyn Device>]) -> Self {
+        let writers = models.iter().map(|model| StateWriter::new(model.parts())).collect();
+        Self { writers, events: vec![0; models.len()], ..Self::default() }
     }
 
     /// From here to [`Committer::end`], what model `model` commits includes request `sequence`.
@@ -78,7 +80,8 @@ impl Committer {
     /// Commits `state`, of `version`, for a model that does nothing at present.
     pub fn commit_as(&mut self, number: usize, version: u16, state: &[u8], shared: &Shared) {
         let deferred = shared.deferred[number].unwrap_or(0);
-        let decisions = Decisions { reply: None, late_reply: None, events: self.events[number], deferred };
+        let events = self.events[number];
+        let decisions = Decisions::<Message> { reply: None, late_reply: None, events, deferred };
         pack_record(&decisions, &[], |_| (false, 0), &mut self.record);
         let page = &shared.layout().states[number];
         if !page.commit(shared.layout().requests.consumed(), version, &self.record, state) {
@@ -89,15 +92,16 @@ impl Committer {
 
     /// Commits `model`'s state if it changed or if it did something.
     pub fn commit(&mut self, number: usize, model: &mut dyn Device, shared: &Shared) {
-        let changed = model.take_changed();
-        if !changed && shared.effects.is_empty() && shared.deferred[number].is_none() {
+        let changed = model.take_changed_parts();
+        if changed == 0 && shared.effects.is_empty() && shared.deferred[number].is_none() {
             return;
         }
-        self.state.clear();
-        model.save(&mut self.state);
-        let own = self.in_progress.filter(|request| request.model == number);
+        let writer = &mut self.writers[number];
+        save_changed(model, changed, writer);
+        let own = self.in_progress.as_ref().filter(|request| request.model == number);
+        let late_reply;
         let mut decisions = Decisions {
-            reply: own.and_then(|request| request.reply),
+            reply: own.and_then(|request| request.reply.as_ref()),
             late_reply: None,
             events: self.events[number],
             deferred: 0,
@@ -109,7 +113,8 @@ impl Committer {
             });
             match value {
                 Some(value) => {
-                    decisions.late_reply = Some(Message { sequence, value, ..Message::new(Kind::Reply) });
+                    late_reply = Message { sequence, value, ..Message::new(Kind::Reply) };
+                    decisions.late_reply = Some(&late_reply);
                 }
                 None => decisions.deferred = sequence,
             }
@@ -121,13 +126,35 @@ impl Committer {
         pack_record(&decisions, &shared.effects, line, &mut self.record);
         let sequence = own.map_or_else(|| shared.layout().requests.consumed(), |request| request.sequence);
         let page = &shared.layout().states[number];
-        if !page.commit(sequence, model.state_version(), &self.record, &self.state) {
+        if !writer.commit(page, sequence, model.state_version(), &self.record) {
             tracing::error!(
-                "State of {} is too large to commit ({} bytes): it cannot be restarted from here",
-                model.name(),
-                self.state.len()
+                "State of {} is too large to commit: it cannot be restarted from here",
+                model.name()
             );
         }
+    }
+
+    /// Commits the first state of a model.
+    fn commit_first(&mut self, number: usize, model: &mut dyn Device, shared: &Shared) {
+        // It must exist even for a model that says it did not change.
+        let _ = model.take_changed_parts();
+        let writer = &mut self.writers[number];
+        save_changed(model, writer.all(), writer);
+        let page = &shared.layout().states[number];
+        if !writer.commit(page, shared.layout().requests.consumed(), model.state_version(), &[]) {
+            tracing::error!("State of {} is too large to commit: it cannot be restarted", model.name());
+        }
+    }
+}
+
+/// Gives `writer` the parts of a model's state that changed, and those that it never had.
+#[inline]
+pub(super) fn save_changed(model: &dyn Device, changed: Parts, writer: &mut StateWriter) {
+    let mut parts = (changed | writer.missing()) & writer.all();
+    while parts != 0 {
+        let part = parts.trailing_zeros() as usize;
+        parts &= parts - 1;
+        model.save_part(part, writer.part(part));
     }
 }
 
@@ -244,15 +271,7 @@ impl DeviceProcess {
         model.attach(&mut host);
         if fresh {
             model.reset(ResetKind::PowerOn, &mut host);
-            // A first state must exist even for a model that says it did not change.
-            let _ = model.take_changed();
-            committer.state.clear();
-            model.save(&mut committer.state);
-            let page = &shared.layout().states[number];
-            let sequence = shared.layout().requests.consumed();
-            if !page.commit(sequence, model.state_version(), &[], &committer.state) {
-                tracing::error!("State of {} is too large to commit: it cannot be restarted", model.name());
-            }
+            committer.commit_first(number, model, shared);
         }
         self.apply_effects(number, now);
     }
@@ -443,6 +462,7 @@ impl DeviceProcess {
         what: impl FnOnce() -> What,
         call: impl FnOnce(&mut dyn Device, &mut dyn Host),
     ) {
+        let began = self.stopwatch.begin();
         let Self { models, shared, tape, .. } = self;
         let model = models[number].as_mut();
         let mut host = ModelHost { shared, model: number, now };
@@ -454,6 +474,7 @@ impl DeviceProcess {
                 recorder.end(number, Answer::default(), None);
             }
         }
+        self.stopwatch.end(began, &self.shared.layout().models[number]);
         self.settle(number, now);
     }
 

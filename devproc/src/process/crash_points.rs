@@ -6,11 +6,12 @@
 //! "dies" by unwinding out of [`super::crash_point`].
 
 mod cost;
+mod dma;
 mod serial;
 
 use super::{BuildContext, Builder, DeviceProcess, Order, Place};
 use crate::device::{
-    Access, Device, IoError, ReadResult, Region, RegionId, ResetKind, StateError, TimerId, Width,
+    Access, Device, Dma, IoError, ReadResult, Region, RegionId, ResetKind, StateError, TimerId, Width,
     WriteResult, load_state, save_state,
 };
 use crate::host::{DmaChannel, DmaDirection, Host};
@@ -95,6 +96,9 @@ impl Toy {
 }
 
 impl Device for Toy {
+    fn dma(&self) -> Dma {
+        Dma::Anywhere
+    }
     fn name(&self) -> &'static str {
         "toy"
     }
@@ -423,7 +427,7 @@ impl Machine {
     fn settle(&mut self) {
         loop {
             let from = if self.started { StartFrom::Committed } else { StartFrom::PowerOn };
-            let place = Place { slot: 0, config: &self.config };
+            let place = Place { slot: 0, config: &self.config, dma: None, ram: None };
             let recording = self.tape();
             let (names, builder, process) = (&self.names, self.builder, self.process.take());
             let run = AssertUnwindSafe(|| {

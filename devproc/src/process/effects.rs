@@ -8,6 +8,7 @@ use crate::device::MirrorSlot;
 use crate::host::{A20Source, DmaChannel, IntxPin, ResetRequest};
 use ipc::link::COMMIT_WORDS;
 use ipc::message::{MESSAGE_WORDS, Message};
+use std::borrow::Borrow;
 
 /// One held-back effect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,17 +95,23 @@ pub struct Edges {
     pub rises: u32,
 }
 
-/// What was decided together with a committed state, besides the effects.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Decisions {
+/// What was decided together with a committed state, besides the effects. `M` is a message, or where one is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Decisions<M = Message> {
     /// The reply to the request in progress.
-    pub reply: Option<Message>,
+    pub reply: Option<M>,
     /// The reply to an access that was deferred earlier.
-    pub late_reply: Option<Message>,
+    pub late_reply: Option<M>,
     /// Host events that the state includes.
     pub events: u64,
     /// Sequence number of an access that is deferred still; 0 for none.
     pub deferred: u64,
+}
+
+impl<M> Default for Decisions<M> {
+    fn default() -> Self {
+        Self { reply: None, late_reply: None, events: 0, deferred: 0 }
+    }
 }
 
 /// A record as a successor finds it.
@@ -149,21 +156,24 @@ pub fn unpack_channel(words: [u64; 2], request: bool) -> DmaChannel {
 
 /// Packs the decisions and what of the effects cannot be published again from the state. `line`
 /// tells of an ISA line whether the model holds it, and its edges so far.
-pub fn pack_record(
-    decisions: &Decisions,
+pub fn pack_record<M: Borrow<Message>>(
+    decisions: &Decisions<M>,
     effects: &[Effect],
     line: impl Fn(u8) -> (bool, u32),
     record: &mut Vec<u64>,
 ) {
     record.clear();
-    let flag = |reply: &Option<Message>, bit| if reply.is_some() { bit } else { 0 };
-    record.extend([
+    let flag = |reply: &Option<M>, bit| if reply.is_some() { bit } else { 0 };
+    record.extend_from_slice(&[
         flag(&decisions.reply, HAS_REPLY) | flag(&decisions.late_reply, HAS_LATE_REPLY),
         decisions.events,
         decisions.deferred,
     ]);
-    for reply in [&decisions.reply, &decisions.late_reply].into_iter().flatten() {
-        record.extend(reply.encode());
+    if let Some(reply) = &decisions.reply {
+        record.extend_from_slice(&reply.borrow().encode());
+    }
+    if let Some(reply) = &decisions.late_reply {
+        record.extend_from_slice(&reply.borrow().encode());
     }
     let mut code: Option<(u64, u64)> = None;
     for (index, effect) in effects.iter().enumerate() {
@@ -294,13 +304,13 @@ mod tests {
     fn edges_that_the_last_level_does_not_show_are_counted() {
         let pulse = [Effect::Irq(0, false), Effect::Irq(0, true)];
         let mut words = Vec::new();
-        pack_record(&Decisions::default(), &pulse, |_| (true, 7), &mut words);
+        pack_record(&Decisions::<Message>::default(), &pulse, |_| (true, 7), &mut words);
         assert_eq!(unpack_record(&words).edges, [Edges { irq: 0, before: 7, rises: 1 }]);
         // From low it is one change, which `attach` makes from the state.
-        pack_record(&Decisions::default(), &pulse, low, &mut words);
+        pack_record(&Decisions::<Message>::default(), &pulse, low, &mut words);
         assert_eq!(unpack_record(&words).edges, []);
         let there_and_back = [Effect::Irq(4, true), Effect::Irq(4, false)];
-        pack_record(&Decisions::default(), &there_and_back, low, &mut words);
+        pack_record(&Decisions::<Message>::default(), &there_and_back, low, &mut words);
         assert_eq!(unpack_record(&words).edges, [Edges { irq: 4, before: 7, rises: 1 }]);
     }
 

@@ -12,6 +12,7 @@ use crate::host::{
     SerialCable,
 };
 use crate::isa_dma;
+use ipc::sync::Ordering;
 use ipc::time::VirtualTime;
 
 const PAGE: u64 = 4096;
@@ -31,6 +32,27 @@ pub struct ModelHost<'a> {
 impl ModelHost<'_> {
     fn push(&mut self, effect: Effect) {
         self.shared.effects.push(effect);
+    }
+
+    /// Whether this model may do DMA there: not all that the process has is for each of its models.
+    fn may_reach(&self, address: u64, len: usize) -> Result<(), DmaError> {
+        let end = self.shared.dma_end[self.model];
+        let inside = address.checked_add(len as u64).is_some_and(|last| last <= end);
+        if inside { Ok(()) } else { Err(self.refused(address, len)) }
+    }
+
+    /// Counts a DMA transfer that cannot be, and says so now and then.
+    #[cold]
+    fn refused(&self, address: u64, len: usize) -> DmaError {
+        let cell = &self.shared.layout().models[self.model];
+        let count = cell.dma_refused.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
+        let error = DmaError { address, len: len as u64 };
+        if count.is_power_of_two() {
+            tracing::warn!(
+                "{error} ({count} so far): nobody answers ('dma' in the machine file, Device::dma)"
+            );
+        }
+        error
     }
 
     /// As `push`, in place of an earlier effect that `is_older` names.
@@ -64,22 +86,26 @@ impl Host for ModelHost<'_> {
     }
 
     fn dma_read(&mut self, address: u64, buffer: &mut [u8]) -> Result<(), DmaError> {
-        let error = DmaError { address, len: buffer.len() as u64 };
-        self.shared.ram.read(address, buffer).then_some(()).ok_or(error)?;
+        self.may_reach(address, buffer.len())?;
+        if !self.shared.ram.read(address, buffer) {
+            return Err(self.refused(address, buffer.len()));
+        }
         let arrives = self.shared.dma_arrives(buffer.len());
         buffer[arrives..].fill(FLOATING);
         Ok(())
     }
 
     fn dma_write(&mut self, address: u64, data: &[u8]) -> Result<(), DmaError> {
-        let error = DmaError { address, len: data.len() as u64 };
-        let end = address.checked_add(error.len).filter(|end| *end <= self.shared.ram.len());
-        let data = &data[..if end.is_some() { self.shared.dma_arrives(data.len()) } else { 0 }];
-        if end.is_none() || !self.shared.ram.write(address, data) {
-            return Err(error);
+        self.may_reach(address, data.len())?;
+        if !self.shared.ram.reaches(address, data.len()) {
+            return Err(self.refused(address, data.len()));
+        }
+        let data = &data[..self.shared.dma_arrives(data.len())];
+        if !self.shared.ram.write(address, data) {
+            return Err(self.refused(address, data.len()));
         }
         // The bytes are in RAM before the marks are read (SYNC POINT code, `Board::set_code`).
-        std::sync::atomic::fence(std::sync::atomic::Ordering::SeqCst);
+        std::sync::atomic::fence(Ordering::SeqCst);
         let end = address.saturating_add(data.len() as u64);
         let mut page = address & !(PAGE - 1);
         while page < end {

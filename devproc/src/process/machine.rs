@@ -6,10 +6,12 @@ use super::faults::Injector;
 use super::orders::Orders;
 use super::picture::Painter;
 use super::recording::{Tape, TapeOrders};
+use super::stopwatch::Stopwatch;
 use super::{BuildContext, Builder, ProcessError};
 use crate::device::{Device, Reads, Region, RegionId, Space, TimerId, Writes};
 use crate::outside::Outside;
 use ipc::board::{BOARD_MAGIC, Board, ProcessState};
+use ipc::dma::{DmaRam, RamRange};
 use ipc::link::{Link, LinkLayout, MAX_MODELS, MAX_REGIONS, MIRROR_CELLS, ModelInfo};
 use ipc::machine::{MachineConfig, SerialBackend};
 use ipc::region::{RegionInfo, WritePolicy};
@@ -67,8 +69,10 @@ pub struct Shared {
     board: Arc<Segment>,
     /// The link to the VMM.
     pub link: Link,
-    /// Guest RAM.
-    pub ram: Segment,
+    /// The guest RAM that the process has.
+    pub ram: Arc<DmaRam>,
+    /// The address behind the last that each model reaches by DMA.
+    pub dma_end: Vec<u64>,
     memory: Option<Segment>,
     /// Offset and length of each model's device memory.
     memory_of: Vec<(u64, u64)>,
@@ -244,6 +248,8 @@ pub struct DeviceProcess {
     pub tape: Tape,
     /// What other threads want of the main loop.
     pub(super) tape_orders: TapeOrders,
+    /// Times the models.
+    pub(super) stopwatch: Stopwatch,
     /// What a recording says of the process.
     pub(super) identity: Identity,
 }
@@ -266,6 +272,10 @@ pub struct Place<'a> {
     pub slot: usize,
     /// The machine.
     pub config: &'a MachineConfig,
+    /// The guest RAM that it may reach at most; `None`: what its models ask for.
+    pub dma: Option<&'a [RamRange]>,
+    /// The guest RAM that the process has mapped already: in its sandbox it cannot do that again.
+    pub ram: Option<Arc<DmaRam>>,
 }
 
 impl DeviceProcess {
@@ -297,7 +307,7 @@ impl DeviceProcess {
         place: &Place<'_>,
         build: Builder,
     ) -> Result<Self, ProcessError> {
-        let Place { slot, config } = *place;
+        let Place { slot, config, dma, .. } = *place;
         let board_segment = Arc::new(Segment::open(&names.board())?);
         let board: &Board = board_segment.view()?;
         if board.magic.load(Ordering::Acquire) != BOARD_MAGIC || board.process(slot).is_none() {
@@ -310,6 +320,11 @@ impl DeviceProcess {
         let models =
             build(&context).map_err(|reason| ProcessError::Build { device: device.into(), reason })?;
         outside.built();
+        let dma_end: Vec<_> = models.iter().map(|model| model.dma().end().min(config.ram_bytes)).collect();
+        let ram = match &place.ram {
+            Some(ram) => ram.clone(),
+            None => Arc::new(DmaRam::open(&names.ram(), &reach(dma, &dma_end))?),
+        };
         let link = Link::open(&names.link(slot))?;
         let (memory_of, memory_bytes) = lay_out_memory(&models);
         let memory = open_device_memory(names, slot, memory_bytes)?;
@@ -327,7 +342,8 @@ impl DeviceProcess {
         let orders = Orders::new(board_segment.clone(), slot);
         let shared = Shared {
             slot,
-            ram: Segment::open(&names.ram())?,
+            ram,
+            dma_end,
             board: board_segment.clone(),
             link,
             memory,
@@ -345,7 +361,7 @@ impl DeviceProcess {
             observed: false,
             injector: Injector::default(),
         };
-        let committer = Committer::new(models.len());
+        let committer = Committer::new(&models);
         let tape_orders = TapeOrders::new(board_segment.clone(), slot);
         let identity = Identity { device: device.into(), config: config.clone(), start_unix_seconds };
         Ok(Self {
@@ -360,6 +376,7 @@ impl DeviceProcess {
             outside,
             tape: Tape::Off,
             tape_orders,
+            stopwatch: Stopwatch::new(),
             identity,
         })
     }
@@ -377,6 +394,7 @@ impl DeviceProcess {
         let bytes = self.shared.memory.as_ref().map_or(0, Segment::len);
         self.shared.layout().device_memory_bytes.store(bytes, Ordering::Release);
         self.shared.layout().set_models(&infos);
+        self.shared.layout().set_dma(&self.shared.ram.ranges());
         if !self.watchers.is_empty() {
             self.shared.board().lines.watch(slot);
         }
@@ -396,6 +414,15 @@ impl DeviceProcess {
         board.processes[slot].state.store(ProcessState::Ready as u32, Ordering::Release);
         board.processes[ipc::board::VMM_SLOT].doorbell.ring();
         tracing::info!("Serves {}", infos.iter().map(|i| i.name.as_str()).collect::<Vec<_>>().join(", "));
+    }
+}
+
+/// The guest RAM that the process is to have: what a model asks for and the machine gives.
+fn reach(given: Option<&[RamRange]>, ends: &[u64]) -> Vec<RamRange> {
+    let asked = RamRange { start: 0, end: ends.iter().copied().max().unwrap_or(0) };
+    match given {
+        None => asked.and(asked).into_iter().collect(),
+        Some(ranges) => ranges.iter().filter_map(|range| range.and(asked)).collect(),
     }
 }
 

@@ -18,6 +18,7 @@ mod picture;
 mod recording;
 mod sandbox;
 mod serve;
+mod stopwatch;
 mod swap;
 
 use crate::device::Device;
@@ -161,7 +162,7 @@ fn serve_attached(attachment: Attachment, device: &str, build: Builder) -> Resul
         eprintln!("{device}: no log: {error}");
     }
     let slot = setup.slot as usize;
-    let place = Place { slot, config: &setup.config };
+    let mut place = Place { slot, config: &setup.config, dma: setup.dma.as_deref(), ram: None };
     let mut process = DeviceProcess::prepare(&names, device, &place, build)?;
     process.set_faults(setup.faults.clone());
     let keeps = setup.from == StartFrom::Committed;
@@ -203,6 +204,7 @@ fn serve_attached(attachment: Attachment, device: &str, build: Builder) -> Resul
         match process.park(&versions) {
             Order::GoOn { reload: true } => {
                 let (orders, sink) = (process.orders.clone(), process.tape.sink());
+                place.ram = Some(process.shared.ram.clone());
                 drop(process);
                 process = DeviceProcess::prepare(&names, device, &place, build)?;
                 process.orders = orders;

@@ -5,7 +5,7 @@
 //! code runs, rarely while the vCPU is halted (cursors still blink).
 
 use super::machine::DeviceProcess;
-use super::{ProcessError, host::ModelHost};
+use super::{ProcessError, host::ModelHost, stopwatch};
 use crate::device::Frame;
 use crate::record::format::{Answer, Call, What};
 use crate::record::hash_picture;
@@ -87,6 +87,7 @@ impl DeviceProcess {
                 drew
             }
         };
+        stopwatch::add(host_nanos().saturating_sub(host_now), &shared.layout().models[painter.model]);
         // Drawing must not act on the machine.
         shared.effects.clear();
         if !drew {

@@ -56,12 +56,13 @@ fn restrict_files(
     let read: BitFlags<AccessFs> = AccessFs::ReadFile.into();
     let write = AccessFs::ReadFile | AccessFs::WriteFile;
     let mut allowed = open_files();
-    // For the time when it must do without a predecessor that gave its place to it, and for backtraces.
+    // For the time when it must do without a predecessor that gave its place to it, and for backtraces. Guest RAM is
+    // not among it: what the process may reach is mapped.
     allowed.extend([(config.firmware.clone(), read), (log.to_owned(), write)]);
     allowed.extend(config.video_rom.clone().map(|rom| (rom, read)));
     allowed.extend(std::env::current_exe().ok().map(|exe| (exe, read)));
     allowed.extend(LIBRARIES.map(|folder| (folder.into(), read | AccessFs::ReadDir)));
-    let segments = [names.board(), names.ram(), names.screen(), names.serial(), names.link(slot)];
+    let segments = [names.board(), names.screen(), names.serial(), names.link(slot)];
     let segments = segments.into_iter().chain([names.device_memory(slot)]);
     allowed.extend(segments.map(|name| (Path::new("/dev/shm").join(name), write)));
 
@@ -163,7 +164,7 @@ const ALLOWED: &[i64] = &[
     libc::SYS_mmap,
     libc::SYS_munmap,
     libc::SYS_mprotect,
-    libc::SYS_mremap,
+    // Not mremap: it would let a mapping of guest RAM grow beyond its range without a file descriptor.
     libc::SYS_madvise,
     libc::SYS_brk,
     libc::SYS_membarrier,

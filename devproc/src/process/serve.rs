@@ -73,6 +73,7 @@ impl DeviceProcess {
             };
             if !patience.look(news) {
                 self.sleep(timer);
+                self.stopwatch.after_pause();
                 // The CPUs that the process may use can change while it runs; this is off the hot path.
                 patience = Patience::for_work();
             }
@@ -214,10 +215,12 @@ impl DeviceProcess {
         let mut reply = Message { sequence: request.sequence, time: now, ..Message::new(Kind::Reply) };
         let mut deferred = false;
         if number < self.models.len() {
+            let began = self.stopwatch.begin();
             let answer = self.answer(number, request, buffer);
-            let Self { models, shared, .. } = self;
+            let Self { models, shared, stopwatch, .. } = self;
             let model = models[number].as_mut();
             let cell = &shared.layout().models[number];
+            stopwatch.end(began, cell);
             // Only this thread writes it: no locked instruction is needed.
             cell.accesses.store(cell.accesses.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
             match answer {

@@ -7,8 +7,8 @@ use super::machine::Machine;
 use super::replay::{Difference, ReplayError, Report, replay};
 use super::{Recorder, Sink, export};
 use crate::device::{
-    Access, Device, IoError, ReadResult, Region, RegionId, Register, ResetKind, StateError, TimerId, Width,
-    WriteResult, load_state, save_state,
+    Access, Device, Dma, IoError, ReadResult, Region, RegionId, Register, ResetKind, StateError, TimerId,
+    Width, WriteResult, load_state, save_state,
 };
 use crate::host::Host;
 use crate::outside::{Found, Outside};
@@ -56,6 +56,9 @@ struct State {
 }
 
 impl Device for Copier {
+    fn dma(&self) -> Dma {
+        Dma::Anywhere
+    }
     fn name(&self) -> &'static str {
         "copier"
     }

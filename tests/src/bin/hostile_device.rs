@@ -3,7 +3,9 @@
 //!
 //! It runs as the fifth device process of a machine, so its link is number 4.
 
-use devproc::device::{Access, Device, ReadResult, Region, RegionId, ResetKind, StateError};
+use devproc::device::{
+    Access, Device, Dma, ReadResult, Region, RegionId, ResetKind, StateError, WriteResult,
+};
 use devproc::host::Host;
 use ipc::link::{Link, LinkLayout};
 use ipc::message::{Kind, MESSAGE_WORDS, Message};
@@ -13,6 +15,8 @@ use std::time::Duration;
 
 /// Slot of this process: its name comes after those of the built-in ones.
 const SLOT: usize = 4;
+/// Guest RAM that it asks for: one page.
+const REACH: u64 = 4096;
 /// Attacks between two looks at the clock, and the pause after them: others need the CPU too.
 const ROUND: u64 = 200;
 const PAUSE: Duration = Duration::from_millis(1);
@@ -69,13 +73,18 @@ fn attack(layout: &LinkLayout, bytes: &Segment, random: &mut Random) {
     }
 }
 
+/// The file that says what it has done.
+fn seen() -> std::fs::File {
+    let exe = std::env::args().next().expect("a program has a name");
+    let seen = std::fs::OpenOptions::new().create(true).append(true).open(format!("{exe}.seen"));
+    seen.expect("the file")
+}
+
 fn attack_for_ever() {
     use std::io::Write;
-    let exe = std::env::args().next().expect("a program has a name");
     let vm = std::env::args().skip_while(|arg| arg != "--attach").nth(1).expect("the VM");
     let names = SegmentNames::new(&vm);
-    let seen = std::fs::OpenOptions::new().create(true).append(true).open(format!("{exe}.seen"));
-    let mut seen = seen.expect("the file");
+    let mut seen = seen();
     let link = Link::open(&names.link(SLOT)).expect("the link");
     let bytes = Segment::open(&names.link(SLOT)).expect("the link");
     let mut random = Random(u64::from(std::process::id()) << 20 | 1);
@@ -90,7 +99,33 @@ fn attack_for_ever() {
     });
 }
 
-struct Hostile;
+/// A model that wants to read and write what is none of its business.
+struct Hostile {
+    random: Random,
+    seen: std::fs::File,
+}
+
+impl Hostile {
+    /// DMA to anywhere but the page that it may reach. What it gets is told.
+    fn steal(&mut self, host: &mut dyn Host) {
+        use std::io::Write;
+        let (a, len) = (self.random.next(), 1 + self.random.below(64) as usize);
+        // Across the end of what it may reach, in the rest of RAM, behind that, and where sums overflow.
+        let address = match a % 4 {
+            0 => REACH - len as u64 + 1 + a / 4 % len as u64,
+            1 => REACH + a / 4 % (64 << 20),
+            2 => u64::from(u32::MAX) - a / 4 % 64,
+            _ => u64::MAX - a / 4 % 64,
+        };
+        let mut data = vec![0xcc; len];
+        if host.dma_read(address, &mut data).is_ok() || data != vec![0xcc; len] {
+            writeln!(self.seen, "read {address:x}").expect("a line is written");
+        }
+        if host.dma_write(address, &data).is_ok() {
+            writeln!(self.seen, "wrote {address:x}").expect("a line is written");
+        }
+    }
+}
 
 impl Device for Hostile {
     fn name(&self) -> &'static str {
@@ -99,8 +134,16 @@ impl Device for Hostile {
     fn regions(&self) -> Vec<Region> {
         vec![Region::ports(RegionId(0), "hostile", 0x300, 4)]
     }
-    fn read(&mut self, at: Access, _: &mut dyn Host) -> ReadResult {
+    fn read(&mut self, at: Access, host: &mut dyn Host) -> ReadResult {
+        self.steal(host);
         Ok(at.offset as u32)
+    }
+    fn write(&mut self, _: Access, _: u32, host: &mut dyn Host) -> WriteResult {
+        self.steal(host);
+        Ok(())
+    }
+    fn dma(&self) -> Dma {
+        Dma::Below(REACH)
     }
     fn reset(&mut self, _: ResetKind, _: &mut dyn Host) {}
     fn save(&self, out: &mut Vec<u8>) {
@@ -115,7 +158,10 @@ fn main() -> ExitCode {
     devproc::standard::main(|_| {
         Some(|_| {
             attack_for_ever();
-            Ok(vec![Box::new(Hostile)])
+            Ok(vec![Box::new(Hostile {
+                random: Random(u64::from(std::process::id()) << 20 | 3),
+                seen: seen(),
+            })])
         })
     })
 }

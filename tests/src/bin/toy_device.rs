@@ -9,8 +9,10 @@
 //! It appends a line to `EXE.seen` for each start. The guest sees a scratch register at 300h, ticks at 301h and
 //! a stopwatch at 302h: when a millisecond of host time or more has passed between two reads of it, a line says how much.
 
+#![expect(unsafe_code, reason = "an attempt to map more guest RAM")]
+
 use devproc::device::{
-    Access, Device, IoError, ReadResult, Region, RegionId, ResetKind, StateError, TimerId, WriteResult,
+    Access, Device, Dma, IoError, ReadResult, Region, RegionId, ResetKind, StateError, TimerId, WriteResult,
     load_state, save_state,
 };
 use devproc::host::Host;
@@ -27,6 +29,8 @@ const LAP: u64 = 2;
 const WORTH_TELLING: Duration = Duration::from_millis(1);
 const TICK: TimerId = TimerId(0);
 const PERIOD: u64 = 10_000_000;
+/// Guest RAM that it asks for.
+const REACH: u64 = 64 << 10;
 
 /// The file `EXE.NAME`.
 fn beside(name: &str) -> String {
@@ -44,8 +48,32 @@ fn hang() -> ! {
     }
 }
 
+/// Where this process has guest RAM mapped, and how much of it, by its list of mappings.
+fn guest_ram(maps: &std::fs::File) -> Option<(usize, usize)> {
+    use std::os::unix::fs::FileExt;
+    let mut text = vec![0; 1 << 20];
+    // The kernel gives a page of it at a time.
+    let mut len = 0;
+    while let Ok(more @ 1..) = maps.read_at(&mut text[len..], len as u64) {
+        len += more;
+    }
+    let text = String::from_utf8_lossy(&text[..len]);
+    let line = text.lines().find(|line| line.ends_with("-ram"))?;
+    let (start, end) = line.split_whitespace().next()?.split_once('-')?;
+    let [start, end] = [start, end].map(|text| usize::from_str_radix(text, 16).ok());
+    Some((start?, end? - start?))
+}
+
+/// Whether the mapping of guest RAM can be made to reach further than it does.
+fn grow(maps: &std::fs::File) -> bool {
+    let (start, len) = guest_ram(maps).expect("guest RAM is mapped");
+    assert_eq!(len as u64, REACH, "no more of it than was asked for");
+    // SAFETY: a length of 0 makes another mapping of the same memory and leaves this one alone.
+    unsafe { rustix::mm::mremap(start as *mut _, 0, 2 * len, rustix::mm::MremapFlags::MAYMOVE).is_ok() }
+}
+
 /// Things that a device process in its sandbox has no business to do: what, and whether it worked.
-fn escapes(own: &std::fs::File) -> Vec<(&'static str, bool)> {
+fn escapes(own: &std::fs::File, maps: &std::fs::File) -> Vec<(&'static str, bool)> {
     let vm = std::env::args().skip_while(|arg| arg != "--attach").nth(1).expect("the VM");
     let uid = rustix::process::getuid().as_raw();
     let open = |path: &str| std::fs::File::options().read(true).write(true).open(path).is_ok();
@@ -55,6 +83,8 @@ fn escapes(own: &std::fs::File) -> Vec<(&'static str, bool)> {
         ("read", std::fs::read("/etc/passwd").is_ok()),
         ("create", std::fs::write(beside("escaped"), "x").is_ok()),
         ("remove", std::fs::remove_file(beside("version")).is_ok()),
+        ("ram", open(&format!("/dev/shm/vmsim-{uid}-{vm}-ram"))),
+        ("grow", grow(maps)),
         ("link", open(&format!("/dev/shm/vmsim-{uid}-{vm}-link0"))),
         ("control", std::os::unix::net::UnixStream::connect(format!("{run_dir}/vmsim/{vm}/control")).is_ok()),
         ("network", std::net::TcpListener::bind("127.0.0.1:0").is_ok()),
@@ -69,6 +99,8 @@ fn escapes(own: &std::fs::File) -> Vec<(&'static str, bool)> {
 struct Toy {
     /// Open from the start: in a sandbox it could not be opened later.
     seen: std::fs::File,
+    /// Its mappings; opened at the start, for the same reason.
+    maps: std::fs::File,
     escapes: bool,
     version: u16,
     scratch: u8,
@@ -86,7 +118,8 @@ impl Toy {
         let version = version.trim().parse().unwrap_or(2);
         let seen = std::fs::OpenOptions::new().create(true).append(true).open(beside("seen"));
         let seen = seen.expect("the file");
-        Self { seen, escapes: told("escape"), version, scratch: 0, ticks: 0, deadline: 0, lap: None }
+        let maps = std::fs::File::open("/proc/self/maps").expect("the mappings");
+        Self { seen, maps, escapes: told("escape"), version, scratch: 0, ticks: 0, deadline: 0, lap: None }
     }
 
     fn tell(&self, what: &str) {
@@ -120,6 +153,10 @@ impl Device for Toy {
 
     fn regions(&self) -> Vec<Region> {
         vec![Region::ports(PORTS, "toy", 0x300, 3)]
+    }
+
+    fn dma(&self) -> Dma {
+        Dma::Below(REACH)
     }
 
     fn attach(&mut self, host: &mut dyn Host) {
@@ -159,7 +196,7 @@ impl Device for Toy {
 
     fn timer(&mut self, _: TimerId, deadline: VirtualTime, host: &mut dyn Host) {
         if std::mem::take(&mut self.escapes) {
-            for (what, worked) in escapes(&self.seen) {
+            for (what, worked) in escapes(&self.seen, &self.maps) {
                 self.tell(&format!("{what} {}", if worked { "works" } else { "is refused" }));
             }
         }

@@ -76,6 +76,13 @@ fn a_hostile_device_process_ends_neither_the_vm_nor_the_guest() {
         let text = vm.screen_text();
         (text.trim_end().ends_with(r"A:\>") || text.trim_end().ends_with(r"A:\>x")).then_some(())
     });
+    let stolen: Vec<_> = std::fs::read_to_string(&seen)
+        .unwrap_or_default()
+        .lines()
+        .filter(|line| line.contains(' '))
+        .map(str::to_owned)
+        .collect();
+    assert!(stolen.is_empty(), "RAM outside its range: {stolen:?}");
     println!("{} attacks; the guest is back after {:?}", attacks(&seen), asked.elapsed());
     assert_eq!(vm.ps().process("vmm").pid, Some(vmm));
     vm.stop();

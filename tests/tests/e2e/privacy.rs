@@ -113,7 +113,7 @@ fn attempts(args: &[&str]) -> Vec<String> {
 fn a_device_process_does_not_get_out_of_its_sandbox() {
     let sandboxed = attempts(&[]);
 
-    assert_eq!(sandboxed.len(), 10);
+    assert_eq!(sandboxed.len(), 12);
     for line in &sandboxed {
         assert!(line.contains(" is refused "), "{line}");
     }
@@ -122,6 +122,48 @@ fn a_device_process_does_not_get_out_of_its_sandbox() {
     for line in &free {
         assert!(line.contains(" works "), "{line}");
     }
+}
+
+/// What of guest RAM a process has mapped, and whether it has it open.
+fn ram_of(pid: u32) -> (u64, bool) {
+    let maps = std::fs::read_to_string(format!("/proc/{pid}/maps")).expect("its mappings");
+    let bytes = |line: &str| {
+        let (start, end) = line.split_whitespace().next()?.split_once('-')?;
+        Some(u64::from_str_radix(end, 16).ok()? - u64::from_str_radix(start, 16).ok()?)
+    };
+    let mapped = maps.lines().filter(|line| line.ends_with("-ram")).filter_map(bytes).sum();
+    let files = std::fs::read_dir(format!("/proc/{pid}/fd")).expect("its files").flatten();
+    let open = files
+        .flat_map(|file| std::fs::read_link(file.path()))
+        .any(|to| to.to_string_lossy().ends_with("-ram"));
+    (mapped, open)
+}
+
+#[test]
+fn every_device_process_has_the_ram_that_it_may_reach_and_no_other() {
+    let home = Home::new();
+    let machine =
+        home.write("machine.toml", b"ram = \"32M\"\n[device.storage]\ndma = [\"0-640K\", \"1M-8M\"]\n");
+    let vm = Vm::start_in(home, &[&machine, "--demo"]);
+    vm.wait_text("Press 1 to 6");
+
+    for device in ["gpu", "keyboard"] {
+        assert_eq!(ram_of(vm.pid_of(device)), (0, false), "{device}");
+    }
+    assert_eq!(ram_of(vm.pid_of("chipset")), (16 << 20, false), "what the 8237 can address");
+    assert_eq!(ram_of(vm.pid_of("storage")), ((640 << 10) + (7 << 20), false));
+    let ps = vm.home().vmsim(&["ps"]).ok();
+    for (device, dma) in [("gpu", "-"), ("chipset", "0-16M"), ("storage", "0-640K,1M-8M")] {
+        let line = ps.lines().find(|line| line.trim_start().starts_with(device)).expect("a line");
+        assert!(line.split_whitespace().any(|word| word == dma), "{ps}");
+    }
+    // The diskette is read by DMA to where it may.
+    assert!(!ps.contains("refused"), "{ps}");
+    // A successor has what its predecessor had.
+    let old = vm.kill("storage");
+    vm.wait_restarted("storage", old);
+    assert_eq!(ram_of(vm.pid_of("storage")), ((640 << 10) + (7 << 20), false));
+    vm.stop();
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 use std::time::Duration;
-use vmsim_tests::{Home, Said, Vm, guest, kill};
+use vmsim_tests::{Home, PATIENCE, Said, Vm, guest, kill, poll};
 
 /// A path as an argument.
 fn text(path: &Path) -> String {
@@ -104,6 +104,46 @@ fn a_recording_goes_on_after_the_process_was_killed() {
     assert!(speed(&said) > 1.0, "{said}");
     let shown = home.vmsim(&["trace", "show", &file]).ok();
     assert_eq!(shown.lines().filter(|line| line.ends_with("starts, running")).count(), 2, "{shown}");
+}
+
+#[test]
+fn a_recording_goes_on_in_the_same_file_when_another_build_takes_over() {
+    let vm = Vm::start(&["--demo"]);
+    vm.wait_text("Press 1 to 6");
+    let file = text(&vm.home().file("gpu.rec"));
+    let other = text(&Home::built("other-gpu"));
+    vm.vmsim(&["device", "record", "gpu", &file]).ok();
+    vm.key("3");
+    vm.wait_text("Type something");
+    vm.type_text("the five ");
+    vm.vmsim(&["device", "swap", "gpu", "--exe", &other]).ok();
+    vm.type_text("boxing wizards ");
+    // One that is refused leaves the recording alone.
+    vm.vmsim(&["device", "swap", "gpu", "--exe", "/bin/false"]).one_line_error();
+    vm.type_text("jump ");
+    vm.vmsim(&["device", "swap", "gpu", "--exe", "built-in"]).ok();
+    vm.type_text("quickly");
+    vm.wait_text("the five boxing wizards jump quickly");
+    // A crash names the file, and how it is replayed.
+    let old = vm.kill("gpu");
+    vm.wait_restarted("gpu", old);
+    vm.vmsim(&["device", "record", "gpu", "--stop"]).ok();
+    let crashes = vm.home().state_dir().join("vmsim/crashes").join(vm.name());
+    let report = poll("the report", PATIENCE, || {
+        let bundles = std::fs::read_dir(&crashes).ok()?.flatten();
+        let report =
+            |bundle: std::fs::DirEntry| std::fs::read_to_string(bundle.path().join("report.txt")).ok();
+        bundles.filter_map(report).find(|report| report.contains("--attach"))
+    });
+    assert!(report.contains(&format!("  vmsim replay {file}\n")), "{report}");
+    let home = vm.stop();
+
+    for build in [&[][..], &["--exe", &other]] {
+        let said = home.vmsim(&[&["replay", file.as_str()][..], build].concat()).ok();
+        assert!(speed(&said) > 0.5, "{said}");
+    }
+    let shown = home.vmsim(&["trace", "show", &file]).ok();
+    assert_eq!(shown.lines().filter(|line| line.ends_with("starts, running")).count(), 4, "{shown}");
 }
 
 #[test]

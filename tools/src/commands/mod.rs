@@ -15,7 +15,7 @@ mod trace;
 use crate::cli::{Cli, Command, DisplayKind, SaveArgs};
 use crate::client;
 use anyhow::{Context, Result, bail};
-use ipc::control::{Reply, Request, VmStatus};
+use ipc::control::{ProcessStatus, Reply, Request, VmStatus};
 use ipc::runtime_dir::{RuntimeDir, VmDir};
 use std::fmt::Write as _;
 use std::io::Write as _;
@@ -126,15 +126,16 @@ fn describe(status: &VmStatus, out: &mut String) -> std::fmt::Result {
         status.cs_eip.0,
         status.cs_eip.1
     )?;
-    writeln!(out, "  {:12} {:>8}  {:11} {:>8}  MODELS", "PROCESS", "PID", "STATE", "RESTARTS")?;
+    writeln!(out, "  {:12} {:>8}  {:11} {:>8}  {:10}  MODELS", "PROCESS", "PID", "STATE", "RESTARTS", "DMA")?;
     for process in &status.processes {
         let pid = if process.pid == 0 { "-".into() } else { process.pid.to_string() };
         writeln!(
             out,
-            "  {:12} {pid:>8}  {:11} {:>8}  {}",
+            "  {:12} {pid:>8}  {:11} {:>8}  {:10}  {}",
             process.name,
             process.state,
             process.restarts,
+            dma(process),
             process.models.join(" ")
         )?;
     }
@@ -145,6 +146,17 @@ fn describe(status: &VmStatus, out: &mut String) -> std::fmt::Result {
         writeln!(out, "  COM{} at {}{terminal}{connected}", port.number, port.path.display())?;
     }
     Ok(())
+}
+
+/// The guest RAM that a device process has, and how often it wanted other RAM.
+fn dma(process: &ProcessStatus) -> String {
+    let ranges: Vec<_> = process.dma.iter().map(ToString::to_string).collect();
+    let refused = match process.dma_refused {
+        0 => String::new(),
+        count => format!(" ({count} refused)"),
+    };
+    let ranges = if ranges.is_empty() { "-".into() } else { ranges.join(",") };
+    ranges + &refused
 }
 
 /// Prints to standard output; a reader that has seen enough (`| head`) is no error.

@@ -48,8 +48,8 @@ fn table(before: &VmStatus, now: &VmStatus, seconds: f64) -> String {
     );
     let _ = writeln!(
         out,
-        "  {:12} {:11} {:>7} {:>12} {:>8} {:>7} {:>10}",
-        "PROCESS", "STATE", "CPU %", "MESSAGES/S", "ERRORS/S", "QUEUE", "WAITED %"
+        "  {:12} {:11} {:>7} {:>8} {:>12} {:>8} {:>7} {:>10}",
+        "PROCESS", "STATE", "CPU %", "MODEL %", "MESSAGES/S", "ERRORS/S", "QUEUE", "WAITED %"
     );
     for process in &now.processes {
         // One that was started again begins with a CPU time of zero.
@@ -59,10 +59,11 @@ fn table(before: &VmStatus, now: &VmStatus, seconds: f64) -> String {
         let cpu_before = if old.pid == process.pid { old.cpu_nanos } else { 0 };
         let _ = writeln!(
             out,
-            "  {:12} {:11} {:>7.1} {:>12.0} {:>8.0} {:>7} {:>10.1}",
+            "  {:12} {:11} {:>7.1} {:>8.1} {:>12.0} {:>8.0} {:>7} {:>10.1}",
             process.name,
             process.state,
             rate(cpu_before, process.cpu_nanos) / NANOS * 100.0,
+            rate(old.model_nanos, process.model_nanos) / NANOS * 100.0,
             rate(old.messages, process.messages),
             rate(old.errors, process.errors),
             process.queue,
@@ -85,6 +86,7 @@ mod tests {
             messages,
             cpu_nanos,
             waited_nanos,
+            model_nanos: messages * 200_000,
             ..ProcessStatus::default()
         };
         let status = |virtual_nanos, process| VmStatus {
@@ -99,7 +101,7 @@ mod tests {
         let text = table(&before, &now, 2.0);
         assert!(text.contains("at 50 % of host time"), "{text}");
         let row: Vec<_> = text.lines().last().unwrap_or_default().split_whitespace().collect();
-        assert_eq!(row, ["gpu", "ready", "50.0", "500", "0", "0", "25.0"]);
+        assert_eq!(row, ["gpu", "ready", "50.0", "10.0", "500", "0", "0", "25.0"]);
         // Started again meanwhile: its CPU time is its own.
         let now = status(1_000_000_000, process(1100, 200_000_000, 0, 8));
         let text = table(&before, &now, 2.0);

@@ -118,6 +118,8 @@ pub struct Bundle {
     pub virtual_nanos: u64,
     /// How to start that build, by hand.
     pub command: String,
+    /// The recording that was being made of it, and the command that replays that.
+    pub recording: Option<(PathBuf, String)>,
     /// Its last words.
     pub stderr: String,
     /// What the link told.
@@ -134,7 +136,7 @@ impl Bundle {
     }
 
     fn report(&self) -> String {
-        let Self { vm, device, pid, build, why, command, snapshot, .. } = self;
+        let Self { vm, device, pid, build, why, command, snapshot, recording, .. } = self;
         let mut out = String::new();
         let (seconds, nanos) = (self.virtual_nanos / 1_000_000_000, self.virtual_nanos % 1_000_000_000);
         // Writing to a String does not fail.
@@ -164,6 +166,11 @@ impl Bundle {
                 },
             );
             let _ = writeln!(out, "model           {name}: {state}");
+        }
+        if let Some((path, command)) = recording {
+            let _ = writeln!(out, "recording       {}", path.display());
+            let _ = writeln!(out, "\nThe recording up to here, and what came after, without a VM:");
+            let _ = writeln!(out, "  {command}");
         }
         let _ = writeln!(out, "\nThis build by hand, for a VM that waits for it (--device {device}=hand):");
         let _ = writeln!(out, "  {command}");
@@ -248,6 +255,7 @@ mod tests {
             why: "killed by signal 11".into(),
             virtual_nanos: 1_000_000_002,
             command: "/bin/x storage --attach vm".into(),
+            recording: Some(("/tmp/s.rec".into(), "vmsim replay /tmp/s.rec --exe /bin/x".into())),
             stderr: "oh".into(),
             snapshot: Snapshot::take(layout),
         }
@@ -267,6 +275,7 @@ mod tests {
         let report = text("report.txt");
         assert!(report.contains("killed by signal 11") && report.contains("state version 3, 5 bytes"));
         assert!(report.contains("/bin/x storage --attach vm"), "{report}");
+        assert!(report.contains("  vmsim replay /tmp/s.rec --exe /bin/x\n"), "{report}");
         assert_eq!(text("fdc-v3.state"), "state");
         assert_eq!(text("stderr.txt"), "oh");
         assert_eq!(std::fs::metadata(path.join("requests.bin")).unwrap().len(), 3 * 64);

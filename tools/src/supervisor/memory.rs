@@ -3,12 +3,12 @@
 use crate::config::DevicePlan;
 use ipc::board::{Board, ProcessState};
 use ipc::input::HostEvent;
-use ipc::link::{Link, LinkLayout, encode_event};
+use ipc::link::{Link, LinkLayout, ModelCell, encode_event};
 use ipc::machine::MachineConfig;
 use ipc::screen::Screen;
 use ipc::segment::{Segment, SegmentError, SegmentNames};
 use ipc::serial::SerialCables;
-use ipc::sync::Ordering;
+use ipc::sync::{AtomicU64, Ordering};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -102,11 +102,23 @@ impl VmMemory {
 
     /// Accesses that models of a device process answered with an error.
     pub fn errors(&self, slot: usize) -> u64 {
-        let errors = |link: &LinkLayout| -> u64 {
-            let counts = link.models.iter().map(|model| model.errors.load(Ordering::Relaxed));
-            counts.fold(0, u64::wrapping_add)
-        };
-        self.link(slot).map_or(0, errors)
+        self.sum(slot, |model| &model.errors)
+    }
+
+    /// DMA transfers of a device process that were refused.
+    pub fn dma_refused(&self, slot: usize) -> u64 {
+        self.sum(slot, |model| &model.dma_refused)
+    }
+
+    /// Host time, ns, that a device process was in the code of its models.
+    pub fn model_nanos(&self, slot: usize) -> u64 {
+        self.sum(slot, |model| &model.model_nanos)
+    }
+
+    /// A count of all models of a device process together.
+    fn sum(&self, slot: usize, count: impl Fn(&ModelCell) -> &AtomicU64) -> u64 {
+        let counts = self.link(slot).map_or(&[][..], |link| &link.models).iter();
+        counts.map(|model| count(model).load(Ordering::Relaxed)).fold(0, u64::wrapping_add)
     }
 
     /// Drops what was asked of a device process while it was off the bus. Only while it does not run.

@@ -34,6 +34,7 @@ use image_locks::ImageLocks;
 use ipc::board::{KILLED, MAX_DEVICES, ProcessState, RunState, VMM_SLOT};
 use ipc::clock::Freeze;
 use ipc::control::Role;
+use ipc::dma::RamRange;
 use ipc::fault::Faults;
 use ipc::host_clock::Keeper;
 use ipc::input::HostEvent;
@@ -123,6 +124,8 @@ struct Managed {
     sandbox: bool,
     /// What is to go wrong on its link.
     faults: Faults,
+    /// The guest RAM that it may reach by DMA at most.
+    dma: Option<Vec<RamRange>>,
 }
 
 /// Why the VM ended.
@@ -228,7 +231,7 @@ impl Supervisor {
         server::watch_signals(supervisor.sender.clone())?;
         let cables = supervisor.memory.serial();
         supervisor.serial = Some(SerialPorts::open(&supervisor.config.serial, cables, &supervisor.sender)?);
-        for (slot, DevicePlan { name, executable, watchdog, debug, sandbox, faults }) in
+        for (slot, DevicePlan { name, executable, watchdog, debug, sandbox, faults, dma }) in
             devices.into_iter().enumerate()
         {
             let path = recordings.iter().find(|(device, _)| *device == name).map(|(_, path)| path);
@@ -236,7 +239,7 @@ impl Supervisor {
                 path.map(|path| recording::Tape::open(path).map_err(anyhow::Error::msg)).transpose()?;
             let managed = Managed::new(Role::Device(name), executable);
             supervisor.processes[slot] =
-                Some(Managed { watchdog, debug, sandbox, recording, faults, ..managed });
+                Some(Managed { watchdog, debug, sandbox, recording, faults, dma, ..managed });
             supervisor.spawn(slot)?;
         }
         supervisor.processes[VMM_SLOT] = Some(Managed::new(Role::Vmm, Executable::Own));
@@ -596,6 +599,7 @@ impl Managed {
             debug: false,
             sandbox: false,
             faults: Faults::default(),
+            dma: None,
         }
     }
 }

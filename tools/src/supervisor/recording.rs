@@ -26,6 +26,8 @@ const LAST_PIECES: Duration = Duration::from_secs(1);
 /// A file that a device process and its successors are recorded to.
 pub struct Tape {
     file: Arc<File>,
+    /// The file, if it is one.
+    path: Option<PathBuf>,
     is_pipe: bool,
     state: Mutex<State>,
 }
@@ -58,7 +60,13 @@ impl Tape {
         } else {
             options.create_new(true).open(path).map_err(failed)?
         };
-        Ok(Self { file: Arc::new(file), is_pipe, state: Mutex::default() })
+        let path = (!is_pipe).then(|| std::path::absolute(path).unwrap_or_else(|_| path.to_owned()));
+        Ok(Self { file: Arc::new(file), path, is_pipe, state: Mutex::default() })
+    }
+
+    /// Where it is, if it can be replayed.
+    pub fn path(&self) -> Option<&Path> {
+        self.path.as_deref()
     }
 
     /// For one run of a process: where it sends what it records. `None` when it cannot go on with what its

@@ -4,6 +4,7 @@
 use super::children::ChildExit;
 use super::crash_bundle::{Bundle, Snapshot};
 use super::deaths::{Cause, Verdict};
+use super::recording;
 use super::{DISPLAY, Event, Managed, Supervisor};
 use crate::progress::say;
 use crate::roles::Executable;
@@ -169,6 +170,11 @@ impl Supervisor {
             why: why.into(),
             virtual_nanos: self.memory.board().clock.now().0,
             command: managed.executable.by_hand_command(&device, &self.config.name),
+            recording: managed
+                .recording
+                .as_ref()
+                .and_then(recording::Tape::path)
+                .map(|path| (path.to_owned(), managed.executable.replay_command(path))),
             stderr,
             snapshot: Snapshot::take(self.memory.link(process)?),
             device,

@@ -10,6 +10,7 @@ use ipc::clock::Freeze;
 use ipc::control::{ProcessStatus, Reply, Request, Role, VmStatus};
 use ipc::fault::Faults;
 use ipc::input::HostEvent;
+use ipc::link::LinkLayout;
 use ipc::message::PROTOCOL_VERSION;
 use ipc::setup::{Setup, StartFrom};
 use ipc::sync::Ordering;
@@ -80,6 +81,7 @@ impl Supervisor {
             let tape = self.processes[index].as_ref().and_then(|managed| managed.recording.as_ref());
             let recording = tape.and_then(recording::Tape::recording);
             let faults = self.processes[index].as_ref().map_or_else(Faults::default, |m| m.faults.clone());
+            let dma = self.processes[index].as_ref().and_then(|m| m.dma.clone());
             let sent = ipc::setup::accept(server, |commands| Setup {
                 version: PROTOCOL_VERSION,
                 config,
@@ -92,6 +94,7 @@ impl Supervisor {
                 recording,
                 faults,
                 processor: None,
+                dma,
             });
             return match sent {
                 Ok(lifeline) => {
@@ -120,7 +123,7 @@ impl Supervisor {
         };
         managed.handled_at_start = self.memory.handled(index);
         let recording = managed.recording.as_ref().and_then(recording::Tape::recording);
-        let faults = managed.faults.clone();
+        let (faults, dma) = (managed.faults.clone(), managed.dma.clone());
         let processor = self.processor.clone().filter(|_| index == VMM_SLOT);
         let sent = ipc::setup::accept(server, |commands| Setup {
             version: PROTOCOL_VERSION,
@@ -134,6 +137,7 @@ impl Supervisor {
             recording,
             faults,
             processor,
+            dma,
         });
         match sent {
             Ok(lifeline) => {
@@ -229,6 +233,9 @@ impl Supervisor {
                 messages,
                 queue,
                 errors: self.memory.errors(index),
+                dma: self.memory.link(index).map_or_else(Vec::new, LinkLayout::dma),
+                dma_refused: self.memory.dma_refused(index),
+                model_nanos: self.memory.model_nanos(index),
                 waited_nanos: board
                     .process(index)
                     .map_or(0, |cell| cell.waited_nanos.load(Ordering::Relaxed)),

@@ -40,13 +40,13 @@ fn the_last_post_code_is_kept_over_a_restart_but_not_over_a_reset() {
 #[test]
 fn text_does_not_change_the_state_but_a_new_post_code_does() {
     let mut bench = Bench::new(DebugPorts::new());
-    bench.device.take_changed();
+    bench.take_changed();
     bench.outb(0x402, b'x');
-    assert!(!bench.device.take_changed());
+    assert!(!bench.take_changed());
     bench.outb(0x80, 1);
-    assert!(bench.device.take_changed());
+    assert!(bench.take_changed());
     bench.outb(0x80, 1);
-    assert!(!bench.device.take_changed());
+    assert!(!bench.take_changed());
 }
 
 #[test]

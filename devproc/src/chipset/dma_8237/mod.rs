@@ -24,8 +24,8 @@ pub mod spec;
 mod tests;
 
 use crate::device::{
-    Access, Device, IoError, MirrorSlot, ReadResult, Region, RegionId, Register, ResetKind, StateError,
-    WriteResult, load_state, save_state,
+    Access, Device, Dma as DmaReach, IoError, MirrorSlot, ReadResult, Region, RegionId, Register, ResetKind,
+    StateError, WriteResult, load_state, save_state,
 };
 use crate::host::{DmaChannel, DmaDirection, Host};
 use serde::{Deserialize, Serialize};
@@ -315,6 +315,10 @@ impl Device for Dma {
             Region::ports(CONTROLLER_2, "dma2", CONTROLLER_2_BASE, CONTROLLER_2_PORTS),
             Region::ports(PAGES, "dma_page", PAGE_BASE, PAGE_PORTS).mirrored(FIRST_PAGE_MIRROR),
         ]
+    }
+
+    fn dma(&self) -> DmaReach {
+        DmaReach::ISA
     }
 
     fn registers(&self) -> Vec<Register> {

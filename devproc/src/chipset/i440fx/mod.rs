@@ -18,7 +18,7 @@ mod tests;
 
 use crate::device::{
     Access, Backing, Device, IoError, ReadResult, Region, RegionId, Register, ResetKind, StateError, Width,
-    WriteResult, Writes, load_state, save_state,
+    WriteResult, Writes, load_state,
 };
 use crate::host::{Host, ResetRequest};
 use crate::pci::{Bar, PciAddress, PciConfig, PciConfigState, PciIdentity, register};
@@ -243,7 +243,7 @@ impl Device for I440fx {
     }
 
     fn save(&self, out: &mut Vec<u8>) {
-        save_state(&self.config.state(), out);
+        self.config.save(out);
     }
 
     fn load(&mut self, version: u16, data: &[u8]) -> Result<(), StateError> {

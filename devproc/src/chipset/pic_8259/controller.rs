@@ -6,6 +6,7 @@ use super::spec::{
     OCW2_SET_ROTATE_IN_AUTO_EOI, OCW2_SPECIFIC_EOI, Ocw2, Ocw3, POLL_INTERRUPT, SPURIOUS_LEVEL,
 };
 use crate::device::StateError;
+use crate::pack::{pack_fields, pack_variants};
 use serde::{Deserialize, Serialize};
 
 /// What the next write with A0 = 1 is taken for.
@@ -48,6 +49,26 @@ pub(super) struct Controller {
     read_isr: bool,
     poll: bool,
 }
+
+pack_variants!(InitStep);
+pack_fields!(Controller {
+    init,
+    single,
+    icw4_needed,
+    vector_base,
+    icw3,
+    icw4,
+    mask,
+    in_service,
+    level_triggered,
+    inputs,
+    edges,
+    lowest,
+    special_mask,
+    rotate_in_auto_eoi,
+    read_isr,
+    poll,
+});
 
 impl Controller {
     pub(super) fn new() -> Self {

@@ -29,9 +29,10 @@ mod tests;
 
 use crate::device::{
     Access, Device, IoError, MirrorSlot, ReadResult, Region, RegionId, Register, ResetKind, StateError,
-    WriteResult, Writes, load_state, save_state,
+    WriteResult, Writes, load_state,
 };
 use crate::host::Host;
+use crate::pack::{pack, pack_fields};
 use controller::{CASCADE, Controller};
 use serde::{Deserialize, Serialize};
 use spec::{
@@ -62,6 +63,8 @@ struct PicState {
     /// Edge counters of the lines up to which edges have been latched.
     seen_edges: [u32; LINES],
 }
+
+pack_fields!(PicState { master, slave, seen_edges });
 
 /// Both interrupt controllers of the PC.
 pub struct Pic {
@@ -299,7 +302,7 @@ impl Device for Pic {
     }
 
     fn save(&self, out: &mut Vec<u8>) {
-        save_state(&self.state, out);
+        pack(&self.state, out);
     }
 
     fn take_changed(&mut self) -> bool {

@@ -15,9 +15,10 @@ mod tests;
 
 use crate::device::{
     Access, Device, IoError, MirrorSlot, ReadResult, Region, RegionId, Register, ResetKind, StateError,
-    Width, WriteResult, Writes, load_state, save_state,
+    Width, WriteResult, Writes, load_state,
 };
 use crate::host::{A20Source, Host, ResetRequest};
+use crate::pack::pack;
 use crate::pci::{Bar, PciAddress, PciConfig, PciConfigState, PciIdentity, register};
 use serde::{Deserialize, Serialize};
 
@@ -205,7 +206,8 @@ impl Device for Piix4Isa {
     }
 
     fn save(&self, out: &mut Vec<u8>) {
-        save_state(&State { config: self.config.state(), rcr: self.rcr, port92: self.port92 }, out);
+        self.config.save(out);
+        pack((self.rcr, self.port92), out);
     }
 
     fn load(&mut self, version: u16, data: &[u8]) -> Result<(), StateError> {

@@ -1,4 +1,5 @@
 use super::*;
+use crate::device::save_state;
 use crate::testing::Bench;
 
 fn bench() -> Bench<Piix4Isa> {

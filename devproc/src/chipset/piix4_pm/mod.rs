@@ -21,15 +21,26 @@ mod spec;
 mod tests;
 
 use crate::device::{
-    Access, Device, IoError, MirrorSlot, ReadResult, Region, RegionId, Register, ResetKind, StateError,
-    TimerId, Width, WriteResult, Writes, load_state, save_state,
+    ALL_PARTS, Access, Device, IoError, MirrorSlot, Parts, ReadResult, Region, RegionId, Register, ResetKind,
+    StateError, TimerId, Width, WriteResult, Writes, load_state, save_parts,
 };
 use crate::host::Host;
+use crate::pack::pack;
 use crate::pci::{Bar, PciAddress, PciConfig, PciConfigState, PciIdentity, command, register};
 use ipc::time::VirtualTime;
 use pm_io::{PmIo, PmIoState, Suspend};
 use serde::{Deserialize, Serialize};
 use smbus::Smbus;
+
+/// The parts in which the state is saved.
+mod part {
+    use crate::device::Parts;
+    pub(super) const CONFIG: Parts = 1 << 0;
+    pub(super) const PM: Parts = 1 << 1;
+    /// SMBus, APM and GPE.
+    pub(super) const REST: Parts = 1 << 2;
+    pub(super) const COUNT: usize = 3;
+}
 
 const PM: RegionId = RegionId(0);
 const SMBUS: RegionId = RegionId(1);
@@ -44,7 +55,7 @@ const OVERFLOW: TimerId = TimerId(0);
 /// Power management and SMBus.
 pub struct Piix4Pm {
     // Runtime: whether the state may differ from what was last saved.
-    changed: bool,
+    changed: Parts,
     // Sub-models.
     pm: PmIo,
     smbus: Smbus,
@@ -74,7 +85,7 @@ impl Piix4Pm {
     /// The function as after power-on.
     pub fn new() -> Self {
         Self {
-            changed: true,
+            changed: ALL_PARTS,
             pm: PmIo::new(VirtualTime(0)),
             smbus: Smbus::default(),
             config: configuration(),
@@ -119,9 +130,18 @@ impl Piix4Pm {
         }
     }
 
+    /// Takes note of what the timer has done. Says whether it has done anything.
+    fn catch_up(&mut self, host: &mut dyn Host) -> bool {
+        let caught_up = self.pm.catch_up(host.now());
+        if caught_up {
+            self.changed |= part::PM;
+        }
+        caught_up
+    }
+
     /// Publishes the interrupt and the timer.
     fn update(&mut self, host: &mut dyn Host) {
-        self.changed |= self.pm.catch_up(host.now());
+        self.catch_up(host);
         let smbus_to_irq9 = self.config.byte(spec::SMBHSTCFG) & spec::SMB_INTRSEL == spec::SMB_INTRSEL_IRQ9;
         host.set_irq(spec::SCI_IRQ, self.pm.sci() || smbus_to_irq9 && self.smbus.interrupt());
         match self.pm.timer_deadline() {
@@ -132,7 +152,7 @@ impl Piix4Pm {
 
     fn write_pm(&mut self, at: Access, value: u32, host: &mut dyn Host) {
         let bytes = value.to_le_bytes();
-        self.changed |= self.pm.catch_up(host.now());
+        self.catch_up(host);
         match self.pm.write(at.offset as usize, &bytes[..at.width.bytes() as usize]) {
             Some(Suspend::SoftOff) => host.power_off(),
             Some(Suspend::Other(kind)) => {
@@ -223,8 +243,7 @@ impl Device for Piix4Pm {
         match at.region {
             PM => {
                 // The deadline may be due and its timer not yet have run.
-                if self.pm.catch_up(host.now()) {
-                    self.changed = true;
+                if self.catch_up(host) {
                     self.update(host);
                 }
                 let bytes = (0..at.width.bytes() as usize).rev();
@@ -234,7 +253,7 @@ impl Device for Piix4Pm {
             }
             SMBUS => {
                 // Some reads move the block index.
-                self.changed = true;
+                self.changed |= part::REST;
                 self.smbus.read(at.offset).map(u32::from)
             }
             APM => self.apm.get(at.offset as usize).map(|b| u32::from(*b)).ok_or(IoError::InvalidRegister),
@@ -244,7 +263,12 @@ impl Device for Piix4Pm {
     }
 
     fn write(&mut self, at: Access, value: u32, host: &mut dyn Host) -> WriteResult {
-        self.changed = true;
+        self.changed |= match at.region {
+            PM => part::PM,
+            // It shows in the status of the block.
+            APM => part::PM | part::REST,
+            _ => part::REST,
+        };
         match at.region {
             PM => self.write_pm(at, value, host),
             SMBUS => self.smbus.write(at.offset, value as u8)?,
@@ -266,7 +290,7 @@ impl Device for Piix4Pm {
     }
 
     fn config_write(&mut self, register: u8, width: Width, value: u32, host: &mut dyn Host) {
-        self.changed = true;
+        self.changed |= part::CONFIG;
         self.config.write(register, width, value);
         self.publish_map(host);
         self.update(host);
@@ -282,23 +306,32 @@ impl Device for Piix4Pm {
         self.smbus = Smbus::default();
         self.apm = [0; 2];
         self.gpe0 = [0; 4];
-        self.changed = true;
+        self.changed = ALL_PARTS;
         self.attach(host);
     }
 
     fn save(&self, out: &mut Vec<u8>) {
-        let [_, _, enable @ ..] = self.gpe0;
-        let state = State {
-            config: self.config.state(),
-            pm: self.pm.state(),
-            smbus: self.smbus.clone(),
-            apm: self.apm,
-            gpe0_enable: enable,
-        };
-        save_state(&state, out);
+        save_parts(self, out);
     }
 
     fn take_changed(&mut self) -> bool {
+        self.take_changed_parts() != 0
+    }
+
+    fn parts(&self) -> usize {
+        part::COUNT
+    }
+
+    fn save_part(&self, part: usize, out: &mut Vec<u8>) {
+        let [_, _, enable @ ..] = self.gpe0;
+        match 1 << part {
+            part::CONFIG => self.config.save(out),
+            part::PM => self.pm.save(out),
+            _ => pack((&self.smbus, self.apm, enable), out),
+        }
+    }
+
+    fn take_changed_parts(&mut self) -> Parts {
         std::mem::take(&mut self.changed)
     }
 
@@ -316,7 +349,7 @@ impl Device for Piix4Pm {
         self.smbus = smbus;
         self.apm = apm;
         self.gpe0[2..].copy_from_slice(&gpe0_enable);
-        self.changed = true;
+        self.changed = ALL_PARTS;
         Ok(())
     }
 }

@@ -3,6 +3,7 @@
 use super::spec::PM_LEN;
 use super::spec::pm::*;
 use crate::device::StateError;
+use crate::pack::pack;
 use ipc::time::VirtualTime;
 use serde::{Deserialize, Serialize};
 
@@ -150,9 +151,15 @@ impl PmIo {
         }
     }
 
+    #[cfg(test)]
     pub(super) fn state(&self) -> PmIoState {
         let Self { bytes, timer_zero, next_overflow } = self;
         PmIoState { bytes: bytes.to_vec(), timer_zero: *timer_zero, next_overflow: *next_overflow }
+    }
+
+    /// Appends the block to `out`, as a [`PmIoState`].
+    pub(super) fn save(&self, out: &mut Vec<u8>) {
+        pack((LEN, &self.bytes, self.timer_zero, self.next_overflow), out);
     }
 
     /// A block from a saved state; bits that no guest could have set are not taken over.

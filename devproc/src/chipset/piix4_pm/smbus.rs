@@ -2,6 +2,7 @@
 
 use super::spec::smbus::*;
 use crate::device::{IoError, StateError};
+use crate::pack::pack_fields;
 use serde::{Deserialize, Serialize};
 
 /// The registers of the block at SMBBA.
@@ -17,6 +18,18 @@ pub(super) struct Smbus {
     slave_control: u8,
     slave_event: [u8; 2],
 }
+
+pack_fields!(Smbus {
+    status,
+    control,
+    command,
+    address,
+    data,
+    block,
+    block_index,
+    slave_control,
+    slave_event,
+});
 
 impl Smbus {
     /// Whether the controller asks for an interrupt.

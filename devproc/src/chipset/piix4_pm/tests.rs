@@ -1,4 +1,5 @@
 use super::*;
+use crate::device::save_state;
 use crate::testing::Bench;
 
 const PM_BASE: u16 = 0xb000;
@@ -289,8 +290,7 @@ fn hostile_states_are_refused_or_made_harmless() {
         &mut state,
     );
     device.load(1, &state).unwrap();
-    let mut bench = Bench { host: crate::testing::TestHost::new(&device), device };
-    bench.device.attach(&mut bench.host);
+    let mut bench = Bench::resumed(device);
     bench.advance(10_000_000_000);
     assert!(!bench.host.powered_off);
 }

@@ -9,6 +9,7 @@ use super::spec::{
     SHORTEST_PERIOD, Status,
 };
 use crate::device::StateError;
+use crate::pack::pack_fields;
 use serde::{Deserialize, Serialize};
 
 /// Architectural state of one counter.
@@ -47,6 +48,27 @@ pub(super) struct Counter {
     /// The next byte read of a two-byte count is the high one.
     read_high: bool,
 }
+
+pack_fields!(Counter {
+    at,
+    mode,
+    access,
+    bcd,
+    gate,
+    out,
+    count_register,
+    count_written,
+    low_byte,
+    null_count,
+    element,
+    load_pending,
+    counting,
+    armed,
+    odd,
+    latched_count,
+    latched_status,
+    read_high,
+});
 
 impl Counter {
     /// A counter that was never programmed: it does not count and OUT is low.

@@ -24,9 +24,10 @@ mod tests;
 
 use crate::device::{
     Access, Device, IoError, ReadResult, Region, RegionId, Register, ResetKind, StateError, TimerId,
-    WriteResult, Writes, load_state, save_state,
+    WriteResult, Writes, load_state,
 };
 use crate::host::Host;
+use crate::pack::{pack, pack_fields};
 use counter::Counter;
 use ipc::time::VirtualTime;
 use serde::{Deserialize, Serialize};
@@ -49,6 +50,8 @@ struct PitState {
     /// Level that IRQ 0 is driven to.
     irq_level: bool,
 }
+
+pack_fields!(PitState { counters, nmisc, irq_level });
 
 /// The 8254 and port 61h.
 pub struct Pit {
@@ -221,7 +224,7 @@ impl Device for Pit {
     }
 
     fn save(&self, out: &mut Vec<u8>) {
-        save_state(&self.state, out);
+        pack(&self.state, out);
     }
 
     fn take_changed(&mut self) -> bool {

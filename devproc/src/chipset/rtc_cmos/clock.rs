@@ -8,6 +8,7 @@ use super::spec::{
     UPDATE_IN_PROGRESS_NANOS, YEAR,
 };
 use crate::device::StateError;
+use crate::pack::pack;
 use ipc::time::{NANOS_PER_SEC, VirtualTime};
 use serde::{Deserialize, Serialize};
 
@@ -38,6 +39,12 @@ pub(super) struct ClockState {
 }
 
 impl ClockState {
+    /// Appends the state as it is saved.
+    pub(super) fn save(&self, out: &mut Vec<u8>) {
+        let Self { ram, index, extended_index, flags, synced, phase, changes } = self;
+        pack((CMOS_LEN, ram, index, extended_index, flags, synced, phase, changes), out);
+    }
+
     pub(super) fn validate(&self) -> Result<(), StateError> {
         if self.phase >= NANOS_PER_SEC {
             return Err(StateError::OutOfRange("rtc.phase"));

@@ -27,7 +27,7 @@ mod tests;
 
 use crate::device::{
     Access, Device, IoError, ReadResult, Region, RegionId, Register, ResetKind, StateError, TimerId,
-    WriteResult, Writes, load_state, save_state,
+    WriteResult, Writes, load_state,
 };
 use crate::host::Host;
 use calendar::DateTime;
@@ -254,7 +254,7 @@ impl Device for RtcCmos {
     }
 
     fn save(&self, out: &mut Vec<u8>) {
-        save_state(&self.state, out);
+        self.state.save(out);
     }
 
     fn take_changed(&mut self) -> bool {

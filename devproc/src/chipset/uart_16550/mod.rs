@@ -32,7 +32,7 @@ pub use sink::{FileSink, NullSink, SerialSink};
 
 use crate::device::{
     Access, Device, IoError, ReadResult, Region, RegionId, Register, ResetKind, StateError, TimerId,
-    WriteResult, Writes, load_state, save_state,
+    WriteResult, Writes, load_state,
 };
 use crate::host::Host;
 use ipc::input::HostEvent;
@@ -492,7 +492,7 @@ impl Device for Uart {
     }
 
     fn save(&self, out: &mut Vec<u8>) {
-        save_state(&self.state, out);
+        self.state.save(out);
     }
 
     fn state_version(&self) -> u16 {

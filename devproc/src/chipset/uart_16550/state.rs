@@ -2,6 +2,7 @@
 
 use super::spec;
 use crate::device::StateError;
+use crate::pack::{Many, pack, pack_fields};
 use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 
@@ -43,7 +44,22 @@ pub(super) struct State {
     pub(super) timeout_at: Option<u64>,
 }
 
+pack_fields!(Received { byte, errors });
+
 impl State {
+    /// Appends the state as it is saved.
+    pub(super) fn save(&self, out: &mut Vec<u8>) {
+        let Self { ier, fcr, lcr, mcr, scr, divisor, errors, msr, .. } = self;
+        let Self { receiver, taken, sent, next_at, thre_pending, timed_out, timeout_at, .. } = self;
+        pack(
+            (
+                (ier, fcr, lcr, mcr, scr, divisor, errors, msr),
+                (Many(receiver.iter()), taken, sent, next_at, thre_pending, timed_out, timeout_at),
+            ),
+            out,
+        );
+    }
+
     /// After power-on or master reset.
     pub(super) fn new() -> Self {
         Self {

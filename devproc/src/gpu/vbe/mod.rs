@@ -9,6 +9,7 @@ pub(crate) mod scanout;
 pub(crate) mod spec;
 
 use crate::device::StateError;
+use crate::pack::pack_fields;
 use serde::{Deserialize, Serialize};
 
 /// The DISPI registers.
@@ -27,6 +28,8 @@ pub(crate) struct Dispi {
     x_offset: u16,
     y_offset: u16,
 }
+
+pack_fields!(Dispi { index, id, xres, yres, bpp, enable, bank, virt_width, virt_height, x_offset, y_offset });
 
 /// What a register write asks of the device beyond the register.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -32,14 +32,15 @@ mod window;
 use self::memory::{Pipeline, PlaneWord};
 use self::picture::{Picture, Source};
 use self::registers::Registers;
-use self::state::VgaState;
+use self::state::{VgaState, part};
 use self::window::{Window, Windows};
 use crate::device::{
-    Access, Backing, Device, Frame, IoError, MirrorSlot, ReadResult, Region, RegionId, Register, ResetKind,
-    StateError, Width, WriteResult, Writes, load_state, save_state,
+    ALL_PARTS, Access, Backing, Device, Frame, IoError, MirrorSlot, Parts, ReadResult, Region, RegionId,
+    Register, ResetKind, StateError, Width, WriteResult, Writes, load_state, save_parts,
 };
 use crate::gpu::vbe::{Dispi, edid, spec as vbe_spec};
 use crate::host::Host;
+use crate::pack::pack;
 use crate::pci::{self, Bar, PciAddress, PciConfig, PciIdentity};
 use ipc::time::VirtualTime;
 
@@ -148,7 +149,7 @@ pub(crate) struct Vga {
     pipeline: Pipeline,
     windows: Windows,
     picture: Picture,
-    changed: bool,
+    changed: Parts,
 
     // State.
     registers: Registers,
@@ -186,7 +187,7 @@ impl Vga {
             windows: Windows::decode(&registers, &pipeline, &dispi),
             pipeline,
             picture: Picture::default(),
-            changed: true,
+            changed: ALL_PARTS,
             registers,
             latch: 0,
             interrupt_cleared: VirtualTime::default(),
@@ -326,8 +327,10 @@ impl Vga {
                     for (n, byte) in data.iter_mut().enumerate() {
                         let address = base.wrapping_add((offset + n) as u32);
                         let (latch, value) = self.pipeline.read(layout.vram, address, wrap);
-                        self.changed |= latch != self.latch;
-                        self.latch = latch;
+                        if latch != self.latch {
+                            self.changed |= part::REST;
+                            self.latch = latch;
+                        }
                         *byte = value;
                     }
                     return Ok(());
@@ -482,7 +485,7 @@ impl Device for Vga {
     fn config_write(&mut self, register: u8, width: Width, value: u32, host: &mut dyn Host) {
         let before = region::BARS.map(|id| self.region(id));
         self.pci.write(register, width, value);
-        self.changed = true;
+        self.changed |= part::PCI;
         for (id, before) in region::BARS.into_iter().zip(before) {
             let after = self.region(id);
             if after != before {
@@ -497,7 +500,7 @@ impl Device for Vga {
         self.latch = 0;
         self.interrupt_cleared = host.now();
         self.pci.reset();
-        self.changed = true;
+        self.changed = ALL_PARTS;
         self.remap(host);
         self.publish_bars(host);
         self.publish_registers(host);
@@ -522,17 +525,32 @@ impl Device for Vga {
     }
 
     fn save(&self, out: &mut Vec<u8>) {
-        let state = VgaState {
-            registers: self.registers.clone(),
-            latch: self.latch,
-            interrupt_cleared: self.interrupt_cleared,
-            dispi: self.dispi.clone(),
-            pci: self.pci.state(),
-        };
-        save_state(&state, out);
+        save_parts(self, out);
     }
 
     fn take_changed(&mut self) -> bool {
+        self.take_changed_parts() != 0
+    }
+
+    fn parts(&self) -> usize {
+        part::COUNT
+    }
+
+    fn save_part(&self, part: usize, out: &mut Vec<u8>) {
+        match 1 << part {
+            part::REGISTERS => self.registers.save(out),
+            part::DAC => self.registers.dac.save_registers(out),
+            part::REST => pack((self.latch, self.interrupt_cleared, &self.dispi), out),
+            part::PCI => self.pci.save(out),
+            _ => {
+                if let Some(piece) = part::piece(part) {
+                    self.registers.dac.save_piece(piece, out);
+                }
+            }
+        }
+    }
+
+    fn take_changed_parts(&mut self) -> Parts {
         std::mem::take(&mut self.changed)
     }
 
@@ -555,7 +573,7 @@ impl Device for Vga {
         self.pipeline = Pipeline::decode(&self.registers);
         self.windows = Windows::decode(&self.registers, &self.pipeline, &self.dispi);
         self.picture = Picture::default();
-        self.changed = true;
+        self.changed = ALL_PARTS;
         Ok(())
     }
 }

@@ -6,12 +6,23 @@
 use super::registers::Registers;
 use super::spec::{self, attribute};
 use crate::device::StateError;
+use crate::pack::pack;
 use serde::{Deserialize, Serialize};
 
 /// Colours of the DAC.
 const COLORS: usize = 256;
 /// Bytes of the DAC: red, green and blue of each colour.
 const DAC_LEN: usize = 3 * COLORS;
+
+/// Pieces in which the colours are saved.
+pub(super) const PIECES: usize = 8;
+/// Bytes of a piece.
+const PIECE_LEN: usize = DAC_LEN / PIECES;
+
+/// The piece that a colour is in.
+pub(super) fn piece(color: u8) -> usize {
+    usize::from(color) * PIECES / COLORS
+}
 
 /// The digital-to-analog converter's registers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -67,19 +78,21 @@ impl Dac {
         if self.reading { spec::DAC_STATE_READ } else { spec::DAC_STATE_WRITE }
     }
 
-    /// Write to the PEL data register.
-    pub fn write_data(&mut self, value: u8, eight_bit: bool) {
+    /// Write to the PEL data register. Returns the colour that it completes.
+    pub fn write_data(&mut self, value: u8, eight_bit: bool) -> Option<u8> {
         let value = if eight_bit { value } else { value & spec::DAC_6_BIT_MASK };
         if let Some(slot) = self.pending.get_mut(usize::from(self.component)) {
             *slot = value;
             self.component += 1;
-            return;
+            return None;
         }
-        let at = 3 * usize::from(self.write_index);
+        let index = self.write_index;
+        let at = 3 * usize::from(index);
         let [red, green] = self.pending;
         self.ram[at..at + 3].copy_from_slice(&[red, green, value]);
         self.component = 0;
-        self.write_index = self.write_index.wrapping_add(1);
+        self.write_index = index.wrapping_add(1);
+        Some(index)
     }
 
     /// Read from the PEL data register.
@@ -100,6 +113,17 @@ impl Dac {
             let level = if eight_bit { component } else { (component << 2) | (component >> 4 & 0b11) };
             rgb << 8 | u32::from(level)
         })
+    }
+
+    /// Appends all that comes before the colours in the saved state.
+    pub fn save_registers(&self, out: &mut Vec<u8>) {
+        let Self { mask, read_index, write_index, component, reading, pending, ram } = self;
+        pack((mask, read_index, write_index, component, reading, pending, ram.len()), out);
+    }
+
+    /// Appends a piece of the colours.
+    pub fn save_piece(&self, piece: usize, out: &mut Vec<u8>) {
+        out.extend_from_slice(self.ram.chunks(PIECE_LEN).nth(piece).unwrap_or_default());
     }
 
     /// Refuses what writes cannot produce.

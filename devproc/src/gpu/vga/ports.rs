@@ -1,6 +1,7 @@
 //! The ports of the adapter, their aliases in BAR 2, and the mirror of what reads back unchanged.
 
 use super::spec::{self, crtc, port, status_0};
+use super::state::part;
 use super::timing::FrameTiming;
 use super::{MirrorSlot, Vga, cell};
 use crate::device::{Access, IoError, ReadResult, Width, WriteResult};
@@ -38,7 +39,7 @@ impl Vga {
             port::PEL_READ_INDEX => r.dac.state(),
             port::PEL_WRITE_INDEX => r.dac.write_index(),
             port::PEL_DATA => {
-                self.changed = true;
+                self.changed |= part::DAC;
                 r.dac.read_data()
             }
             port::FEATURE_CONTROL_READ => r.feature,
@@ -48,7 +49,9 @@ impl Vga {
             port::CRTC_INDEX_MONO | port::CRTC_INDEX_COLOR => r.crtc_index,
             port::CRTC_DATA_MONO | port::CRTC_DATA_COLOR => r.read_crtc(),
             port::STATUS_1_MONO | port::STATUS_1_COLOR => {
-                self.changed |= std::mem::take(&mut r.attribute_flip_flop);
+                if std::mem::take(&mut r.attribute_flip_flop) {
+                    self.changed |= part::REGISTERS;
+                }
                 self.timing().status_1(host.now())
             }
             _ => return Err(IoError::InvalidRegister),
@@ -68,7 +71,8 @@ impl Vga {
         if !self.answers(address) {
             return Err(IoError::NoResponse);
         }
-        self.changed = true;
+        let changed = self.changed;
+        self.changed |= part::REGISTERS;
         let eight_bit = self.dispi.eight_bit_dac();
         let r = &mut self.registers;
         match address {
@@ -92,10 +96,18 @@ impl Vga {
                 self.remap(host);
                 self.publish_sequencer(host);
             }
-            port::PEL_MASK => r.dac.mask = value,
-            port::PEL_READ_INDEX => r.dac.set_read_index(value),
-            port::PEL_WRITE_INDEX => r.dac.set_write_index(value),
-            port::PEL_DATA => r.dac.write_data(value, eight_bit),
+            port::PEL_MASK | port::PEL_READ_INDEX | port::PEL_WRITE_INDEX | port::PEL_DATA => {
+                self.changed = changed | part::DAC;
+                match address {
+                    port::PEL_MASK => r.dac.mask = value,
+                    port::PEL_READ_INDEX => r.dac.set_read_index(value),
+                    port::PEL_WRITE_INDEX => r.dac.set_write_index(value),
+                    _ => {
+                        let color = r.dac.write_data(value, eight_bit);
+                        self.changed |= color.map_or(0, part::color);
+                    }
+                }
+            }
             port::GRAPHICS_INDEX => {
                 r.graphics_index = value & spec::graphics::INDEX_MASK;
                 self.publish_graphics(host);
@@ -114,6 +126,7 @@ impl Vga {
                 r.write_crtc(value);
                 if held || r.crtc[crtc::VERTICAL_RETRACE_END] & crtc::CLEAR_INTERRUPT_N == 0 {
                     self.interrupt_cleared = host.now();
+                    self.changed |= part::REST;
                 }
                 self.publish_crtc(host);
             }
@@ -127,7 +140,7 @@ impl Vga {
     }
 
     fn write_dispi_register(&mut self, index: u16, value: u16, host: &mut dyn Host) {
-        self.changed = true;
+        self.changed |= part::REST;
         let effect = self.dispi.write(index, value);
         // The text window goes back to the planes first; clearing may then overwrite it.
         self.remap(host);
@@ -142,7 +155,7 @@ impl Vga {
     pub(super) fn write_dispi(&mut self, at: Access, value: u16, host: &mut dyn Host) -> WriteResult {
         match (at.port(), at.width) {
             (vbe_spec::INDEX_PORT, Width::Byte | Width::Word) => {
-                self.changed = true;
+                self.changed |= part::REST;
                 self.dispi.index = value;
                 Ok(())
             }

@@ -6,6 +6,7 @@
 use super::palette::Dac;
 use super::spec::{self, attribute, crtc, graphics, misc, port, sequencer};
 use crate::device::StateError;
+use crate::pack::pack;
 use serde::{Deserialize, Serialize};
 
 /// Every register that the guest can reach through the VGA ports, apart from the status registers.
@@ -58,6 +59,18 @@ impl Registers {
             attribute: [0; attribute::COUNT],
             dac: Dac::power_on(),
         }
+    }
+
+    /// Appends all but the DAC, which comes last, as it is saved.
+    pub fn save(&self, out: &mut Vec<u8>) {
+        pack(
+            (
+                (self.misc, self.feature, self.video_enable, self.sequencer_index, &self.sequencer),
+                (self.graphics_index, &self.graphics, self.crtc_index, &self.crtc),
+                (self.attribute_index, self.attribute_flip_flop, &self.attribute),
+            ),
+            out,
+        );
     }
 
     /// Whether `address` is a CRTC, status 1 or feature port that the I/O address select switches off.

@@ -20,15 +20,24 @@ mod tests;
 use super::ps2_device::Ps2Device;
 use super::ps2_keyboard::Ps2Keyboard;
 use crate::device::{
-    Access, Device, IoError, MirrorSlot, ReadResult, Region, RegionId, Register, ResetKind, StateError,
-    TimerId, WriteResult, Writes, load_state, save_state,
+    ALL_PARTS, Access, Device, IoError, MirrorSlot, Parts, ReadResult, Region, RegionId, Register, ResetKind,
+    StateError, TimerId, WriteResult, Writes, load_state, save_parts,
 };
 use crate::host::{A20Source, Host, ResetRequest};
+use crate::pack::pack;
 use ipc::input::HostEvent;
 use ipc::time::VirtualTime;
-use serde_bytes::Bytes;
 use spec::*;
-use state::{OutputByte, Saved, State, ToSave};
+use state::{OutputByte, Saved, State};
+
+/// The parts in which the state is saved.
+mod part {
+    use crate::device::Parts;
+    pub(super) const CONTROLLER: Parts = 1 << 0;
+    pub(super) const KEYBOARD: Parts = 1 << 1;
+    pub(super) const AUXILIARY: Parts = 1 << 2;
+    pub(super) const COUNT: usize = 3;
+}
 
 const DATA: RegionId = RegionId(0);
 const COMMAND: RegionId = RegionId(1);
@@ -47,11 +56,11 @@ pub struct I8042 {
 
     // Volatile state
     state: State,
-    changed: bool,
+    changed: Parts,
 
     // Runtime glue
     /// States of the sub-devices on their way into ours: saving allocates nothing.
-    scratch: std::cell::RefCell<[Vec<u8>; 2]>,
+    scratch: std::cell::RefCell<Vec<u8>>,
 }
 
 impl Default for I8042 {
@@ -72,7 +81,7 @@ impl I8042 {
             keyboard,
             auxiliary,
             state: State::default(),
-            changed: true,
+            changed: ALL_PARTS,
             scratch: std::cell::RefCell::default(),
         }
     }
@@ -156,15 +165,17 @@ impl I8042 {
             return;
         }
         if self.keyboard_sending() {
+            self.changed |= part::KEYBOARD;
             if let Some(byte) = self.keyboard.send(now)
                 && let Some(value) = self.translated(byte)
             {
                 self.fill_output(OutputByte { value, ..OutputByte::default() });
             }
-        } else if self.auxiliary_sending()
-            && let Some(value) = self.auxiliary.as_mut().and_then(|device| device.send(now))
-        {
-            self.fill_output(OutputByte { value, auxiliary: true, timeout: false });
+        } else if self.auxiliary_sending() {
+            self.changed |= part::AUXILIARY;
+            if let Some(value) = self.auxiliary.as_mut().and_then(|device| device.send(now)) {
+                self.fill_output(OutputByte { value, auxiliary: true, timeout: false });
+            }
         }
     }
 
@@ -267,6 +278,7 @@ impl I8042 {
             _ => {
                 self.update_command_byte(|byte| byte.with_disable_keyboard(false));
                 self.state.frame_done = None;
+                self.changed |= part::KEYBOARD;
                 self.keyboard.receive(value, host.now());
             }
         }
@@ -277,6 +289,7 @@ impl I8042 {
         match &mut self.auxiliary {
             Some(device) => {
                 self.state.frame_done = None;
+                self.changed |= part::AUXILIARY;
                 device.receive(value, now);
             }
             None => self.state.aux_timeout = Some(now + DEVICE_TIMEOUT_NANOS),
@@ -313,7 +326,7 @@ impl Device for I8042 {
             DATA => {
                 let value = self.state.output.value;
                 if self.state.output_full {
-                    self.changed = true;
+                    self.changed |= part::CONTROLLER;
                     self.state.output_full = false;
                     // The line falls before the next byte raises it: each byte is an edge.
                     self.publish_output(host);
@@ -328,7 +341,7 @@ impl Device for I8042 {
 
     fn write(&mut self, at: Access, value: u32, host: &mut dyn Host) -> WriteResult {
         let value = value as u8;
-        self.changed = true;
+        self.changed |= part::CONTROLLER;
         self.state.polled_inputs = None;
         self.state.last_write_was_command = at.region == COMMAND;
         match at.region {
@@ -343,14 +356,18 @@ impl Device for I8042 {
     fn timer(&mut self, timer: TimerId, _deadline: VirtualTime, host: &mut dyn Host) {
         let now = host.now();
         let reached = |deadline: Option<VirtualTime>| deadline.is_some_and(|deadline| deadline <= now);
-        self.changed = true;
+        self.changed |= part::CONTROLLER;
         match timer {
             FRAME_TIMER if reached(self.state.frame_done) => self.frame_ended(now),
-            KEYBOARD_TIMER if reached(self.keyboard.deadline()) => self.keyboard.deadline_reached(now),
+            KEYBOARD_TIMER if reached(self.keyboard.deadline()) => {
+                self.changed |= part::KEYBOARD;
+                self.keyboard.deadline_reached(now);
+            }
             AUX_TIMER => {
                 if let Some(device) = &mut self.auxiliary
                     && reached(device.deadline())
                 {
+                    self.changed |= part::AUXILIARY;
                     device.deadline_reached(now);
                 }
             }
@@ -364,7 +381,7 @@ impl Device for I8042 {
     }
 
     fn host_event(&mut self, event: &HostEvent, host: &mut dyn Host) {
-        self.changed = true;
+        self.changed = ALL_PARTS;
         self.keyboard.host_event(event, host.now());
         if let Some(device) = &mut self.auxiliary {
             device.host_event(event, host.now());
@@ -373,7 +390,7 @@ impl Device for I8042 {
     }
 
     fn reset(&mut self, kind: ResetKind, host: &mut dyn Host) {
-        self.changed = true;
+        self.changed = ALL_PARTS;
         self.state = State::default();
         if kind == ResetKind::PowerOn {
             self.keyboard.power_on(host.now());
@@ -385,18 +402,38 @@ impl Device for I8042 {
     }
 
     fn save(&self, out: &mut Vec<u8>) {
-        let [keyboard, auxiliary] = &mut *self.scratch.borrow_mut();
-        keyboard.clear();
-        auxiliary.clear();
-        self.keyboard.save(keyboard);
-        if let Some(device) = &self.auxiliary {
-            device.save(auxiliary);
-        }
-        let auxiliary = self.auxiliary.as_ref().map(|_| Bytes::new(auxiliary));
-        save_state(&ToSave { controller: &self.state, keyboard: Bytes::new(keyboard), auxiliary }, out);
+        save_parts(self, out);
     }
 
     fn take_changed(&mut self) -> bool {
+        self.take_changed_parts() != 0
+    }
+
+    fn parts(&self) -> usize {
+        part::COUNT
+    }
+
+    fn save_part(&self, part: usize, out: &mut Vec<u8>) {
+        let scratch = &mut *self.scratch.borrow_mut();
+        scratch.clear();
+        match 1 << part {
+            part::CONTROLLER => pack(&self.state, out),
+            part::KEYBOARD => {
+                self.keyboard.save(scratch);
+                pack(scratch.len(), out);
+                out.extend_from_slice(scratch);
+            }
+            _ => {
+                if let Some(device) = &self.auxiliary {
+                    device.save(scratch);
+                }
+                pack(self.auxiliary.as_ref().map(|_| scratch.len()), out);
+                out.extend_from_slice(scratch);
+            }
+        }
+    }
+
+    fn take_changed_parts(&mut self) -> Parts {
         std::mem::take(&mut self.changed)
     }
 
@@ -419,7 +456,7 @@ impl Device for I8042 {
             return loaded;
         }
         self.state = controller;
-        self.changed = true;
+        self.changed = ALL_PARTS;
         Ok(())
     }
 }

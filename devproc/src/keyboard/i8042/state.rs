@@ -1,6 +1,7 @@
 //! Saved state of the keyboard controller.
 
 use super::spec::{COMMAND_BYTE, COMMAND_BYTE_RESET, CommandByte, OUTPUT_PORT_RESET, RAM_BYTES};
+use crate::pack::pack_fields;
 use ipc::time::VirtualTime;
 use serde::{Deserialize, Serialize};
 
@@ -42,6 +43,21 @@ pub struct State {
     pub aux_timeout: Option<VirtualTime>,
 }
 
+pack_fields!(OutputByte { value, auxiliary, timeout });
+pack_fields!(State {
+    ram,
+    output,
+    output_full,
+    answer,
+    last_write_was_command,
+    command,
+    output_port,
+    polled_inputs,
+    break_pending,
+    frame_done,
+    aux_timeout,
+});
+
 impl State {
     /// The command byte.
     pub fn command_byte(&self) -> CommandByte {
@@ -73,17 +89,6 @@ impl Default for State {
             aux_timeout: None,
         }
     }
-}
-
-/// [`Saved`], as it is written: the same bytes.
-#[derive(Serialize)]
-pub struct ToSave<'a> {
-    /// The controller.
-    pub controller: &'a State,
-    /// The keyboard's state.
-    pub keyboard: &'a serde_bytes::Bytes,
-    /// The auxiliary device's state, when one is plugged in.
-    pub auxiliary: Option<&'a serde_bytes::Bytes>,
 }
 
 /// What is saved: the controller and what is plugged in.

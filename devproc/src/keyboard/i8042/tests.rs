@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::device::load_state;
+use crate::device::save_state;
 use crate::keyboard::ps2_keyboard::spec as kbd;
 use crate::testing::Bench;
 use ipc::input::Key;

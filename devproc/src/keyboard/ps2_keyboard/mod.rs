@@ -16,7 +16,7 @@ pub mod state;
 mod tests;
 
 use super::ps2_device::Ps2Device;
-use crate::device::{StateError, load_state, save_state};
+use crate::device::{StateError, load_state};
 use ipc::input::{HostEvent, Key};
 use ipc::time::VirtualTime;
 use scancodes::{KeyCodes, KeyType, Modifiers, ScanCodeSet};
@@ -297,7 +297,7 @@ impl Ps2Device for Ps2Keyboard {
     }
 
     fn save(&self, out: &mut Vec<u8>) {
-        save_state(&self.state, out);
+        self.state.save(out);
     }
 
     fn load(&mut self, data: &[u8]) -> Result<(), StateError> {

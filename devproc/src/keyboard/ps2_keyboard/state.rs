@@ -3,6 +3,8 @@
 use super::scancodes::{KEYS, KeyType, ScanCodeSet};
 use super::spec::{BUFFER_BYTES, DEFAULT_TYPEMATIC, FIRST_COMMAND, LED_MASK, TYPEMATIC_MASK};
 use crate::device::StateError;
+use crate::pack::{Many, Pack, pack, pack_fields, pack_variants};
+use crate::spare::Room;
 use ipc::input::Key;
 use ipc::time::VirtualTime;
 use serde::{Deserialize, Serialize};
@@ -130,7 +132,52 @@ impl Default for State {
     }
 }
 
+pack_variants!(ScanCodeSet);
+pack_fields!(Repeat { key, at });
+
+impl Pack for Key {
+    #[inline(always)]
+    fn pack(&self, room: &mut Room<'_>) {
+        self.0.pack(room);
+    }
+}
+
+impl Pack for Expecting {
+    #[inline(always)]
+    fn pack(&self, room: &mut Room<'_>) {
+        match *self {
+            Self::Command => 0u8.pack(room),
+            Self::Option(command) => (1u8, command).pack(room),
+            Self::KeyList(command) => (2u8, command).pack(room),
+        }
+    }
+}
+
+impl Pack for Stroke {
+    #[inline(always)]
+    fn pack(&self, room: &mut Room<'_>) {
+        match *self {
+            Self::Down(key) => (0u8, key).pack(room),
+            Self::Up(key) => (1u8, key).pack(room),
+            Self::Overrun => 2u8.pack(room),
+        }
+    }
+}
+
 impl State {
+    /// Appends the state as it is saved.
+    pub fn save(&self, out: &mut Vec<u8>) {
+        let keys = [&self.down, &self.held, &self.set3_typematic, &self.set3_break].map(|bits| &bits.0);
+        pack(
+            (
+                (self.set, self.leds, self.typematic, self.scanning, self.expecting),
+                (Many(self.answers.iter()), Many(self.buffer.iter()), Many(self.waiting.iter())),
+                (self.last_sent, self.self_test_ends, self.repeat, keys),
+            ),
+            out,
+        );
+    }
+
     /// Gives each key its set 3 type after power-on.
     pub fn set_default_key_types(&mut self) {
         self.set3_typematic = Bits256::default();

@@ -1,5 +1,7 @@
-//! What a message costs in the device process, without and with a recording:
+//! What a message costs in the device process, without and with a recording, and what committing costs of it:
 //! `cargo test --release -p vmsim-devproc --lib cost -- --ignored --nocapture`.
+
+mod commits;
 
 use super::*;
 use std::time::{Duration, Instant};
@@ -56,47 +58,10 @@ fn cost(name: &str, recording: Option<PathBuf>) -> Duration {
     (0..ROUNDS).map(|_| batch(&mut machine)).min().unwrap_or_default()
 }
 
-/// Commits per measurement, and measurements of each model.
-const COMMITS: u32 = 1000;
-const MEASUREMENTS: u32 = 100;
-
-/// What saving the state of each built-in model and committing it takes: the median, by model, with the state's length.
-fn commit_costs() -> Vec<(String, usize, f64)> {
-    let folder = tempfile::tempdir().unwrap();
-    let firmware = folder.path().join("rom.bin");
-    std::fs::write(&firmware, vec![0; 128 << 10]).unwrap();
-    let config = MachineConfig { firmware, ..config() };
-    let outside = crate::outside::Outside::live();
-    let context = BuildContext { config: &config, start_unix_seconds: 0, outside: &outside };
-    let names = SegmentNames::new(&format!("crash{}xcommit", std::process::id()));
-    let link = Link::create(&names.link(0)).unwrap();
-    let page = &link.layout().states[0];
-    let (mut state, mut costs) = (Vec::new(), Vec::new());
-    for device in ["chipset", "gpu", "keyboard", "storage"] {
-        for model in crate::standard::builder(device).unwrap()(&context).unwrap() {
-            let mut measure = || {
-                let began = Instant::now();
-                for sequence in 0..COMMITS {
-                    state.clear();
-                    model.save(&mut state);
-                    assert!(page.commit(sequence.into(), model.state_version(), &[0; 3], &state));
-                }
-                began.elapsed().as_nanos() as f64 / f64::from(COMMITS)
-            };
-            let mut times: Vec<_> = (0..MEASUREMENTS).map(|_| measure()).collect();
-            times.sort_by(f64::total_cmp);
-            costs.push((model.name().to_owned(), state.len(), times[times.len() / 2]));
-        }
-    }
-    costs
-}
-
 #[test]
 #[ignore = "it measures"]
 fn cost_of_committing_state() {
-    for (model, bytes, cost) in commit_costs() {
-        println!("committing the state of {model} ({bytes} bytes) costs {cost:.0} ns (median)");
-    }
+    commits::measure();
 }
 
 #[test]

@@ -29,14 +29,14 @@ mod state;
 mod transfer;
 
 use crate::device::{
-    Access, Device, IoError, MirrorSlot, ReadResult, Region, RegionId, Register, ResetKind, StateError,
-    TimerId, WriteResult, load_state, save_state,
+    ALL_PARTS, Access, Device, Dma, IoError, MirrorSlot, Parts, ReadResult, Region, RegionId, Register,
+    ResetKind, StateError, TimerId, WriteResult, load_state, save_parts,
 };
 use crate::host::Host;
 use crate::storage::image::{BlockDevice, FloppyFormat};
 use ipc::time::VirtualTime;
 use spec::{Command, DRIVES, configure, dir, dor, dsr, modifier, msr, perpendicular, port, sra, srb, tdr};
-use state::{Phase, Stage, State};
+use state::{Phase, Stage, State, part};
 
 /// From the end of reset to the ready-change interrupt.
 const RESET_NS: u64 = 20_000;
@@ -91,7 +91,7 @@ pub struct Fdc {
     // Runtime glue.
     drives: [Option<FloppyDrive>; DRIVES],
     published: Option<Outputs>,
-    changed: bool,
+    changed: Parts,
     // Volatile state.
     state: State,
 }
@@ -100,7 +100,7 @@ impl Fdc {
     /// A controller with drives A and B; `None` is a drive that is not connected.
     pub fn new(drives: [Option<FloppyDrive>; 2]) -> Self {
         let [a, b] = drives;
-        Self { drives: [a, b, None, None], published: None, changed: true, state: State::power_on() }
+        Self { drives: [a, b, None, None], published: None, changed: ALL_PARTS, state: State::power_on() }
     }
 
     /// Puts a diskette into drive `drive` (0 or 1), or takes it out, and returns the one that was
@@ -196,7 +196,7 @@ impl Fdc {
 
     /// Publishes what the outside sees, where it changed.
     fn publish(&mut self, host: &mut dyn Host) {
-        self.changed = true;
+        self.changed |= part::REGISTERS | part::REST;
         let gate = self.state.dor & dor::DMA_GATE != 0;
         let moving = self.state.transfer.as_ref().is_some_and(|t| t.stage == Stage::Dma);
         let now = Outputs {
@@ -251,6 +251,7 @@ impl Fdc {
     /// Reset through the DOR or DSR: stops everything; LOCK keeps the FIFO set-up
     /// (sections 3.2 and 5.2.9).
     fn software_reset(&mut self, host: &mut dyn Host) {
+        self.changed |= part::BUFFER;
         let state = &mut self.state;
         state.phase = Phase::Reset;
         state.command.clear();
@@ -341,6 +342,10 @@ impl Device for Fdc {
         ]
     }
 
+    fn dma(&self) -> Dma {
+        Dma::ISA
+    }
+
     fn registers(&self) -> Vec<Register> {
         names::REGISTERS.to_vec()
     }
@@ -359,8 +364,14 @@ impl Device for Fdc {
             port::TDR => !tdr::TAPE_SEL | self.state.tdr,
             port::MSR => self.main_status(),
             port::DATA => {
+                let (changed, interrupt) = (self.changed, self.state.interrupt);
+                let result = self.state.phase == Phase::Result;
                 let byte = self.read_data(host);
                 self.publish(host);
+                if result && self.state.interrupt == interrupt {
+                    // The byte was taken from the others, and nothing else.
+                    self.changed = changed | part::REGISTERS;
+                }
                 byte
             }
             port::DIR => self.digital_input(),
@@ -371,6 +382,7 @@ impl Device for Fdc {
 
     fn write(&mut self, at: Access, value: u32, host: &mut dyn Host) -> WriteResult {
         let value = value as u8;
+        let (changed, command) = (self.changed, self.state.command.len());
         match at.port() {
             port::DOR => self.write_dor(value, host),
             port::TDR => self.state.tdr = value & tdr::TAPE_SEL,
@@ -380,6 +392,10 @@ impl Device for Fdc {
             _ => return Err(IoError::InvalidRegister),
         }
         self.publish(host);
+        if self.state.phase == Phase::Command && self.state.command.len() == command + 1 {
+            // The byte was put to the others, and nothing else.
+            self.changed = changed | part::REGISTERS;
+        }
         Ok(())
     }
 
@@ -404,14 +420,27 @@ impl Device for Fdc {
             drive.track = before.track;
             drive.changed = before.changed;
         }
+        self.changed = ALL_PARTS;
         self.attach(host);
     }
 
     fn save(&self, out: &mut Vec<u8>) {
-        save_state(&self.state, out);
+        save_parts(self, out);
     }
 
     fn take_changed(&mut self) -> bool {
+        self.take_changed_parts() != 0
+    }
+
+    fn parts(&self) -> usize {
+        part::COUNT
+    }
+
+    fn save_part(&self, part: usize, out: &mut Vec<u8>) {
+        self.state.save_part(part, out);
+    }
+
+    fn take_changed_parts(&mut self) -> Parts {
         std::mem::take(&mut self.changed)
     }
 
@@ -422,7 +451,7 @@ impl Device for Fdc {
         let state: State = load_state(data)?;
         state.validate()?;
         self.state = state;
-        self.changed = true;
+        self.changed = ALL_PARTS;
         Ok(())
     }
 }

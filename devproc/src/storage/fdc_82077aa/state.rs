@@ -2,6 +2,7 @@
 
 use super::spec::{Command, DRIVES, MAX_COMMAND, MAX_RESULT, configure, dor, perpendicular, rate, tdr};
 use crate::device::StateError;
+use crate::pack::{Many, pack, pack_fields, pack_variants};
 use crate::storage::image::SECTOR_BYTES;
 use ipc::time::VirtualTime;
 use serde::{Deserialize, Serialize};
@@ -68,6 +69,37 @@ pub(super) struct DmaMark {
     pub mode: u8,
     pub current_address: u16,
     pub current_count: u16,
+}
+
+pack_variants!(Phase);
+pack_variants!(Stage);
+pack_fields!(SectorId { c, h, r, n });
+pack_fields!(DriveState { pcn, track, changed, seek, seek_end });
+pack_fields!(DmaMark { base_address, base_count, page, mode, current_address, current_count });
+
+/// The parts in which the state is saved.
+pub(super) mod part {
+    use super::SECTOR_BYTES;
+    use crate::device::Parts;
+
+    /// Bytes of the buffer in one part.
+    pub(super) const PIECE_BYTES: usize = 128;
+    const PIECES: usize = SECTOR_BYTES / PIECE_BYTES;
+    pub(super) const LAST: usize = 1 + PIECES;
+    /// How many there are.
+    pub(in super::super) const COUNT: usize = LAST + 1;
+
+    /// All that comes before the bytes of the buffer.
+    pub(in super::super) const REGISTERS: Parts = 1 << 0;
+    /// All that comes after them.
+    pub(in super::super) const REST: Parts = 1 << LAST;
+    /// The whole buffer.
+    pub(in super::super) const BUFFER: Parts = REST - 2;
+
+    /// The part that holds byte `at` of the buffer.
+    pub(in super::super) fn piece(at: usize) -> Parts {
+        2 << (at / PIECE_BYTES).min(PIECES - 1)
+    }
 }
 
 /// A data command in its execution phase. The command bytes are still in [`State::command`].
@@ -161,6 +193,46 @@ impl State {
             inward: false,
             head_select: false,
         }
+    }
+
+    /// Appends part `part`. All parts are what the state is when it is serialized.
+    pub fn save_part(&self, part: usize, out: &mut Vec<u8>) {
+        match part {
+            0 => self.save_registers(out),
+            part::LAST => self.save_rest(out),
+            piece => {
+                let buffer = self.transfer.as_ref().map_or(&[][..], |transfer| &transfer.buffer);
+                out.extend_from_slice(buffer.chunks(part::PIECE_BYTES).nth(piece - 1).unwrap_or_default());
+            }
+        }
+    }
+
+    /// What comes before the bytes of the buffer.
+    fn save_registers(&self, out: &mut Vec<u8>) {
+        let transfer = self.transfer.as_ref().map(|t| (t.stage, t.id, t.head, t.done, t.buffer.len()));
+        pack(
+            (
+                (self.dor, self.dsr, self.rate, self.tdr, self.specify, self.configure),
+                (self.precompensation_track, self.lock, self.perpendicular, self.sector_count, self.phase),
+                (Many(self.command.iter()), Many(self.result.iter()), transfer),
+            ),
+            out,
+        );
+    }
+
+    /// What comes after them.
+    fn save_rest(&self, out: &mut Vec<u8>) {
+        if let Some(t) = &self.transfer {
+            pack((t.position, t.st1, t.st2, t.terminal_count, t.mark, t.refused), out);
+        }
+        pack(
+            (
+                (self.interrupt, self.ready_changes, self.drives),
+                (self.transfer_deadline, self.reset_deadline),
+                (self.read_toggle, self.write_toggle, self.inward, self.head_select),
+            ),
+            out,
+        );
     }
 
     /// Refuses what no controller can be in. Everything else may be odd but harms nothing.

@@ -665,7 +665,7 @@ fn a_state_that_no_controller_can_be_in_is_refused() {
         assert_eq!(state.validate(), Ok(()));
         change(&mut state);
         let mut bytes = Vec::new();
-        save_state(&state, &mut bytes);
+        crate::device::save_state(&state, &mut bytes);
         controller(&diskette()).load(1, &bytes).is_err()
     };
     assert!(refused(|s| s.command = vec![0x46; 10]));

@@ -5,7 +5,7 @@
 //! by byte through the data register; then *moved* deals with them and locates the next one.
 
 use super::spec::{Command, DMA_CHANNEL, N_512, SPECIFY_ND, configure, modifier, rate, st0, st1, st2, unit};
-use super::state::{DmaMark, Phase, SectorId, Stage, Transfer};
+use super::state::{DmaMark, Phase, SectorId, Stage, Transfer, part};
 use super::{ACCESS_NS, Fdc, Medium, SECTOR_NS, STEP_NS, multi_track};
 use crate::host::{DmaChannel, DmaDirection, Host};
 use crate::storage::image::{DataRate, FloppyFormat, SECTOR_BYTES};
@@ -107,6 +107,7 @@ impl Fdc {
         let head = u8::from(second & unit::HDS != 0);
         self.state.head_select = head != 0;
         self.state.phase = Phase::Execution;
+        self.changed |= part::BUFFER;
         self.state.transfer = Some(Transfer {
             stage: Stage::Locate,
             id,
@@ -134,6 +135,7 @@ impl Fdc {
 
     /// The transfer timer: goes on with the command, or ends it.
     pub(super) fn transfer_step(&mut self, host: &mut dyn Host) {
+        self.changed |= part::BUFFER;
         let (Some(mut transfer), Some(command)) = (self.state.transfer.take(), self.command()) else {
             return;
         };
@@ -457,6 +459,7 @@ impl Fdc {
         let Some(transfer) = self.state.transfer.as_mut().filter(|t| t.stage == Stage::Pio) else { return };
         if let Some(byte) = transfer.buffer.get_mut(usize::from(transfer.position)) {
             *byte = value;
+            self.changed |= part::piece(transfer.position.into());
         }
         self.pio_advance(host);
     }

@@ -8,7 +8,7 @@
 
 use super::Ide;
 use super::spec::{bus_master as bm, pci};
-use super::state::{BusMaster, Kind};
+use super::state::{BusMaster, Kind, part};
 use crate::device::Width;
 use crate::host::Host;
 use crate::pci::command;
@@ -20,11 +20,13 @@ struct Descriptors {
     address: u64,
     left: usize,
     ended: bool,
+    /// Nobody answered where the table, or what it names, is.
+    aborted: bool,
 }
 
 impl Descriptors {
     fn new(table: u32) -> Self {
-        Self { next: u64::from(table & bm::TABLE_MASK), address: 0, left: 0, ended: false }
+        Self { next: u64::from(table & bm::TABLE_MASK), address: 0, left: 0, ended: false, aborted: false }
     }
 
     /// The next piece of at most `wanted` bytes; `None` when the table has ended or is not in RAM.
@@ -34,7 +36,10 @@ impl Descriptors {
                 return None;
             }
             let mut descriptor = [0; bm::DESCRIPTOR_BYTES as usize];
-            host.dma_read(self.next, &mut descriptor).ok()?;
+            if host.dma_read(self.next, &mut descriptor).is_err() {
+                self.aborted = true;
+                return None;
+            }
             let [a0, a1, a2, a3, c0, c1, _, flags] = descriptor;
             self.next += bm::DESCRIPTOR_BYTES;
             self.address = u64::from(u32::from_le_bytes([a0 & !1, a1, a2, a3]));
@@ -57,6 +62,7 @@ impl Descriptors {
             let (now, later) = rest.split_at_mut(count);
             let outcome = if to_memory { host.dma_write(address, now) } else { host.dma_read(address, now) };
             if outcome.is_err() {
+                self.aborted = true;
                 return false;
             }
             rest = later;
@@ -99,6 +105,7 @@ impl Ide {
     fn write_bus_master_byte(&mut self, offset: u64, value: u8, host: &mut dyn Host) {
         let index = (offset / bm::CHANNEL_PORTS) as usize;
         let Some(channel) = self.channels.get_mut(index) else { return };
+        self.changed |= part::bus_master(index);
         let registers = &mut channel.bus_master;
         match offset % bm::CHANNEL_PORTS {
             bm::COMMAND => {
@@ -157,6 +164,12 @@ impl Ide {
                 }
                 !brought
             };
+        }
+        self.changed |=
+            part::device(channel, self.channels[channel].selected.into()) | part::bus_master(channel);
+        if table.aborted {
+            self.config.note_master_abort();
+            self.changed |= part::CONFIG;
         }
         let status = &mut self.channels[channel].bus_master.status;
         if refused {

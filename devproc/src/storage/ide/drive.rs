@@ -274,6 +274,12 @@ impl Disk<'_> {
         (through_port && self.unit.status & status::DRQ != 0).then_some(transfer.kind)
     }
 
+    /// Which sector is in flight, and how many of its bytes were moved.
+    pub fn place(&self) -> Option<((u64, u32), usize)> {
+        let transfer = self.unit.transfer.as_ref()?;
+        Some(((transfer.lba, transfer.remaining), transfer.position.into()))
+    }
+
     /// The host reads the data port. What is read without DRQ is all ones.
     pub fn data_in(&mut self, mut out: &mut [u8]) {
         while !out.is_empty() {

@@ -28,14 +28,14 @@ mod state;
 pub use drive::IdeDrive;
 
 use crate::device::{
-    Access, Device, IoError, MirrorSlot, ReadResult, Region, RegionId, Register, ResetKind, StateError,
-    Width, WriteResult, load_state, save_state,
+    ALL_PARTS, Access, Device, Dma, IoError, MirrorSlot, Parts, ReadResult, Region, RegionId, Register,
+    ResetKind, StateError, Width, WriteResult, load_state, save_parts,
 };
 use crate::host::Host;
 use crate::pci::{Bar, PciAddress, PciConfig, PciIdentity, register};
 use drive::Disk;
 use spec::{COMMAND_BLOCK, CONTROL_BLOCK, IRQ, command, control, device, pci, reg, status};
-use state::{Channel, Pair, State, StateRef};
+use state::{Channel, Pair, State, part, save_part};
 
 const BUS_MASTER: RegionId = RegionId(4);
 const COMMAND_NAMES: [&str; 2] = ["ide0-command", "ide1-command"];
@@ -68,7 +68,7 @@ pub struct Ide {
     // Runtime glue.
     drives: [[Option<IdeDrive>; 2]; 2],
     published: [Option<Outputs>; 2],
-    changed: bool,
+    changed: Parts,
     // Sub-emulators.
     config: PciConfig,
     // Volatile state.
@@ -104,7 +104,7 @@ impl Ide {
     /// A controller with the disks of the primary and the secondary channel, master first.
     pub fn new(drives: [[Option<IdeDrive>; 2]; 2]) -> Self {
         let channels = [Channel::power_on(&drives[0]), Channel::power_on(&drives[1])];
-        Self { drives, published: [None; 2], changed: true, config: new_config(), channels }
+        Self { drives, published: [None; 2], changed: ALL_PARTS, config: new_config(), channels }
     }
 
     /// The regions as the configuration space has them now.
@@ -163,9 +163,8 @@ impl Ide {
         enabled && self.drives[channel][unit].is_some() && state.units[unit].interrupt
     }
 
-    /// Publishes what the outside sees of a channel, where it changed.
+    /// Publishes what the outside sees of a channel, where it changed. The caller notes which parts of the state did.
     fn publish(&mut self, channel: usize, host: &mut dyn Host) {
-        self.changed = true;
         let now =
             Outputs { irq: self.irq(channel), alternate_status: self.status(channel).unwrap_or(FLOATING) };
         let before = self.published[channel].replace(now);
@@ -175,6 +174,7 @@ impl Ide {
         if before.is_none_or(|b| b.irq != now.irq) {
             if now.irq && before.is_some() {
                 self.channels[channel].bus_master.status |= spec::bus_master::IDEINTS;
+                self.changed |= part::bus_master(channel);
             }
             host.set_irq(IRQ[channel], now.irq);
         }
@@ -198,6 +198,7 @@ impl Ide {
                     && disk.unit.interrupt
                 {
                     disk.unit.interrupt = false;
+                    self.changed |= part::registers(channel, responder);
                     self.publish(channel, host);
                 }
                 value
@@ -207,6 +208,7 @@ impl Ide {
     }
 
     fn write_register(&mut self, channel: usize, offset: u64, value: u8, host: &mut dyn Host) -> WriteResult {
+        self.changed |= part::registers(channel, 0) | part::registers(channel, 1);
         let state = &mut self.channels[channel];
         state.control &= !control::HOB;
         let push = |pair: &mut Pair| *pair = [value, pair[0]];
@@ -233,11 +235,13 @@ impl Ide {
         }
         if code == command::EXECUTE_DIAGNOSTIC {
             // Both devices run it, whichever is selected; device 0 reports.
+            self.changed |= part::channel(channel);
             let present = self.drives[channel][0].is_some();
             self.show_signatures(channel);
             self.channels[channel].units[0].interrupt = present;
         } else if let Some(mut disk) = self.selected(channel) {
             disk.execute(code);
+            self.changed |= part::device(channel, self.channels[channel].selected.into());
             // The start bit may have been set before the command.
             self.run_bus_master(channel, host);
         }
@@ -252,6 +256,7 @@ impl Ide {
     }
 
     fn write_control(&mut self, channel: usize, value: u8, host: &mut dyn Host) {
+        self.changed |= part::channel(channel);
         let before = std::mem::replace(&mut self.channels[channel].control, value);
         if (before ^ value) & control::SRST != 0 {
             self.show_signatures(channel);
@@ -267,14 +272,31 @@ impl Ide {
         self.publish(channel, host);
     }
 
+    /// Moves data through the data port, and notes what changes.
+    fn move_data(&mut self, channel: usize, go: impl FnOnce(&mut Disk<'_>)) -> Result<(), IoError> {
+        let mut disk = self.selected(channel).ok_or(IoError::NoResponse)?;
+        let before = disk.place();
+        go(&mut disk);
+        let after = disk.place();
+        let unit = usize::from(self.channels[channel].selected);
+        // Another sector, or none.
+        self.changed |= match (before, after) {
+            (Some((sector, from)), Some((same, to))) if sector == same && from <= to => {
+                part::transfer(channel, unit) | part::sector(channel, unit, from..to)
+            }
+            _ => part::device(channel, unit),
+        };
+        Ok(())
+    }
+
     fn data_in(&mut self, channel: usize, out: &mut [u8], host: &mut dyn Host) -> Result<(), IoError> {
-        self.selected(channel).ok_or(IoError::NoResponse)?.data_in(out);
+        self.move_data(channel, |disk| disk.data_in(out))?;
         self.publish(channel, host);
         Ok(())
     }
 
     fn data_out(&mut self, channel: usize, data: &[u8], host: &mut dyn Host) -> WriteResult {
-        self.selected(channel).ok_or(IoError::NoResponse)?.data_out(data);
+        self.move_data(channel, |disk| disk.data_out(data))?;
         self.publish(channel, host);
         Ok(())
     }
@@ -291,6 +313,10 @@ impl Device for Ide {
 
     fn pci_address(&self) -> Option<PciAddress> {
         Some(PciAddress::bus0(1, 1))
+    }
+
+    fn dma(&self) -> Dma {
+        Dma::Anywhere
     }
 
     fn registers(&self) -> Vec<Register> {
@@ -391,7 +417,7 @@ impl Device for Ide {
     fn config_write(&mut self, register: u8, width: Width, value: u32, host: &mut dyn Host) {
         let before = self.current_regions();
         self.config.write(register, width, value);
-        self.changed = true;
+        self.changed = ALL_PARTS;
         for (now, before) in self.current_regions().into_iter().zip(before) {
             if now != before {
                 host.update_region(now);
@@ -409,14 +435,27 @@ impl Device for Ide {
         for (channel, drives) in self.channels.iter_mut().zip(&self.drives) {
             *channel = Channel::power_on(drives);
         }
+        self.changed = ALL_PARTS;
         self.attach(host);
     }
 
     fn save(&self, out: &mut Vec<u8>) {
-        save_state(&StateRef { channels: &self.channels, config: self.config.state() }, out);
+        save_parts(self, out);
     }
 
     fn take_changed(&mut self) -> bool {
+        self.take_changed_parts() != 0
+    }
+
+    fn parts(&self) -> usize {
+        part::COUNT
+    }
+
+    fn save_part(&self, part: usize, out: &mut Vec<u8>) {
+        save_part(&self.channels, &self.config, part, out);
+    }
+
+    fn take_changed_parts(&mut self) -> Parts {
         std::mem::take(&mut self.changed)
     }
 
@@ -430,7 +469,7 @@ impl Device for Ide {
             return Err(StateError::OutOfRange("configuration space"));
         }
         self.channels = state.channels;
-        self.changed = true;
+        self.changed = ALL_PARTS;
         Ok(())
     }
 }

@@ -3,7 +3,8 @@
 use super::drive::IdeDrive;
 use super::spec::{MAX_MULTIPLE, device, error, status};
 use crate::device::StateError;
-use crate::pci::PciConfigState;
+use crate::pack::{Pack, pack, pack_variants};
+use crate::pci::{PciConfig, PciConfigState};
 use crate::storage::image::SECTOR_BYTES;
 use serde::{Deserialize, Serialize};
 
@@ -133,6 +134,24 @@ impl Unit {
         self.power = Power::Active;
     }
 
+    /// All but the transfer, which comes last.
+    #[inline(always)]
+    fn registers(&self) -> impl Pack {
+        (
+            (self.status, self.error, self.features, self.count, self.low, self.mid, self.high, self.device),
+            (self.interrupt, self.multiple, self.keep_settings, self.write_cache, self.look_ahead),
+            (self.dma_mode, self.power, self.heads, self.sectors),
+        )
+    }
+
+    /// The transfer, but the bytes of the sector in flight, which come last.
+    fn save_transfer(&self, out: &mut Vec<u8>) {
+        let transfer = self.transfer.as_ref().map(|t| {
+            (t.kind, t.addressing, t.lba, t.remaining, t.block, t.block_left, t.position, t.buffer.len())
+        });
+        pack(transfer, out);
+    }
+
     fn validate(&self) -> Result<(), StateError> {
         if self.heads == 0 || self.heads > 16 || self.sectors == 0 || self.multiple > MAX_MULTIPLE {
             return Err(StateError::OutOfRange("drive parameters"));
@@ -173,11 +192,90 @@ impl Channel {
     }
 }
 
-/// [`State`] without a copy, for saving; the fields and their order are the same.
-#[derive(Serialize)]
-pub(super) struct StateRef<'a> {
-    pub channels: &'a [Channel; 2],
-    pub config: PciConfigState,
+pack_variants!(Addressing);
+pack_variants!(Kind);
+pack_variants!(Power);
+
+/// Parts of a channel in which the state is saved: registers of each device, followed by pieces of the sector
+/// that it has in flight, and the bus master registers.
+pub(super) mod part {
+    use super::SECTOR_BYTES;
+    use crate::device::Parts;
+    use std::ops::Range;
+
+    /// Bytes of a sector in one part.
+    pub(in super::super) const PIECE_BYTES: usize = 128;
+    const PIECES: usize = SECTOR_BYTES / PIECE_BYTES;
+    /// Parts of one device before the pieces: its registers, and what it does.
+    pub(super) const FIRST_PIECE: usize = 2;
+    /// Parts of one device.
+    pub(super) const OF_UNIT: usize = FIRST_PIECE + PIECES;
+    /// Parts of one channel.
+    pub(super) const OF_CHANNEL: usize = 2 * OF_UNIT + 1;
+    /// The configuration space.
+    pub(in super::super) const CONFIG: Parts = 1 << (2 * OF_CHANNEL);
+    /// How many there are: both channels, and the configuration space.
+    pub(in super::super) const COUNT: usize = 2 * OF_CHANNEL + 1;
+    /// The registers of a device; those that the channel has once are with device 0.
+    pub(in super::super) const fn registers(channel: usize, unit: usize) -> Parts {
+        1 << (channel * OF_CHANNEL + unit * OF_UNIT)
+    }
+
+    /// What a device does, but for the bytes of the sector.
+    pub(in super::super) const fn transfer(channel: usize, unit: usize) -> Parts {
+        registers(channel, unit) << 1
+    }
+
+    /// The bus master registers.
+    pub(in super::super) const fn bus_master(channel: usize) -> Parts {
+        1 << (channel * OF_CHANNEL + 2 * OF_UNIT)
+    }
+
+    /// The bytes `range` of a device's sector.
+    pub(in super::super) fn sector(channel: usize, unit: usize, range: Range<usize>) -> Parts {
+        let pieces = range.start / PIECE_BYTES..range.end.div_ceil(PIECE_BYTES).min(PIECES);
+        pieces.fold(0, |parts, piece| parts | registers(channel, unit) << (FIRST_PIECE + piece))
+    }
+
+    /// The registers of a device and its sector.
+    pub(in super::super) fn device(channel: usize, unit: usize) -> Parts {
+        registers(channel, unit) | transfer(channel, unit) | sector(channel, unit, 0..SECTOR_BYTES)
+    }
+
+    /// Everything of a channel.
+    pub(in super::super) const fn channel(channel: usize) -> Parts {
+        ((1 << OF_CHANNEL) - 1) << (channel * OF_CHANNEL)
+    }
+}
+
+impl Channel {
+    /// Appends part `part` of a channel.
+    fn save_part(&self, part: usize, out: &mut Vec<u8>) {
+        let (number, piece) = (part / part::OF_UNIT, part % part::OF_UNIT);
+        let Some(unit) = self.units.get(number) else {
+            let BusMaster { command, status, table } = self.bus_master;
+            return pack((command, status, table), out);
+        };
+        match piece.checked_sub(part::FIRST_PIECE) {
+            Some(piece) => {
+                let buffer = unit.transfer.as_ref().map_or(&[][..], |transfer| &transfer.buffer);
+                out.extend_from_slice(buffer.chunks(part::PIECE_BYTES).nth(piece).unwrap_or_default());
+            }
+            None if piece == 0 && number == 0 => {
+                pack((self.selected, self.control, unit.registers()), out);
+            }
+            None if piece == 0 => pack(unit.registers(), out),
+            None => unit.save_transfer(out),
+        }
+    }
+}
+
+/// Appends part `part` of the state. All parts are what a [`State`] is when it is serialized.
+pub(super) fn save_part(channels: &[Channel; 2], config: &PciConfig, part: usize, out: &mut Vec<u8>) {
+    match channels.get(part / part::OF_CHANNEL) {
+        Some(channel) => channel.save_part(part % part::OF_CHANNEL, out),
+        None => config.save(out),
+    }
 }
 
 /// Everything that matters for what the controller and its drives do next.

@@ -528,12 +528,12 @@ fn polling_changes_no_state_and_the_state_stays_small() {
     guest.acknowledge();
     guest.command(0xc4, 0, 16);
     guest.acknowledge();
-    guest.bench.device.take_changed();
+    guest.bench.take_changed();
     guest.input(7);
     guest.alternate();
-    assert!(!guest.bench.device.take_changed());
+    assert!(!guest.bench.take_changed());
     guest.words_in(1024);
-    assert!(guest.bench.device.take_changed());
+    assert!(guest.bench.take_changed());
     let mut state = Vec::new();
     guest.bench.device.save(&mut state);
     assert!(state.len() < 1024, "{} bytes", state.len());
@@ -611,12 +611,29 @@ fn a_table_that_ends_early_or_lies_outside_ram_is_a_bus_master_error() {
     guest.command(0xc8, 50, 2);
     guest.bench.outb(0xc000, 0x09);
     assert_eq!(guest.bench.inb(0xc002) & 0x03, 0x02);
+    let master_abort = |guest: &mut Guest| {
+        let status = guest.bench.config_read(register::STATUS, Width::Word) as u16;
+        status & crate::pci::status::RECEIVED_MASTER_ABORT != 0
+    };
+    assert!(!master_abort(&mut guest), "all of the table was in RAM");
     guest.bench.outb(0xc000, 0);
     guest.bench.outl(0xc004, 0xfff0_0000);
     guest.bench.outb(0xc002, 0x02);
     guest.command(0xca, 50, 1);
     guest.bench.outb(0xc000, 0x01);
     assert_eq!(guest.bench.inb(0xc002) & 0x03, 0x02);
+    assert!(master_abort(&mut guest));
+    // Written as one it goes, like the error bit.
+    guest.bench.config_write(register::STATUS, Width::Word, crate::pci::status::RECEIVED_MASTER_ABORT.into());
+    assert!(!master_abort(&mut guest));
+    // A buffer where nobody answers, in a table that is in RAM.
+    guest.bench.outb(0xc000, 0);
+    table(&mut guest, &[(0x7fff_0000, 512)]);
+    guest.bench.outb(0xc002, 0x02);
+    guest.command(0xc8, 50, 1);
+    guest.bench.outb(0xc000, 0x09);
+    assert_eq!(guest.bench.inb(0xc002) & 0x03, 0x02);
+    assert!(master_abort(&mut guest));
 }
 
 #[test]
@@ -630,7 +647,7 @@ fn a_state_that_no_drive_can_be_in_is_refused() {
         assert_eq!(state.validate(), Ok(()));
         change(&mut state);
         let mut bytes = Vec::new();
-        save_state(&state, &mut bytes);
+        crate::device::save_state(&state, &mut bytes);
         controller(&image).load(1, &bytes).is_err()
     };
     assert!(refused(|s| s.channels[1].selected = 2));
@@ -686,7 +703,7 @@ fn perform(guest: &mut Guest, action: &Action, may_restart: bool) {
         Action::Config(at, value) => guest.bench.config_write(at, Width::Byte, value.into()),
         Action::Burst(count) => {
             // Not answered while an absent device is selected.
-            let (port, Bench { device, host }) = (guest.port(), &mut guest.bench);
+            let (port, Bench { device, host, .. }) = (guest.port(), &mut guest.bench);
             let mut data = vec![0x3c; count];
             let _ = device.read_burst(port, &mut data, host);
             let _ = device.write_burst(port, &data, host);

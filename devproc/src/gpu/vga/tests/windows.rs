@@ -151,17 +151,17 @@ fn a_string_of_palette_bytes_stays_at_its_port() {
 fn planar_writes_are_no_change_of_state() {
     let mut bench = bench();
     set_mode(&mut bench, &MODE_12);
-    bench.device.take_changed();
+    bench.take_changed();
     bench.mem_write(A0000, Width::Dword, 0x1234_5678);
-    assert!(!bench.device.take_changed());
+    assert!(!bench.take_changed());
     bench.mem_read(A0000, Width::Byte);
-    assert!(bench.device.take_changed(), "the latches were loaded");
+    assert!(bench.take_changed(), "the latches were loaded");
     bench.mem_read(A0000, Width::Byte);
-    assert!(!bench.device.take_changed(), "with what they held");
+    assert!(!bench.take_changed(), "with what they held");
     bench.inb(0x3da);
-    bench.device.take_changed();
+    bench.take_changed();
     bench.inb(0x3da);
-    assert!(!bench.device.take_changed());
+    assert!(!bench.take_changed());
 }
 
 /// A step of a program that mixes text and planar accesses.
