@@ -62,6 +62,13 @@ pub enum Reads {
         /// Mirror cell of offset 0.
         first: MirrorSlot,
     },
+    /// As `Mirrored`, while the cell says that its byte is true, see [`Host::publish_timed`]; otherwise a read is a round trip
+    /// to the model, which publishes what the next ones give. For registers that follow time in a way that the model can tell
+    /// in advance, and for those whose reads have side effects at times. A write to the device withdraws what it changes.
+    Timed {
+        /// Mirror cell of offset 0.
+        first: MirrorSlot,
+    },
 }
 
 /// Memory of the device that the guest accesses without a trap.
@@ -146,6 +153,12 @@ impl Region {
     /// The same region with its reads answered from the mirror page, from cell `first` on.
     pub const fn mirrored(mut self, first: MirrorSlot) -> Self {
         self.reads = Reads::Mirrored { first };
+        self
+    }
+
+    /// The same region with its reads answered from the mirror page while the cells there, from `first` on, say so.
+    pub const fn timed(mut self, first: MirrorSlot) -> Self {
+        self.reads = Reads::Timed { first };
         self
     }
 

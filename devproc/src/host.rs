@@ -5,6 +5,7 @@
 
 use crate::device::{MirrorSlot, Region, RegionId, TimerId};
 pub use ipc::board::ResetRequest;
+use ipc::mirror::Mirrored;
 use ipc::time::VirtualTime;
 use thiserror::Error;
 
@@ -157,6 +158,9 @@ pub trait Host {
 
     /// Sets a cell of the mirror page (see [`crate::device::Reads::Mirrored`]).
     fn publish_mirror(&mut self, slot: MirrorSlot, value: u32);
+
+    /// Sets a cell of a region with [`crate::device::Reads::Timed`].
+    fn publish_timed(&mut self, slot: MirrorSlot, content: Mirrored);
 
     /// Completes an access that was answered with [`crate::device::IoError::Deferred`].
     /// `value` is ignored for writes.

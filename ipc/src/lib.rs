@@ -13,6 +13,7 @@ pub mod fault;
 pub mod host_clock;
 pub mod interrupt;
 pub mod message;
+pub mod mirror;
 pub mod region_table;
 pub mod ring;
 pub mod state_page;

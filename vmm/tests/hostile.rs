@@ -9,6 +9,7 @@ use ipc::board::{Board, ProcessState, RunState, VMM_SLOT};
 use ipc::clock::Freeze;
 use ipc::link::{Link, LinkLayout, ModelInfo, PAYLOAD_BYTES, Payload};
 use ipc::message::{Kind, MESSAGE_WORDS, Message, Status};
+use ipc::mirror::Mirrored;
 use ipc::region::{RegionInfo, WritePolicy};
 use ipc::segment::{Segment, SegmentNames};
 use ipc::sync::Ordering;
@@ -265,7 +266,7 @@ impl Attacker<'_> {
                 let at = self.random.below(0x4000) as usize * 8;
                 self.overwrite(at, a);
             }
-            9 => _ = layout.set_mirror(self.random.below(1100) as usize, a as u32),
+            9 => _ = layout.set_mirror(self.random.below(1100) as usize, Mirrored::from_word(a)),
             10 => {
                 layout.device_memory_bytes.store(a, Ordering::Release);
                 let models = (0..self.random.below(16))

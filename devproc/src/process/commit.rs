@@ -336,9 +336,9 @@ impl DeviceProcess {
                     board.call_vcpu(attention::INTR);
                 }
             }
-            Effect::Mirror(cell, value) => {
+            Effect::Mirror(cell, content) => {
                 let index = self.shared.mirror_base(number) + usize::from(cell.0);
-                if !self.shared.layout().set_mirror(index, value) {
+                if !self.shared.layout().set_mirror(index, content) {
                     tracing::error!("Mirror cell {index} does not exist");
                 }
             }

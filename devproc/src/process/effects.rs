@@ -8,6 +8,7 @@ use crate::device::MirrorSlot;
 use crate::host::{A20Source, DmaChannel, IntxPin, ResetRequest};
 use ipc::link::COMMIT_WORDS;
 use ipc::message::{MESSAGE_WORDS, Message};
+use ipc::mirror::Mirrored;
 
 /// One held-back effect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,7 +30,7 @@ pub enum Effect {
     /// The interrupt request to the CPU.
     Interrupt(Option<u8>),
     /// A mirror cell.
-    Mirror(MirrorSlot, u32),
+    Mirror(MirrorSlot, Mirrored),
     /// Shadow-RAM switches.
     Shadow {
         /// First address.

@@ -12,6 +12,7 @@ use crate::host::{
     SerialCable,
 };
 use crate::isa_dma;
+use ipc::mirror::Mirrored;
 use ipc::time::VirtualTime;
 
 const PAGE: u64 = 4096;
@@ -112,7 +113,11 @@ impl Host for ModelHost<'_> {
     }
 
     fn publish_mirror(&mut self, slot: MirrorSlot, value: u32) {
-        self.push(Effect::Mirror(slot, value));
+        self.push(Effect::Mirror(slot, Mirrored::always(value as u8)));
+    }
+
+    fn publish_timed(&mut self, slot: MirrorSlot, content: Mirrored) {
+        self.push(Effect::Mirror(slot, content));
     }
 
     fn complete_deferred(&mut self, value: u32) {

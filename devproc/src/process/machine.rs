@@ -211,7 +211,7 @@ fn region_info(model: usize, region: &Region, memory: u64, mirror: u16) -> Regio
         enabled: region.enabled,
         mirror: match region.reads {
             Reads::Trap => None,
-            Reads::Mirrored { first } => Some(mirror + first.0),
+            Reads::Mirrored { first } | Reads::Timed { first } => Some(mirror + first.0),
         },
         backing: region.backing.map(|b| (memory + b.offset, b.writable)),
         base: region.base,
@@ -444,7 +444,7 @@ fn lay_out_mirrors(models: &[Box<dyn Device>]) -> Vec<u16> {
         .map(|model| {
             let first = next;
             let cells = model.regions().into_iter().filter_map(|region| match region.reads {
-                Reads::Mirrored { first } => Some(u64::from(first.0) + region.len),
+                Reads::Mirrored { first } | Reads::Timed { first } => Some(u64::from(first.0) + region.len),
                 Reads::Trap => None,
             });
             next += cells.max().unwrap_or(0) as u16;

@@ -9,6 +9,7 @@ use crate::host::{
 };
 use crate::isa_dma;
 use crate::process::{pack_channel, unpack_channel};
+use ipc::mirror::Mirrored;
 use ipc::time::VirtualTime;
 use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
@@ -228,6 +229,9 @@ impl Host for StandIn<'_> {
     }
     fn publish_mirror(&mut self, slot: MirrorSlot, value: u32) {
         self.world.doings.mirror(slot.0, value);
+    }
+    fn publish_timed(&mut self, _: MirrorSlot, _: Mirrored) {
+        // A recording has none.
     }
     fn complete_deferred(&mut self, value: u32) {
         self.world.doings.other(Deed::Late(value));

@@ -10,6 +10,7 @@ use ipc::doorbell::Patience;
 use ipc::host_clock::host_nanos;
 use ipc::link::{Link, ModelInfo, Payload, REPLY_SLOTS};
 use ipc::message::{Kind, Message, Status};
+use ipc::mirror::Mirrored;
 use ipc::region::RegionInfo;
 use ipc::ring::RingError;
 use ipc::segment::{Segment, SegmentNames};
@@ -135,7 +136,7 @@ impl DeviceLink {
 
     /// A mirror cell.
     #[inline]
-    pub fn mirror(&self, cell: usize) -> u32 {
+    pub fn mirror(&self, cell: usize) -> Mirrored {
         self.link.layout().mirror(cell)
     }
 

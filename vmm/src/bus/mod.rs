@@ -221,12 +221,22 @@ impl MachineBus {
             if self.links[link].has_pending() {
                 self.drain(link);
             }
-            let byte = |i: u32| (self.links[link].mirror(first + i as usize) & 0xff) << (8 * i);
-            return (0..width.bytes()).fold(0, |value, i| value | byte(i));
+            if let Some(value) = self.mirrored(link, first, width) {
+                return value;
+            }
         }
+        let region = self.map.region(slot);
         let message = Self::request(region, Kind::Read, width, address);
         let reply = self.call(link, message);
         if reply.status == Status::Done { reply.value as u32 & width.mask() } else { width.mask() }
+    }
+
+    /// What the mirror page says, if it does.
+    #[inline]
+    fn mirrored(&self, link: usize, first: usize, width: Width) -> Option<u32> {
+        let now = || self.board().clock.now();
+        let byte = |n: u32| Some(u32::from(self.links[link].mirror(first + n as usize).get(now)?) << (8 * n));
+        (0..width.bytes()).try_fold(0, |value, n| Some(value | byte(n)?))
     }
 
     fn write_region(&mut self, slot: usize, address: u64, width: Width, value: u32) {

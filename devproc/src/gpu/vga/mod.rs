@@ -117,6 +117,8 @@ mod cell {
     pub(super) const GRAPHICS: MirrorSlot = MirrorSlot(5);
     pub(super) const CRTC_MONO: MirrorSlot = MirrorSlot(7);
     pub(super) const CRTC_COLOR: MirrorSlot = MirrorSlot(9);
+    pub(super) const STATUS_MONO: MirrorSlot = MirrorSlot(11);
+    pub(super) const STATUS_COLOR: MirrorSlot = MirrorSlot(12);
 }
 
 /// The parts of the device memory.
@@ -149,6 +151,8 @@ pub(crate) struct Vga {
     windows: Windows,
     picture: Picture,
     changed: bool,
+    /// A cell of input status register 1 says something.
+    status_published: bool,
 
     // State.
     registers: Registers,
@@ -187,6 +191,7 @@ impl Vga {
             pipeline,
             picture: Picture::default(),
             changed: true,
+            status_published: true,
             registers,
             latch: 0,
             interrupt_cleared: VirtualTime::default(),
@@ -230,7 +235,7 @@ impl Vga {
             region::CRTC_MONO => {
                 ports("vga-crtc-mono", port::CRTC_INDEX_MONO, 2).width(Width::Word).mirrored(cell::CRTC_MONO)
             }
-            region::STATUS_MONO => ports("vga-status-mono", port::STATUS_1_MONO, 1),
+            region::STATUS_MONO => ports("vga-status-mono", port::STATUS_1_MONO, 1).timed(cell::STATUS_MONO),
             region::ATTRIBUTE => ports("vga-attribute", port::ATTRIBUTE, 2),
             region::MISC => ports("vga-misc", port::MISC_OUTPUT_WRITE, 2).writes(control),
             region::SEQUENCER => ports("vga-sequencer", port::SEQUENCER_INDEX, 2)
@@ -248,7 +253,7 @@ impl Vga {
             region::CRTC_COLOR => {
                 ports("vga-crtc", port::CRTC_INDEX_COLOR, 2).width(Width::Word).mirrored(cell::CRTC_COLOR)
             }
-            region::STATUS_COLOR => ports("vga-status", port::STATUS_1_COLOR, 1),
+            region::STATUS_COLOR => ports("vga-status", port::STATUS_1_COLOR, 1).timed(cell::STATUS_COLOR),
             // Enabling a mode clears memory that the guest may write directly right after.
             _ => ports("vga-dispi", vbe_spec::INDEX_PORT, vbe_spec::PORT_COUNT)
                 .width(Width::Word)
@@ -411,6 +416,7 @@ impl Device for Vga {
             host.update_region(self.region(id));
         }
         self.publish_registers(host);
+        self.withdraw_status(host);
     }
 
     fn read(&mut self, at: Access, host: &mut dyn Host) -> ReadResult {
@@ -498,6 +504,7 @@ impl Device for Vga {
         self.interrupt_cleared = host.now();
         self.pci.reset();
         self.changed = true;
+        self.withdraw_status(host);
         self.remap(host);
         self.publish_bars(host);
         self.publish_registers(host);
@@ -556,6 +563,7 @@ impl Device for Vga {
         self.windows = Windows::decode(&self.registers, &self.pipeline, &self.dispi);
         self.picture = Picture::default();
         self.changed = true;
+        self.status_published = true;
         Ok(())
     }
 }
