@@ -69,6 +69,9 @@ pub enum Reads {
         /// Mirror cell of offset 0.
         first: MirrorSlot,
     },
+    /// Memory whose reads *and writes* the bus makes by itself in the device memory, as [`Host::publish_raster`] says. At most one
+    /// region of a process at a time.
+    Raster,
 }
 
 /// Memory of the device that the guest accesses without a trap.
@@ -159,6 +162,12 @@ impl Region {
     /// The same region with its reads answered from the mirror page while the cells there, from `first` on, say so.
     pub const fn timed(mut self, first: MirrorSlot) -> Self {
         self.reads = Reads::Timed { first };
+        self
+    }
+
+    /// The same region with accesses made by the bus as a raster says.
+    pub const fn rastered(mut self) -> Self {
+        self.reads = Reads::Raster;
         self
     }
 
@@ -468,6 +477,12 @@ pub trait Device: Send {
     fn save_older(&self, version: u16, out: &mut Vec<u8>) -> bool {
         let _ = (version, out);
         false
+    }
+
+    /// The bus, which makes accesses to the model's [`Reads::Raster`] by itself, has loaded this into the latch meanwhile. Called
+    /// before the next request, and before the state is saved for somebody else.
+    fn latch_loaded(&mut self, latch: u32) {
+        let _ = latch;
     }
 
     /// Whether the state may have changed since the last call to this method. A model that

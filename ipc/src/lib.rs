@@ -36,6 +36,7 @@ pub mod logging;
 #[cfg(not(loom))]
 pub mod machine;
 #[cfg(not(loom))]
+pub mod raster;
 pub mod region;
 #[cfg(not(loom))]
 pub mod runtime_dir;

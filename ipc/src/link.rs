@@ -9,6 +9,7 @@
 use crate::fault::MAX_FAULTS;
 use crate::message::MESSAGE_WORDS;
 use crate::mirror::Mirrored;
+use crate::raster::RasterCell;
 pub use crate::region_table::{MAX_REGIONS, REGION_WORDS, RegionTable};
 use crate::ring::Ring;
 use crate::segment::{Segment, SegmentError, Shared};
@@ -76,6 +77,8 @@ pub struct LinkLayout {
     pub events: Ring<EVENT_SLOTS>,
     regions: RegionTable,
     mirror: [AtomicU64; MIRROR_CELLS],
+    /// Of the one region of the process that has [`crate::region::RegionInfo::raster`] set.
+    pub raster: RasterCell,
     payload_out: [AtomicU64; PAYLOAD_BYTES / 8],
     payload_in: [AtomicU64; PAYLOAD_BYTES / 8],
     /// Committed states, by model.

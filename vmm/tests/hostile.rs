@@ -116,6 +116,7 @@ fn region(base: u64, len: u64, is_memory: bool) -> RegionInfo {
         enabled: true,
         mirror: None,
         backing: None,
+        raster: false,
         base,
         len,
         name: "region".into(),

@@ -20,6 +20,7 @@ use crate::host::Host;
 use crate::record::format::{Answer, Call, What};
 use ipc::board::attention;
 use ipc::message::{Kind, Message, Status};
+use ipc::raster::Raster;
 use ipc::setup::StartFrom;
 use ipc::sync::Ordering;
 use ipc::time::VirtualTime;
@@ -90,7 +91,7 @@ impl Committer {
     /// Commits `model`'s state if it changed or if it did something.
     pub fn commit(&mut self, number: usize, model: &mut dyn Device, shared: &Shared) {
         let changed = model.take_changed();
-        if !changed && shared.effects.is_empty() && shared.deferred[number].is_none() {
+        if !changed && shared.effects.iter().all(Effect::is_only_shown) && shared.deferred[number].is_none() {
             return;
         }
         self.state.clear();
@@ -229,6 +230,7 @@ impl DeviceProcess {
             tracing::error!("{} starts cold, its state was refused: {error}", model.name());
             return None;
         }
+        self.take_latch(number);
         let record = unpack_record(&state.record);
         self.shared.deferred[number] = Some(record.decisions.deferred).filter(|sequence| *sequence != 0);
         // At most the event at hand can have been dealt with.
@@ -342,6 +344,12 @@ impl DeviceProcess {
                     tracing::error!("Mirror cell {index} does not exist");
                 }
             }
+            Effect::Raster(raster) => {
+                let base = self.shared.memory_base(number);
+                let raster = raster.map(|raster| Raster { offset: raster.offset + base, ..raster });
+                self.shared.layout().raster.publish(raster.as_ref());
+            }
+            Effect::Latch(latch) => self.shared.layout().raster.set_latch(latch),
             Effect::Shadow { base, len, read, write } => {
                 self.shared.board().set_shadow(base, len, read, write);
             }
@@ -432,6 +440,14 @@ impl DeviceProcess {
                 let number = self.watchers[index];
                 self.call(number, now, || What::Lines, |model, host| model.lines_changed(host));
             }
+        }
+    }
+
+    /// Has a model take notice of what the bus loaded into its latch.
+    #[inline]
+    pub(super) fn take_latch(&mut self, number: usize) {
+        if let Some(latch) = self.shared.layout().raster.loaded_by_bus() {
+            self.models[number].latch_loaded(latch);
         }
     }
 

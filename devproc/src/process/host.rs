@@ -13,6 +13,7 @@ use crate::host::{
 };
 use crate::isa_dma;
 use ipc::mirror::Mirrored;
+use ipc::raster::Raster;
 use ipc::time::VirtualTime;
 
 const PAGE: u64 = 4096;
@@ -118,6 +119,14 @@ impl Host for ModelHost<'_> {
 
     fn publish_timed(&mut self, slot: MirrorSlot, content: Mirrored) {
         self.push(Effect::Mirror(slot, content));
+    }
+
+    fn publish_raster(&mut self, raster: Option<Raster>) {
+        self.push(Effect::Raster(raster));
+    }
+
+    fn publish_latch(&mut self, latch: u32) {
+        self.push(Effect::Latch(latch));
     }
 
     fn complete_deferred(&mut self, value: u32) {

@@ -155,6 +155,11 @@ impl Shared {
         &self.regions[model]
     }
 
+    /// Where a model's device memory begins.
+    pub fn memory_base(&self, model: usize) -> u64 {
+        self.memory_of[model].0
+    }
+
     /// The first mirror cell of a model.
     pub fn mirror_base(&self, model: usize) -> usize {
         self.mirror_of[model].into()
@@ -194,7 +199,12 @@ impl Shared {
 /// The region without what lets the bus access it by itself. Memory that the guest only reads stays
 /// mapped: nothing is to be seen there.
 fn observed(info: RegionInfo) -> RegionInfo {
-    RegionInfo { mirror: None, backing: info.backing.filter(|(_, writable)| !writable), ..info }
+    RegionInfo {
+        mirror: None,
+        raster: false,
+        backing: info.backing.filter(|(_, writable)| !writable),
+        ..info
+    }
 }
 
 fn region_info(model: usize, region: &Region, memory: u64, mirror: u16) -> RegionInfo {
@@ -210,9 +220,10 @@ fn region_info(model: usize, region: &Region, memory: u64, mirror: u16) -> Regio
         },
         enabled: region.enabled,
         mirror: match region.reads {
-            Reads::Trap => None,
+            Reads::Trap | Reads::Raster => None,
             Reads::Mirrored { first } | Reads::Timed { first } => Some(mirror + first.0),
         },
+        raster: region.reads == Reads::Raster,
         backing: region.backing.map(|b| (memory + b.offset, b.writable)),
         base: region.base,
         len: region.len,
@@ -445,7 +456,7 @@ fn lay_out_mirrors(models: &[Box<dyn Device>]) -> Vec<u16> {
             let first = next;
             let cells = model.regions().into_iter().filter_map(|region| match region.reads {
                 Reads::Mirrored { first } | Reads::Timed { first } => Some(u64::from(first.0) + region.len),
-                Reads::Trap => None,
+                Reads::Trap | Reads::Raster => None,
             });
             next += cells.max().unwrap_or(0) as u16;
             first

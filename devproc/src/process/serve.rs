@@ -214,6 +214,7 @@ impl DeviceProcess {
         let mut reply = Message { sequence: request.sequence, time: now, ..Message::new(Kind::Reply) };
         let mut deferred = false;
         if number < self.models.len() {
+            self.take_latch(number);
             let answer = self.answer(number, request, buffer);
             let Self { models, shared, .. } = self;
             let model = models[number].as_mut();

@@ -29,7 +29,7 @@ impl RegionInfo {
                 Writes::PostedLocal => 2,
             },
             mirror: match region.reads {
-                Reads::Trap | Reads::Timed { .. } => None,
+                Reads::Trap | Reads::Timed { .. } | Reads::Raster => None,
                 Reads::Mirrored { first } => Some(first.0),
             },
             backing: region.backing.map(|backing| (backing.offset, backing.writable)),

@@ -10,6 +10,7 @@ use crate::host::{
 use crate::isa_dma;
 use crate::process::{pack_channel, unpack_channel};
 use ipc::mirror::Mirrored;
+use ipc::raster::Raster;
 use ipc::time::VirtualTime;
 use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
@@ -233,6 +234,8 @@ impl Host for StandIn<'_> {
     fn publish_timed(&mut self, _: MirrorSlot, _: Mirrored) {
         // A recording has none.
     }
+    fn publish_raster(&mut self, _: Option<Raster>) {}
+    fn publish_latch(&mut self, _: u32) {}
     fn complete_deferred(&mut self, value: u32) {
         self.world.doings.other(Deed::Late(value));
     }

@@ -11,6 +11,7 @@ use ipc::host_clock::host_nanos;
 use ipc::link::{Link, ModelInfo, Payload, REPLY_SLOTS};
 use ipc::message::{Kind, Message, Status};
 use ipc::mirror::Mirrored;
+use ipc::raster::RasterCell;
 use ipc::region::RegionInfo;
 use ipc::ring::RingError;
 use ipc::segment::{Segment, SegmentNames};
@@ -138,6 +139,12 @@ impl DeviceLink {
     #[inline]
     pub fn mirror(&self, cell: usize) -> Mirrored {
         self.link.layout().mirror(cell)
+    }
+
+    /// How the process lets accesses to one of its regions be made.
+    #[inline]
+    pub fn raster(&self) -> &RasterCell {
+        &self.link.layout().raster
     }
 
     /// Whether posted writes are still on their way.

@@ -13,11 +13,13 @@ mod coprocessor;
 mod link;
 mod map;
 mod pci;
+mod raster;
 
 use coprocessor::CoprocessorError;
 pub use link::DeviceLink;
 use map::MemoryMap;
 use pci::ConfigMechanism;
+use raster::RasterWindow;
 
 use crate::cpu::bus::{Bus, PageGrant};
 use ipc::board::{Board, VMM_SLOT, attention};
@@ -45,6 +47,8 @@ pub struct MachineBus {
     map: MemoryMap,
     pci: ConfigMechanism,
     coprocessor: CoprocessorError,
+    /// The region whose accesses are made here.
+    raster: Option<RasterWindow>,
     /// Link with posted writes that other links' accesses must wait for.
     posted: Option<usize>,
     /// A posted write may not have woken its process yet, see [`MachineBus::settle_bells`].
@@ -65,6 +69,7 @@ impl MachineBus {
             links,
             pci: ConfigMechanism::default(),
             coprocessor: CoprocessorError::default(),
+            raster: None,
             posted: None,
             bells_owed: false,
             generation: 1,
@@ -150,6 +155,7 @@ impl MachineBus {
                 }
             }
         }
+        self.raster = RasterWindow::find(&regions);
         self.map.set_regions(regions);
         self.generation += 1;
     }
@@ -229,6 +235,24 @@ impl MachineBus {
         let message = Self::request(region, Kind::Read, width, address);
         let reply = self.call(link, message);
         if reply.status == Status::Done { reply.value as u32 & width.mask() } else { width.mask() }
+    }
+
+    /// Whether an access is one that is made here. The device has then done with all that came before.
+    #[inline]
+    fn is_made_here(&mut self, address: u64, width: Width, write: bool) -> bool {
+        let Some(window) = &mut self.raster else { return false };
+        let (link, bytes) = (window.link, width.bytes());
+        if !window.holds(address, bytes) || board_in(&self.board).shadow(address) != 0 {
+            return false;
+        }
+        if self.links[link].has_pending() {
+            if write && window.sends() {
+                return false;
+            }
+            self.drain(link);
+        }
+        self.fence(link);
+        self.raster.as_mut().is_some_and(|window| window.follow(&self.links[link]))
     }
 
     /// What the mirror page says, if it does.
@@ -331,6 +355,12 @@ impl Bus for MachineBus {
     }
 
     fn read_memory(&mut self, address: u64, width: Width) -> u32 {
+        if self.is_made_here(address, width, false)
+            && let Some(window) = &self.raster
+            && let Some(value) = window.read(&self.links[window.link], address, width.bytes())
+        {
+            return value;
+        }
         let shadow = self.board().shadow(address);
         if let Some(value) = self.map.read_direct(address, width, shadow, &self.links) {
             return value;
@@ -342,6 +372,12 @@ impl Bus for MachineBus {
     }
 
     fn write_memory(&mut self, address: u64, width: Width, value: u32) {
+        if self.is_made_here(address, width, true)
+            && let Some(window) = &self.raster
+            && window.write(&self.links[window.link], address, width.bytes(), value)
+        {
+            return;
+        }
         let shadow = self.board().shadow(address);
         if self.map.write_direct(address, width, value, shadow, &self.links) {
             return;

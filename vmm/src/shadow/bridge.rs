@@ -120,6 +120,8 @@ pub struct Context {
     pub leave: u32,
     /// The access that `fill` was asked for.
     access: u32,
+    /// The linear address of an access that met an empty slot, of an instruction that is a [`Terminal::Device`].
+    pub device_linear: u32,
     /// Which kind of terminal instruction shadow code was left for: a [`super::classify::Terminal`] and one, or zero.
     pub terminal: u32,
     /// Arithmetic flags: OF in bit 0, the other five as LAHF has them in bits 8 to 15. The other bits mean nothing.
@@ -197,6 +199,7 @@ impl Context {
             to_host: 0,
             leave: 0,
             access: 0,
+            device_linear: 0,
             terminal: 0,
             flags: 0,
             target: 0,

@@ -18,6 +18,7 @@ mod asm;
 mod bridge;
 mod cache;
 mod classify;
+mod devices;
 mod engine;
 mod fpu;
 mod home;

@@ -41,6 +41,7 @@ use crate::device::{
 use crate::gpu::vbe::{Dispi, edid, spec as vbe_spec};
 use crate::host::Host;
 use crate::pci::{self, Bar, PciAddress, PciConfig, PciIdentity};
+use ipc::raster::Raster;
 use ipc::time::VirtualTime;
 
 /// Where the adapter is on the PCI bus.
@@ -153,6 +154,8 @@ pub(crate) struct Vga {
     changed: bool,
     /// A cell of input status register 1 says something.
     status_published: bool,
+    /// How the bus makes accesses, as published.
+    raster: Option<Raster>,
 
     // State.
     registers: Registers,
@@ -192,6 +195,7 @@ impl Vga {
             picture: Picture::default(),
             changed: true,
             status_published: true,
+            raster: None,
             registers,
             latch: 0,
             interrupt_cleared: VirtualTime::default(),
@@ -266,6 +270,8 @@ impl Vga {
         match window {
             Window::Vram { offset } => region.backed(Backing { offset: offset.into(), writable: true }),
             Window::Text => region.backed(Backing { offset: TEXT_OFFSET as u64, writable: true }),
+            // Only this one is large enough to be drawn in.
+            Window::Planar { .. } if id == region::WINDOW_A => region.rastered(),
             Window::Planar { .. } | Window::Absent => region,
         }
     }
@@ -285,6 +291,11 @@ impl Vga {
     fn remap(&mut self, host: &mut dyn Host) {
         self.pipeline = Pipeline::decode(&self.registers);
         let windows = Windows::decode(&self.registers, &self.pipeline, &self.dispi);
+        let raster = self.raster_of(windows);
+        if self.raster != raster {
+            self.raster = raster;
+            host.publish_raster(raster);
+        }
         if windows == self.windows {
             return;
         }
@@ -296,6 +307,14 @@ impl Vga {
         self.windows = windows;
         for id in region::FOLLOW_WINDOWS {
             host.update_region(self.region(id));
+        }
+    }
+
+    /// How the bus makes accesses to the window at A0000h.
+    fn raster_of(&self, windows: Windows) -> Option<Raster> {
+        match windows.a {
+            Window::Planar { base } => self.pipeline.raster(base, self.plane_wrap()),
+            _ => None,
         }
     }
 
@@ -328,12 +347,17 @@ impl Vga {
                 }
                 Window::Planar { base } => {
                     let wrap = self.plane_wrap();
+                    let mut loaded = false;
                     for (n, byte) in data.iter_mut().enumerate() {
                         let address = base.wrapping_add((offset + n) as u32);
                         let (latch, value) = self.pipeline.read(layout.vram, address, wrap);
-                        self.changed |= latch != self.latch;
+                        loaded |= latch != self.latch;
                         self.latch = latch;
                         *byte = value;
+                    }
+                    if loaded {
+                        self.changed = true;
+                        host.publish_latch(self.latch);
                     }
                     return Ok(());
                 }
@@ -417,6 +441,9 @@ impl Device for Vga {
         }
         self.publish_registers(host);
         self.withdraw_status(host);
+        self.raster = self.raster_of(self.windows);
+        host.publish_raster(self.raster);
+        host.publish_latch(self.latch);
     }
 
     fn read(&mut self, at: Access, host: &mut dyn Host) -> ReadResult {
@@ -501,6 +528,7 @@ impl Device for Vga {
         self.registers = Registers::power_on();
         self.dispi = Dispi::power_on();
         self.latch = 0;
+        host.publish_latch(self.latch);
         self.interrupt_cleared = host.now();
         self.pci.reset();
         self.changed = true;
@@ -537,6 +565,11 @@ impl Device for Vga {
             pci: self.pci.state(),
         };
         save_state(&state, out);
+    }
+
+    fn latch_loaded(&mut self, latch: u32) {
+        self.changed |= self.latch != latch;
+        self.latch = latch;
     }
 
     fn take_changed(&mut self) -> bool {

@@ -65,7 +65,12 @@ pub(super) unsafe extern "sysv64" fn interpret<B: Bus>(context: *mut Context, op
     let next = cpu.state.eip;
     let esp = cpu.state.gpr[gpr::ESP];
     let cs_base = cpu.state.segment(Seg::Cs).base();
+    let accesses = cpu.device_accesses;
     let result = (op.handler)(cpu, op);
+    if terminal == DEVICE && cpu.device_accesses == accesses {
+        // It was memory, and only the slot was empty: not the next time.
+        cpu.make_direct(context.device_linear, 1, false);
+    }
     if result.is_ok() && is_quiet(context, cpu, terminal) {
         let stays = cpu.state.eip == next;
         let same = match terminal {
@@ -105,6 +110,7 @@ pub(super) unsafe extern "sysv64" fn interpret<B: Bus>(context: *mut Context, op
 /// Kinds of terminal instructions as [`Context::terminal`] has them.
 const SEGMENT: u32 = Terminal::Segment as u32 + 1;
 const FLAGS: u32 = Terminal::Flags as u32 + 1;
+const DEVICE: u32 = Terminal::Device as u32 + 1;
 const SYSTEM: u32 = Terminal::System as u32 + 1;
 
 /// Whether a terminal instruction left nothing for the monitor to do, wherever the processor is now. Each kind is asked only for

@@ -2,12 +2,12 @@
 //! the access is not plain.
 
 use super::notes::Late;
-use super::{Emit, Keep, host, number, seg_of, segment_field, state};
+use super::{Emit, Keep, context, host, number, seg_of, segment_field, state};
 use crate::cpu::direct::ARRAY_BYTES;
 use crate::cpu::registers::Seg;
 use crate::cpu::{CpuState, Segment};
 use crate::shadow::asm::{self, A, Alu, E, Label, NE, R8, R9, R10, R15, Reg, W};
-use crate::shadow::bridge::{Leave, SLOT_SHIFT};
+use crate::shadow::bridge::{Context, Leave, SLOT_SHIFT};
 use crate::shadow::classify::Terminal;
 use iced_x86::{Instruction, Register};
 use std::mem::offset_of;
@@ -96,7 +96,7 @@ pub(super) enum Stub {
     /// The same for an instruction that uses the floating-point unit.
     InterpretFloat { label: Label, eip: u32, saved: Keep },
     /// Have the instruction at the offset, which ends at `next`, interpreted in place, and go on at `back`.
-    InPlace { label: Label, back: Label, offset: u16, next: u32, saved: Keep },
+    InPlace { label: Label, back: Label, offset: u16, next: u32, saved: Keep, why: Terminal },
     /// A fault leaves: the processor's state is known but for what was put off.
     WayOut { label: Label },
     /// Have the floating-point unit loaded, and go on at `back`.
@@ -244,6 +244,9 @@ impl Emit<'_> {
         }
         self.slot(access, fill);
         self.restore_flags(keep_flags);
+        if self.meets_devices(fill, keep_flags) {
+            return;
+        }
         let once = (access == Access::Write).then(|| {
             let once = self.asm.label();
             self.asm.bind(once);
@@ -272,8 +275,19 @@ impl Emit<'_> {
         access: Access,
         saved: Keep,
     ) {
+        if self.meets_devices(label, saved) {
+            return;
+        }
         let access = self.fill_access(size, access);
         self.later(Stub::Fill { label, retry, eip, access, saved, once: None });
+    }
+
+    /// For an instruction whose access meets devices: at `label`, where a slot is empty, it is interpreted in place. False: it is not one.
+    fn meets_devices(&mut self, label: Label, saved: Keep) -> bool {
+        let Some((next, back)) = self.device else { return false };
+        let why = Terminal::Device;
+        self.later(Stub::InPlace { label, back, offset: self.offset, next, saved, why });
+        true
     }
 
     /// [`access`] bits.
@@ -354,11 +368,14 @@ impl Emit<'_> {
                 Stub::InterpretFloat { label, eip, saved } => {
                     self.interpret_stub(label, eip, saved, Leave::InterpretFloat);
                 }
-                Stub::InPlace { label, back, offset, next, saved } => {
+                Stub::InPlace { label, back, offset, next, saved, why } => {
                     self.asm.bind(label);
+                    if why == Terminal::Device {
+                        self.asm.store(W::D, context(offset_of!(Context, device_linear)), R8);
+                    }
                     self.restore_flags(saved);
                     self.store(notes);
-                    self.call_interpreter(offset, next, Terminal::Repeated);
+                    self.call_interpreter(offset, next, why);
                     self.asm.jmp(back);
                 }
                 Stub::WayOut { label } => {
