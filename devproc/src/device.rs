@@ -48,6 +48,9 @@ pub enum Writes {
     /// As `Posted`, but other devices' accesses do not wait: for writes whose effect only
     /// this device's own reads and interrupts can show (debug text, end of interrupt, VRAM).
     PostedLocal,
+    /// As `PostedLocal`, and the model does not care when each was made: consecutive writes to one register may all come with the
+    /// time of the first.
+    Joined,
 }
 
 /// How the bus answers reads of a region.

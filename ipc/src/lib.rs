@@ -37,6 +37,7 @@ pub mod logging;
 pub mod machine;
 #[cfg(not(loom))]
 pub mod raster;
+#[cfg(not(loom))]
 pub mod region;
 #[cfg(not(loom))]
 pub mod runtime_dir;

@@ -26,6 +26,9 @@ impl Mirrored {
 
     /// A byte that holds until it is replaced, but not from `end` on.
     pub fn until(byte: u8, end: VirtualTime) -> Self {
+        if end == VirtualTime::NEVER {
+            return Self::always(byte);
+        }
         Self(end.0.min(ALWAYS - 1) << UNTIL_SHIFT | u64::from(byte))
     }
 
@@ -64,7 +67,7 @@ mod tests {
         let timed = Mirrored::until(7, VirtualTime(1000));
         assert_eq!(timed.get(|| VirtualTime(999)), Some(7));
         assert_eq!(timed.get(|| VirtualTime(1000)), None);
-        assert_eq!(Mirrored::until(7, VirtualTime::NEVER).get(|| VirtualTime(1 << 50)), Some(7));
+        assert_eq!(Mirrored::until(7, VirtualTime::NEVER).get(never), Some(7));
         assert_eq!(Mirrored::from_word(timed.word()), timed);
     }
 }

@@ -1,7 +1,7 @@
 //! The wire form of a region: what a device process tells the VMM that it answers for.
 //!
 //! Word 0: model (bits 0-7), region (8-15), space (16: 1 memory), width (24-31), writes (32-39:
-//! 0 sync, 1 posted, 2 posted local), flags (40: enabled, 41: mirrored, 42: backed, 43: backing
+//! 0 sync, 1 posted, 2 posted local, 3 joined), flags (40: enabled, 41: mirrored, 42: backed, 43: backing
 //! writable, 44: raster); word 1 base; word 2 length; word 3 first mirror cell (0-15); word 4 backing
 //! offset; words 5-7 name.
 
@@ -17,6 +17,9 @@ pub enum WritePolicy {
     Posted = 1,
     /// Do not wait.
     PostedLocal = 2,
+    /// As [`WritePolicy::PostedLocal`], and nobody cares when exactly each was made: those to one register that wait for the process
+    /// are joined in one message.
+    Joined = 3,
 }
 
 /// A region as the VMM sees it.
@@ -103,6 +106,7 @@ impl RegionInfo {
             0 => WritePolicy::Sync,
             1 => WritePolicy::Posted,
             2 => WritePolicy::PostedLocal,
+            3 => WritePolicy::Joined,
             _ => return wrong("unknown write policy"),
         };
         let is_memory = head & SPACE_MEMORY != 0;

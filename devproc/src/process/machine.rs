@@ -202,6 +202,8 @@ fn observed(info: RegionInfo) -> RegionInfo {
     RegionInfo {
         mirror: None,
         raster: false,
+        // Each is a call of its own, with a time of its own.
+        writes: if info.writes == WritePolicy::Joined { WritePolicy::PostedLocal } else { info.writes },
         backing: info.backing.filter(|(_, writable)| !writable),
         ..info
     }
@@ -217,6 +219,7 @@ fn region_info(model: usize, region: &Region, memory: u64, mirror: u16) -> Regio
             Writes::Sync => WritePolicy::Sync,
             Writes::Posted => WritePolicy::Posted,
             Writes::PostedLocal => WritePolicy::PostedLocal,
+            Writes::Joined => WritePolicy::Joined,
         },
         enabled: region.enabled,
         mirror: match region.reads {

@@ -9,7 +9,7 @@ use crate::record::format::What;
 use ipc::board::RunState;
 use ipc::doorbell::Patience;
 use ipc::link::{PAYLOAD_BYTES, Payload, decode_event};
-use ipc::message::{Kind, Message, Status};
+use ipc::message::{Kind, Message, Status, may_be_joined};
 use ipc::sync::Ordering;
 use ipc::time::VirtualTime;
 use std::time::Duration;
@@ -179,7 +179,11 @@ impl DeviceProcess {
             }
             worked = true;
             for _ in 0..waiting {
-                let words = self.shared.layout().requests.front();
+                let requests = &self.shared.layout().requests;
+                let mut words = requests.front();
+                if may_be_joined(&words) {
+                    words = requests.close_front();
+                }
                 match Message::decode(words) {
                     Some(request) => {
                         // Timers that were due before the access come first: the model sees
@@ -332,7 +336,10 @@ pub(super) fn access(
     let len = burst_len(request);
     match request.kind {
         Kind::Read => model.read(at, host).map(|value| value & request.width.mask()),
-        Kind::Write => model.write(at, request.value as u32, host).map(|()| 0),
+        Kind::Write => {
+            // As if each had come for itself.
+            request.values().fold(Ok(0), |before, value| model.write(at, value, host).and(before))
+        }
         Kind::ReadBurst => model.read_burst(at, &mut buffer[..len], host).map(|()| 0),
         Kind::WriteBurst => model.write_burst(at, &buffer[..len], host).map(|()| 0),
         Kind::ConfigRead => Ok(model.config_read(request.address as u8, request.width, host)),
@@ -363,7 +370,7 @@ fn status_of(error: IoError) -> Status {
 
 fn log_access(model: &str, request: &Message, reply: &Message) {
     let digits = 2 * request.width.bytes() as usize;
-    let Message { address, value, .. } = *request;
+    let address = request.address;
     match request.kind {
         Kind::Read | Kind::ConfigRead => {
             tracing::info!(
@@ -373,13 +380,13 @@ fn log_access(model: &str, request: &Message, reply: &Message) {
                 reply.status
             );
         }
-        Kind::Write | Kind::ConfigWrite => {
+        Kind::Write | Kind::ConfigWrite => request.values().for_each(|value| {
             tracing::info!(
                 "{model} {:?} {address:04x} <- {value:0digits$x} {:?}",
                 request.kind,
                 reply.status
             );
-        }
+        }),
         _ => {
             tracing::info!(
                 "{model} {:?} {address:04x} {} bytes {:?}",

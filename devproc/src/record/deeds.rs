@@ -27,6 +27,7 @@ impl RegionInfo {
                 Writes::Sync => 0,
                 Writes::Posted => 1,
                 Writes::PostedLocal => 2,
+                Writes::Joined => 3,
             },
             mirror: match region.reads {
                 Reads::Trap | Reads::Timed { .. } | Reads::Raster => None,

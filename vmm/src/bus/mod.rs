@@ -23,7 +23,7 @@ use raster::RasterWindow;
 
 use crate::cpu::bus::{Bus, PageGrant};
 use ipc::board::{Board, VMM_SLOT, attention};
-use ipc::message::{FLAG_POSTED, Kind, Message, Status};
+use ipc::message::{FLAG_JOINS, FLAG_POSTED, Kind, Message, Status};
 use ipc::region::{RegionInfo, WritePolicy};
 use ipc::segment::Segment;
 use ipc::time::VirtualTime;
@@ -282,6 +282,13 @@ impl MachineBus {
             }
             WritePolicy::Posted => self.post(link, message, false),
             WritePolicy::PostedLocal => self.post(link, message, true),
+            WritePolicy::Joined => {
+                self.fence(link);
+                if !self.links[link].join(&message) {
+                    message.flags |= FLAG_JOINS;
+                    self.post(link, message, true);
+                }
+            }
         }
     }
 

@@ -36,6 +36,7 @@ mod window;
 mod windowed;
 
 pub use cache::CacheError;
+pub use classify::Terminal;
 pub use engine::Shadow;
 pub use listing::{Snippet, listing};
 pub use statistics::Statistics;

@@ -246,7 +246,7 @@ impl Vga {
                 .width(Width::Word)
                 .writes(control)
                 .mirrored(cell::SEQUENCER),
-            region::DAC => ports("vga-dac", port::PEL_MASK, 4),
+            region::DAC => ports("vga-dac", port::PEL_MASK, 4).writes(Writes::Joined),
             region::READ_BACK => {
                 ports("vga-read-back", port::FEATURE_CONTROL_READ, 3).mirrored(cell::READ_BACK)
             }
