@@ -37,6 +37,8 @@ pub struct Monitor {
     waits_for_debugger: bool,
     /// A debugger holds the guest, and time stands still for it.
     held: bool,
+    /// The debugger has let the guest go, which has not left yet. (It may have been held for too short a time to be seen as `held`.)
+    departs: bool,
     /// The debugger has seen the triple fault that is to be dealt with.
     shutdown_shown: bool,
 }
@@ -51,6 +53,7 @@ impl Monitor {
             session: None,
             waits_for_debugger: false,
             held: false,
+            departs: false,
             shutdown_shown: false,
         }
     }
@@ -158,13 +161,14 @@ impl Monitor {
             } else {
                 board.thaw(Freeze::Debugger);
             }
-            if !holds
-                && self.session.is_some()
-                && let Some(reason) = self.guest.depart()
-            {
-                self.report(reason);
-                return self.follow_debugger();
-            }
+        }
+        if !holds
+            && std::mem::take(&mut self.departs)
+            && self.session.is_some()
+            && let Some(reason) = self.guest.depart()
+        {
+            self.report(reason);
+            return self.follow_debugger();
         }
         !holds
     }
@@ -233,6 +237,7 @@ impl Monitor {
                 debug::Event::Received(id, bytes) => {
                     if let Some(session) = self.session.as_mut().filter(|session| session.id == id) {
                         let after = session.receive(&mut self.guest, &bytes);
+                        self.departs |= after == After::Running;
                         self.after_session(after);
                     }
                 }
@@ -258,6 +263,8 @@ impl Monitor {
             Inspect::Listen { at, wait } => {
                 let reply = self.desk.listen(at);
                 self.waits_for_debugger |= *wait && matches!(reply, Inspected::Listening(_));
+                // Time must not begin between the answer and the freezing.
+                self.follow_debugger();
                 reply
             }
             other => debug::answer(&mut self.guest.vcpu, other),
@@ -307,6 +314,7 @@ impl Monitor {
                 RunState::Running if may_run && !off => return true,
                 RunState::Running if !off => self.set_state(VcpuState::Debugged),
                 RunState::Running => {}
+                RunState::Starting if !may_run => self.set_state(VcpuState::Debugged),
                 RunState::Paused | RunState::Starting => self.set_state(VcpuState::Paused),
             }
             let board = self.guest.vcpu.bus.board();

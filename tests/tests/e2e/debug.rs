@@ -277,6 +277,36 @@ fn a_second_debugger_is_turned_away_and_ctrl_c_stops_a_running_guest() {
     vm.stop();
 }
 
+/// A packet of GDB's remote protocol, with its sum.
+fn packet(text: &str) -> String {
+    let sum = text.bytes().fold(0_u8, |sum, byte| sum.wrapping_add(byte));
+    format!("${text}#{sum:02x}")
+}
+
+#[test]
+fn breakpoints_count_for_a_debugger_that_lets_go_before_the_stop_is_noticed() {
+    let vm = counting(&[]);
+    wait_counting(&vm);
+    vm.vmsim(&["gdb"]).ok();
+    let mut debugger = UnixStream::connect(socket(&vm)).expect("the stub listens");
+    debugger.set_read_timeout(Some(PATIENCE)).expect("a time-out");
+    debugger.write_all(packet("?").as_bytes()).expect("a packet");
+    read_until(&mut debugger, "#");
+    debugger.write_all(format!("+{}", packet("c")).as_bytes()).expect("a packet");
+    wait_counting(&vm);
+
+    let ctrl_c = '\x03';
+    let all = format!("{ctrl_c}+{}+{}", packet("Z0,7c1c,2"), packet("c"));
+    debugger.write_all(all.as_bytes()).expect("packets");
+
+    assert!(read_until(&mut debugger, "#").contains("02"));
+    assert!(read_until(&mut debugger, "#").contains("OK"));
+    assert!(read_until(&mut debugger, "#").contains("$T05"));
+    drop(debugger);
+    wait_counting(&vm);
+    vm.stop();
+}
+
 /// Reads until `end` was read, and then the rest of that packet's sum.
 fn read_until(stream: &mut impl Read, end: &str) -> String {
     let mut text = String::new();

@@ -501,8 +501,12 @@ impl<B: Bus> Interp<B> {
         Ok(location)
     }
 
-    /// The bytes at a location if all that an instruction can have are on the page and in the segment.
+    /// The bytes at a location if all that an instruction can have are on the page and in the segment. Of memory only: a device would
+    /// notice.
     fn all_bytes(cpu: &mut Vcpu<B>, location: &CodeLocation) -> Option<u128> {
+        if location.grant.read.is_none() || !location.grant.cacheable_code {
+            return None;
+        }
         let in_page = (PAGE_SIZE - location.physical % PAGE_SIZE) as usize;
         let in_segment = u64::from(cpu.state.segment(Seg::Cs).limit() - cpu.state.eip) + 1;
         if in_page < steps::BYTES || in_segment < steps::BYTES as u64 {

@@ -128,6 +128,7 @@ impl<B: Bus> Shadow<B> {
         let places = Places { bridge, miss, returns, attention: offset_of!(Context, own_attention) as i32 };
         let mut interp = Interp::new();
         interp.serve_shadow();
+        interp.remember_steps();
         Ok(Self {
             interp,
             context,

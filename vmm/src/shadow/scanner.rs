@@ -11,9 +11,9 @@
 //! leaves that anybody reads. It knows neither processor nor memory: it gets a page's bytes.
 #![expect(unsafe_code, reason = "copies code that devices may write meanwhile")]
 
-use super::classify::{Kind, Terminal, classify};
+use super::classify::{Kind, Terminal, classify, has_memory};
 use super::mode::Mode;
-use iced_x86::{Decoder, DecoderOptions, Instruction, RflagsBits};
+use iced_x86::{Decoder, DecoderOptions, Instruction, Register, RflagsBits};
 use std::collections::BTreeMap;
 
 /// Bytes of a page.
@@ -163,9 +163,13 @@ fn scan_up_to(
     while let Some(start) = work.pop() {
         let mut offset = usize::from(start);
         let mut leader = true;
-        while offset < PAGE && unit.instructions.len() < most {
+        while offset < PAGE {
+            // (Of a full unit too: a jump to what is not known to be a leader leaves it.)
             if let Some(known) = unit.instructions.get_mut(&(offset as u16)) {
                 known.leader |= leader;
+                break;
+            }
+            if unit.instructions.len() >= most {
                 break;
             }
             if offset != usize::from(entry) && scanned(offset as u16) {
@@ -279,11 +283,22 @@ fn opaque(left: usize) -> Instruction {
     instruction
 }
 
+/// Whether an instruction has an operand in memory at an address on its own page that needs no register, as far as offsets tell:
+/// it may write over the code that follows.
+fn names_its_page(instruction: &Instruction, page_eip: u32) -> bool {
+    has_memory(instruction)
+        && instruction.memory_base() == Register::None
+        && instruction.memory_index() == Register::None
+        && (instruction.memory_displacement32().wrapping_sub(page_eip) as usize) < PAGE
+}
+
 /// Flags that an instruction reads, and those that do not depend on their old value after it.
-fn flag_use(item: &Scanned) -> (u32, u32) {
+fn flag_use(item: &Scanned, page_eip: u32) -> (u32, u32) {
     use iced_x86::Mnemonic::*;
     let instruction = &item.instruction;
     match item.kind {
+        // What follows it then may read other flags than what follows now.
+        _ if names_its_page(instruction, page_eip) => return (ALL_FLAGS, 0),
         Kind::Terminal(_) | Kind::PushFlags => return (ALL_FLAGS, 0),
         Kind::PopFlags | Kind::InterruptReturn => return (0, ALL_FLAGS),
         _ => {}
@@ -338,7 +353,7 @@ fn find_live_flags(unit: &mut Unit, mode: Mode, page_eip: u32) {
                 Kind::Terminal(_) => ALL_FLAGS,
                 _ => after(),
             };
-            let (read, killed) = flag_use(item);
+            let (read, killed) = flag_use(item, page_eip);
             let before = live_out & !killed | read;
             if let Some(item) = unit.instructions.get_mut(&offset)
                 && (before != item.live_in || live_out != item.live_out)
@@ -351,5 +366,38 @@ fn find_live_flags(unit: &mut Unit, mode: Mode, page_eip: u32) {
         if !changed {
             break;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::shadow::listing::Snippet;
+
+    fn mode() -> Mode {
+        Mode::made_of(&Snippet {
+            bytes: &[],
+            eip: 0,
+            code32: true,
+            stack32: true,
+            user: true,
+            flat: true,
+            sse: false,
+            segmented: false,
+            cs_base: 0,
+        })
+    }
+
+    #[test]
+    fn loops_of_a_unit_stay_inside_when_it_is_full() {
+        // INC EAX, a loop back to the second, and more than a unit takes.
+        const INC_EAX: u8 = 0x40;
+        const JNZ: [u8; 2] = [0x75, 0xfd];
+        let mut page = [INC_EAX; PAGE];
+        page[2..4].copy_from_slice(&JNZ);
+        let unit = scan(&CodeBytes::of(&page, None), mode(), 0, 0, |_| false);
+        assert_eq!(unit.instructions.len(), MOST);
+        assert!(unit.instructions[&1].leader);
+        assert!(!unit.instructions[&2].leader);
     }
 }

@@ -1,8 +1,8 @@
 //! Which address spaces get a window, and what is mapped there.
 //!
 //! Mapping a page costs microseconds, so only user code that has run for a while in one address space gets a window; one whose
-//! accesses are often not plain (device memory, code that is written, page faults of the guest's) loses it for some time, as does one
-//! that needs more mappings than there may be. Everybody else uses the direct map.
+//! accesses are often not plain (device memory, code that is written, page faults of the guest's) does not use it for some time; one
+//! that needs more mappings than there may be loses it. Everybody else uses the direct map.
 
 use super::mode::Mode;
 use super::trap::{self, Access, Verdict};
@@ -29,15 +29,15 @@ pub enum WindowPolicy {
 /// Time-stamp counter ticks that user code runs in one address space before it gets a window: about 2 ms.
 const HOT: u64 = 5_000_000;
 /// Accesses that are not plain between two looks at how fast they come.
-const LOOK: u64 = 1024;
+const LOOK: u64 = 256;
 /// Page faults of the guest's between two looks at how fast they come.
 const LOOK_AT_FAULTS: u64 = 256;
 /// Ticks per such access below which there are too many: about 25 µs, of which each costs some 3.
 const TOO_OFTEN: u64 = 60_000;
-/// Ticks for which an address space that lost its window gets none: about 2 s.
+/// Ticks for which an address space that lost its window gets none, and longest pause: about 2 s.
 const BAN: u64 = 5_000_000_000;
-/// Ticks for which a window is not used when page faults of the guest's come fast, which is over when a program has its memory: about
-/// 15 ms.
+/// Ticks for which a window is not used then: about 15 ms, and twice as long each time when they soon come as fast again. (Page faults
+/// are over when a program has its memory.)
 const PAUSE: u64 = 40_000_000;
 /// Address spaces that are banned at a time.
 const MOST_BANNED: usize = 32;
@@ -75,8 +75,10 @@ pub struct Windowed {
     has_large: bool,
     /// An address space whose window is not used until then.
     paused: Option<(u32, u64)>,
-    /// The current address space is to lose its window, and for how many ticks.
-    give_up: Option<(u32, u64)>,
+    /// The last that was, until when, and for how long.
+    last_pause: (u32, u64, u64),
+    /// The current address space is to lose its window.
+    give_up: Option<u32>,
 }
 
 impl Windowed {
@@ -255,19 +257,19 @@ impl Windowed {
     /// Code in a window was left.
     #[inline]
     pub fn left(&mut self) {
-        if let Some((cr3, ticks)) = self.give_up.take() {
-            self.ban(cr3, ticks);
+        if let Some(cr3) = self.give_up.take() {
+            self.ban(cr3);
         }
     }
 
     #[cold]
-    fn ban(&mut self, cr3: u32, time: u64) {
+    fn ban(&mut self, cr3: u32) {
         self.windows.close(cr3);
         self.heat = (cr3, 0);
         if self.banned.len() >= MOST_BANNED {
             self.banned.remove(0);
         }
-        self.banned.push((cr3, ticks().saturating_add(time)));
+        self.banned.push((cr3, ticks().saturating_add(BAN)));
     }
 
     /// An access of code in a window faulted. [`Verdict::Continue`]: it is not plain (the address means nothing).
@@ -287,12 +289,23 @@ impl Windowed {
         let count = self.active().count_not_plain();
         if count.is_multiple_of(LOOK) {
             let now = ticks();
-            let before = std::mem::replace(&mut self.looked, now);
-            if self.policy == WindowPolicy::Hot && now.wrapping_sub(before) < LOOK * TOO_OFTEN {
-                self.give_up = Some((cpu.state.cr3, BAN));
-            }
+            let since = now.wrapping_sub(std::mem::replace(&mut self.looked, now));
+            self.pause_if(since < LOOK * TOO_OFTEN, cpu.state.cr3, now);
         }
         Verdict::Continue(0)
+    }
+
+    /// The window of an address space is not used for a while, if accesses that are slow there come fast.
+    fn pause_if(&mut self, come_fast: bool, cr3: u32, now: u64) {
+        if self.policy != WindowPolicy::Hot || !come_fast {
+            return;
+        }
+        let (last, until, length) = self.last_pause;
+        let again = last == cr3 && now < until.saturating_add(length);
+        let length = if again { (2 * length).min(BAN) } else { PAUSE };
+        let until = now.saturating_add(length);
+        self.paused = Some((cr3, until));
+        self.last_pause = (cr3, until, length);
     }
 
     #[inline]
@@ -311,9 +324,7 @@ impl Windowed {
         if count.is_multiple_of(LOOK_AT_FAULTS) {
             let now = ticks();
             let since = now.wrapping_sub(std::mem::replace(before, now));
-            if self.policy == WindowPolicy::Hot && since < LOOK_AT_FAULTS * TOO_OFTEN {
-                self.paused = Some((cr3, now.saturating_add(PAUSE)));
-            }
+            self.pause_if(since < LOOK_AT_FAULTS * TOO_OFTEN, cr3, now);
         }
     }
 
@@ -356,7 +367,7 @@ impl Windowed {
             count += 1;
         }
         if !self.active().map(page, first, host, count) {
-            self.give_up = Some((cpu.state.cr3, BAN));
+            self.give_up = Some(cpu.state.cr3);
             return false;
         }
         // In ascending order, as it seems: a signal costs more than a page.

@@ -2,12 +2,12 @@
 //! instruction until it is in the same state. Where it never comes to that, one of them is wrong.
 //!
 //! Not compared: arithmetic flags that the code writes before it reads them, and those that the manual leaves undefined; there and
-//! in the frames of faults. Where undefined flags decide something, the round ends.
+//! in the frames of faults; those that were dead until the code ahead was written over. Where undefined flags decide something, the round ends.
 
 use super::guest::{Machine, PAGING, PAGING_PAGES, Random, check, code, prepare};
 use super::user::make_user;
 use super::{liveness, undefined};
-use iced_x86::{Decoder, DecoderOptions, Formatter, Instruction, NasmFormatter};
+use iced_x86::{Decoder, DecoderOptions, Formatter, Instruction, NasmFormatter, OpKind};
 use std::cell::Cell;
 use std::fmt::Write;
 use vmm::cpu::registers::{Seg, cr0, cr4, eflags, gpr};
@@ -196,8 +196,13 @@ impl Pair {
             let eip = u64::from(self.followed.state.eip);
             let next = Decoder::with_ip(bits, &bytes, eip, DecoderOptions::NONE).decode();
             let faults = self.interp.statistics().faults;
+            let ahead = self.code_ahead(&next);
             if self.followed.state.pending_debug == 0 {
-                self.interp.step(&mut self.followed);
+                if let Some((behind, mask)) = self.elements_behind(&next) {
+                    self.step_elements(behind, mask);
+                } else {
+                    self.interp.step(&mut self.followed);
+                }
             } else {
                 // What the delivery of an interrupt left to report comes before any instruction, which `step` does not know.
                 self.interp.run(&mut self.followed, 1);
@@ -216,7 +221,11 @@ impl Pair {
                 // When it sees that depends on whether its code is kept, as on a processor on what it has fetched.
                 self.excuse = Some("rounds in which a repeated instruction wrote over itself");
             }
-            self.follow_flags(&next, self.interp.statistics().faults != faults);
+            let faulted = self.interp.statistics().faults != faults;
+            self.follow_flags(&next, faulted);
+            if let Some(ahead) = ahead.filter(|_| !faulted) {
+                self.follow_rewriting(next.next_ip32(), &ahead);
+            }
         }
         let what = if met { "memory differs" } else { "the interpreter never comes there" };
         Err(format!(
@@ -224,6 +233,35 @@ impl Pair {
             passed.join("\n  "),
             path.join("\n  ")
         ))
+    }
+
+    /// How many elements a repeated store or move is behind the shadow engine's, if that is in the midst of the same; and the
+    /// counter's bits. Where one gives way depends on what its engine knows to be code.
+    fn elements_behind(&self, next: &Instruction) -> Option<(u32, u32)> {
+        let repeats = next.has_rep_prefix() || next.has_repne_prefix();
+        if !repeats || self.followed.state.eip != self.ahead.state.eip {
+            return None;
+        }
+        let mask = match next.op0_kind() {
+            OpKind::MemoryESDI => 0xffff,
+            OpKind::MemoryESEDI => u32::MAX,
+            _ => return None,
+        };
+        let left = |cpu: &Vcpu<Machine>| cpu.state.gpr[gpr::ECX] & mask;
+        let behind = left(&self.followed).checked_sub(left(&self.ahead)).filter(|behind| *behind > 0)?;
+        (left(&self.ahead) > 0).then_some((behind, mask))
+    }
+
+    /// A step that does no more than so many elements.
+    fn step_elements(&mut self, most: u32, mask: u32) {
+        let cpu = &mut self.followed;
+        let (eip, rest) = (cpu.state.eip, (cpu.state.gpr[gpr::ECX] & mask) - most);
+        cpu.state.gpr[gpr::ECX] -= rest;
+        self.interp.step(cpu);
+        if cpu.state.gpr[gpr::ECX] & mask == 0 {
+            cpu.state.eip = eip;
+        }
+        cpu.state.gpr[gpr::ECX] += rest;
     }
 
     /// What differs now, in words.
@@ -298,10 +336,38 @@ impl Pair {
 
     /// Arithmetic flags that the code at EIP writes before it reads them.
     fn dead_flags(&mut self) -> u32 {
+        self.flags_dead_with(0, &[])
+    }
+
+    /// The same if `bytes` stood at `from`.
+    fn flags_dead_with(&mut self, from: u32, bytes: &[u8]) -> u32 {
         let cpu = &mut self.followed;
-        let (bits, eip) = (if cpu.code_is_32bit() { 32 } else { 16 }, cpu.state.eip);
-        let mut fetch = |eip: u32| bytes_at(cpu, eip, LONGEST);
-        liveness::dead(&mut liveness::Code { bits, fetch: &mut fetch }, eip)
+        let (bits, start) = (if cpu.code_is_32bit() { 32 } else { 16 }, cpu.state.eip);
+        let mut fetch = |eip: u32| match bytes.get(eip.wrapping_sub(from) as usize..) {
+            Some(bytes) if !bytes.is_empty() => {
+                let mut bytes = bytes[..bytes.len().min(LONGEST as usize)].to_vec();
+                let there = bytes.len() as u32;
+                bytes.extend(bytes_at(cpu, eip.wrapping_add(there), LONGEST - there));
+                bytes
+            }
+            _ => bytes_at(cpu, eip, LONGEST),
+        };
+        liveness::dead(&mut liveness::Code { bits, fetch: &mut fetch }, start)
+    }
+
+    /// The code behind an instruction that may write memory.
+    fn code_ahead(&mut self, next: &Instruction) -> Option<Vec<u8>> {
+        let writes = next.is_string_instruction()
+            || next.is_stack_instruction()
+            || next.op_count() > 0 && next.op0_kind() == OpKind::Memory;
+        writes.then(|| bytes_at(&mut self.followed, next.next_ip32(), AHEAD))
+    }
+
+    /// Flags that were dead before an instruction wrote over the code at `from`, where there was `before`, and are not now, are lost.
+    fn follow_rewriting(&mut self, from: u32, before: &[u8]) {
+        if bytes_at(&mut self.followed, from, AHEAD) != before {
+            self.undefined |= self.flags_dead_with(from, before) & !self.dead_flags();
+        }
     }
 
     /// Compares RAM. Where only dead flags in a frame differ, the interpreter's are taken over.
@@ -390,6 +456,8 @@ impl Pair {
 
 /// Longest instruction.
 const LONGEST: u32 = 15;
+/// Bytes of code ahead that are watched for an instruction's writing over it.
+const AHEAD: u32 = 128;
 
 /// Bytes of RAM at CS:EIP, `most` of them.
 fn bytes_at(cpu: &mut Vcpu<Machine>, eip: u32, most: u32) -> Vec<u8> {

@@ -77,13 +77,14 @@ fn number(variable: &str) -> Option<u64> {
 /// A round takes milliseconds; one that takes this long hangs.
 const ROUND_PATIENCE: Duration = Duration::from_secs(60);
 
-/// Ends the test program, with the number of the round, when one hangs.
-fn watch_over(current: Arc<AtomicU64>) {
+/// Ends the test program, with the number of the round, when one hangs. Until `current` is dropped.
+fn watch_over(current: &Arc<AtomicU64>) {
+    let current = Arc::downgrade(current);
     std::thread::spawn(move || {
-        loop {
-            let seed = current.load(Ordering::Relaxed);
+        let number = || Some(current.upgrade()?.load(Ordering::Relaxed));
+        while let Some(seed) = number() {
             std::thread::sleep(ROUND_PATIENCE);
-            if current.load(Ordering::Relaxed) == seed {
+            if number() == Some(seed) {
                 eprintln!("round {seed} hangs: repeat it with VMSIM_FUZZ_SEED={seed}");
                 std::process::abort();
             }
@@ -102,7 +103,7 @@ fn repeat(mut round: impl FnMut(u64) -> &'static str) -> BTreeMap<&'static str, 
     let mut ends = BTreeMap::new();
     let mut seed = first;
     let current = Arc::new(AtomicU64::new(seed));
-    watch_over(current.clone());
+    watch_over(&current);
     while started.elapsed() < duration {
         current.store(seed, Ordering::Relaxed);
         crash::set_seed(seed);

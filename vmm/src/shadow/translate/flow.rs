@@ -268,7 +268,8 @@ impl Emit<'_> {
                     | Kind::Call
                     | Kind::InterruptFlag
                     | Kind::LoadSegment
-                    | Kind::Terminal(_)
+                    // (The others do not go on in shadow code while attention is wanted.)
+                    | Kind::Terminal(Terminal::Segment)
             )
         });
         if sets && (!polls || self.target.counts == Counts::All) {
