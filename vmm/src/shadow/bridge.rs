@@ -120,8 +120,6 @@ pub struct Context {
     pub leave: u32,
     /// The access that `fill` was asked for.
     access: u32,
-    /// The linear address of an access that met an empty slot, of an instruction that is a [`Terminal::Device`].
-    pub device_linear: u32,
     /// Which kind of terminal instruction shadow code was left for: a [`super::classify::Terminal`] and one, or zero.
     pub terminal: u32,
     /// Arithmetic flags: OF in bit 0, the other five as LAHF has them in bits 8 to 15. The other bits mean nothing.
@@ -176,6 +174,8 @@ pub struct Context {
     pub fpu: Fxsave,
     /// XMM registers while `fill` runs.
     xmm: [u128; 8],
+    /// The linear address of an access that met an empty slot, of an instruction that is a [`Terminal::Device`].
+    pub device_linear: u32,
 }
 
 impl Context {
@@ -199,7 +199,6 @@ impl Context {
             to_host: 0,
             leave: 0,
             access: 0,
-            device_linear: 0,
             terminal: 0,
             flags: 0,
             target: 0,
@@ -227,6 +226,7 @@ impl Context {
             host_mxcsr: MXCSR_OF_RUST,
             fpu: Fxsave([0; FXSAVE_BYTES]),
             xmm: [0; 8],
+            device_linear: 0,
         }
     }
 }
