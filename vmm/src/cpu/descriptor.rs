@@ -183,6 +183,12 @@ impl<B: Bus> Vcpu<B> {
         Ok(Descriptor { low: raw as u32, high: (raw >> 32) as u32 })
     }
 
+    /// Linear address and bytes of a selector's descriptor (also of the null one), if it can be read.
+    pub fn descriptor_bytes(&mut self, selector: u16) -> Option<(u32, u64)> {
+        let address = self.descriptor_address(selector)?;
+        Some((address, self.read_linear_u64(address).ok()?))
+    }
+
     /// Reads a selector's descriptor; outside its table raises `vector` with the selector.
     pub(super) fn descriptor(&mut self, selector: u16, vector: u8) -> Exec<Descriptor> {
         match self.descriptor_address(selector) {

@@ -18,6 +18,7 @@
 
 use super::cache::CodeCache;
 use super::classify::Terminal;
+use super::descriptors::Descriptors;
 use super::home::STACK_TOP;
 use super::mode::Mode;
 use crate::cpu::registers::gpr;
@@ -138,6 +139,10 @@ pub struct Context {
     pub fpu_operand_segment: u8,
     /// FOP, while that in the processor's state is [`super::fpu::NO_OPCODE`].
     pub fpu_opcode: u16,
+    /// Descriptors that shadow code can load segment registers from.
+    pub descriptors: Descriptors,
+    /// The segment register that is being loaded from a descriptor worth remembering, and one; or zero.
+    pub loading: u8,
     /// The fault of [`Leave::Fault`].
     pub fault: Option<Fault>,
     /// The mode that shadow code was entered in; far transfers may have changed the base of CS since.
@@ -208,6 +213,8 @@ impl Context {
             fpu_loaded: 0,
             fpu_operand_segment: super::fpu::NO_SEGMENT,
             fpu_opcode: 0,
+            descriptors: Descriptors::default(),
+            loading: 0,
             fault: None,
             mode: None,
             known: [None; KNOWN],

@@ -192,7 +192,23 @@ pub fn segment_loaded(instruction: &Instruction) -> Register {
 
 fn load_segment(instruction: &Instruction, mode: Mode) -> Kind {
     let loads = !matches!(segment_loaded(instruction), Register::CS | Register::None);
-    if loads && mode.segmented() { Kind::LoadSegment } else { Kind::Terminal(Terminal::Segment) }
+    if loads && mode.segmented() || may_be_remembered(instruction, mode) {
+        Kind::LoadSegment
+    } else {
+        Kind::Terminal(Terminal::Segment)
+    }
+}
+
+/// Whether the register may be loaded from a descriptor that is remembered, see [`super::descriptors`].
+fn may_be_remembered(instruction: &Instruction, mode: Mode) -> bool {
+    let known = match segment_loaded(instruction) {
+        Register::FS | Register::GS => true,
+        Register::DS => mode.flat(Seg::Ds),
+        Register::ES => mode.flat(Seg::Es),
+        _ => false,
+    };
+    let simple = matches!(instruction.mnemonic(), Mnemonic::Mov | Mnemonic::Pop);
+    known && simple && mode.code32() && mode.stack32() && !mode.user()
 }
 
 /// Whether an operand is memory that ModRM or an absolute offset addresses.

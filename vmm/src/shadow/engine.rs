@@ -562,6 +562,9 @@ impl<B: Bus> Shadow<B> {
         let window = self.windowed.settled(cpu).unwrap_or(0);
         let trap = Trap { code: self.cache.range(), engine: (&raw mut *self).cast(), decide: decide::<B> };
         let context = &mut *self.context;
+        if !cpu.protected_mode() {
+            context.descriptors.forget();
+        }
         context.stack_base = stack_base;
         context.exec[0] = exec;
         context.maps[0] = exec;

@@ -18,6 +18,7 @@ mod asm;
 mod bridge;
 mod cache;
 mod classify;
+mod descriptors;
 mod devices;
 mod engine;
 mod fpu;

@@ -95,18 +95,22 @@ impl Mode {
     /// The part of a mode that loads of ES, SS and DS can change.
     #[inline]
     fn segment_bits<B: Bus>(cpu: &Vcpu<B>) -> u16 {
-        let flat = |seg| {
-            let segment = cpu.state.segment(seg);
-            segment.base() == 0
-                && segment.read_end() > u64::from(u32::MAX)
-                && segment.write_end() > u64::from(u32::MAX)
-        };
+        let flat = |seg| Self::is_flat(cpu, seg);
         let bit = |on: bool, bit: u16| if on { bit } else { 0 };
         bit(cpu.stack_is_32bit(), STACK32)
             | bit(flat(Seg::Ds), FLAT_DS)
             | bit(flat(Seg::Es), FLAT_ES)
             | bit(flat(Seg::Ss), FLAT_SS)
             | bit(!cpu.descriptors_used() && !cpu.code_is_32bit() && Self::is_segmented(cpu), SEGMENTED)
+    }
+
+    /// Whether a segment has base 0 and limit 4 GiB, and can be read and written.
+    #[inline]
+    pub fn is_flat<B: Bus>(cpu: &Vcpu<B>, seg: Seg) -> bool {
+        let segment = cpu.state.segment(seg);
+        segment.base() == 0
+            && segment.read_end() > u64::from(u32::MAX)
+            && segment.write_end() > u64::from(u32::MAX)
     }
 
     /// See [`SEGMENTED`].

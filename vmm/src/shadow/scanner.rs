@@ -248,7 +248,8 @@ pub fn decode(bytes: &CodeBytes, mode: Mode, page_eip: u32, offset: usize) -> Op
     }
     let kind = classify(&instruction, mode);
     // What is interpreted fetches all of its bytes itself.
-    if offset + instruction.len() > PAGE && matches!(kind, Kind::Terminal(_) | Kind::Repeat) {
+    let interpreted = matches!(kind, Kind::Terminal(_) | Kind::Repeat | Kind::LoadSegment);
+    if offset + instruction.len() > PAGE && interpreted {
         return Some((opaque(PAGE - offset), Kind::Terminal(Terminal::Boundary)));
     }
     Some((instruction, kind))
@@ -299,8 +300,12 @@ fn flag_use(item: &Scanned, page_eip: u32) -> (u32, u32) {
     match item.kind {
         // What follows it then may read other flags than what follows now.
         _ if names_its_page(instruction, page_eip) => return (ALL_FLAGS, 0),
-        Kind::Terminal(_) | Kind::PushFlags => return (ALL_FLAGS, 0),
         Kind::PopFlags | Kind::InterruptReturn => return (0, ALL_FLAGS),
+        // What it loads is not what they are now.
+        Kind::Terminal(Terminal::System) if matches!(instruction.mnemonic(), Iret | Iretd) => {
+            return (0, ALL_FLAGS);
+        }
+        Kind::Terminal(_) | Kind::PushFlags => return (ALL_FLAGS, 0),
         _ => {}
     }
     // What becomes undefined depends on no old value either.

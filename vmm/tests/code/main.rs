@@ -4,6 +4,7 @@
 #![cfg(all(target_arch = "x86_64", target_os = "linux"))]
 
 mod change;
+mod descriptors;
 mod devices;
 mod guest;
 mod hidden;

@@ -64,6 +64,7 @@ pub(super) unsafe extern "sysv64" fn interpret<B: Bus>(context: *mut Context, op
     } else if !leaves_flags {
         take_flags(context, cpu);
     }
+    let loading = std::mem::take(&mut context.loading);
     let next = cpu.state.eip;
     let esp = cpu.state.gpr[gpr::ESP];
     let cs_base = cpu.state.segment(Seg::Cs).base();
@@ -75,9 +76,15 @@ pub(super) unsafe extern "sysv64" fn interpret<B: Bus>(context: *mut Context, op
     }
     if result.is_ok() && is_quiet(context, cpu, terminal) {
         let stays = cpu.state.eip == next;
+        if let Some(seg) = Seg::from_encoding(loading.wrapping_sub(1)) {
+            remember_descriptor(context, cpu, seg);
+        }
         let same = match terminal {
             SEGMENT => context.mode.is_some_and(|mode| mode.has_segments_of(cpu)),
             SYSTEM => {
+                if !cpu.protected_mode() {
+                    context.descriptors.forget();
+                }
                 let mode = Mode::of(cpu).ok();
                 let same = mode == context.mode.map(|mode| mode.with_cs_base(cs_base));
                 if !(stays && same) && mode.is_some_and(|mode| redirect(context, cpu, mode)) {
@@ -107,6 +114,19 @@ pub(super) unsafe extern "sysv64" fn interpret<B: Bus>(context: *mut Context, op
         context.leave = Leave::Fault as u32;
     }
     LEAVES
+}
+
+/// Remembers where a segment register of a 32-bit supervisor was just loaded from.
+#[cold]
+fn remember_descriptor<B: Bus>(context: &mut Context, cpu: &mut Vcpu<B>, seg: Seg) {
+    let segment = *cpu.state.segment(seg);
+    if cpu.protected_mode()
+        && let Some((address, descriptor)) = cpu.descriptor_bytes(segment.selector)
+        // Where shadow code reads it.
+        && cpu.make_direct(address, size_of_val(&descriptor) as u32, false)
+    {
+        context.descriptors.remember(segment, descriptor, Mode::is_flat(cpu, seg));
+    }
 }
 
 /// Kinds of terminal instructions as [`Context::terminal`] has them.

@@ -97,6 +97,8 @@ pub(super) enum Stub {
     InterpretFloat { label: Label, eip: u32, saved: Keep },
     /// Have the instruction at the offset, which ends at `next`, interpreted in place, and go on at `back`.
     InPlace { label: Label, back: Label, offset: u16, next: u32, saved: Keep, why: Terminal },
+    /// The same for a load of a segment register from a descriptor that is not remembered.
+    LoadSegment { label: Label, back: Label, offset: u16, next: u32, saved: Keep, seg: Seg },
     /// A fault leaves: the processor's state is known but for what was put off.
     WayOut { label: Label },
     /// Have the floating-point unit loaded, and go on at `back`.
@@ -376,6 +378,14 @@ impl Emit<'_> {
                     self.restore_flags(saved);
                     self.store(notes);
                     self.call_interpreter(offset, next, why);
+                    self.asm.jmp(back);
+                }
+                Stub::LoadSegment { label, back, offset, next, saved, seg } => {
+                    self.asm.bind(label);
+                    self.restore_flags(saved);
+                    self.store(notes);
+                    self.asm.store_imm(W::B, context(offset_of!(Context, loading)), seg as i32 + 1);
+                    self.call_interpreter(offset, next, Terminal::Segment);
                     self.asm.jmp(back);
                 }
                 Stub::WayOut { label } => {

@@ -1,12 +1,16 @@
-//! Loads of segment registers in real and virtual-8086 mode: a selector, and 16 times that as the base
-//! ([`Mode::segmented`](crate::shadow::mode::Mode::segmented)). Those that name descriptors are the interpreter's.
+//! Loads of segment registers. In real and virtual-8086 mode: a selector, and 16 times that as the base
+//! ([`Mode::segmented`](crate::shadow::mode::Mode::segmented)). Those that name descriptors are the interpreter's, but for what is
+//! remembered of it ([`crate::shadow::descriptors`]).
 
-use super::memory::{Access, Operand};
-use super::{Emit, Keep, host, number, seg_of, segment_field};
-use crate::cpu::Segment;
+use super::memory::{Access, Operand, Stub};
+use super::{Emit, Keep, context, host, number, seg_of, segment_field, state};
 use crate::cpu::registers::Seg;
-use crate::shadow::asm::{R9, R11, R12, W, at};
+use crate::cpu::state::TableRegister;
+use crate::cpu::{CpuState, Segment};
+use crate::shadow::asm::{A, Alu, E, NE, R8, R9, R11, R12, R13, W, at, indexed};
+use crate::shadow::bridge::Context;
 use crate::shadow::classify::{Terminal, has_memory, segment_loaded};
+use crate::shadow::descriptors::{Descriptors, Loaded, SLOT_BITS};
 use crate::shadow::scanner::{Scanned, Unit};
 use iced_x86::Mnemonic;
 use std::mem::offset_of;
@@ -17,6 +21,10 @@ const TO_BASE: u8 = 32 - 4;
 impl Emit<'_> {
     /// MOV, POP, LDS and their kin. True: control goes on.
     pub(super) fn load_segment(&mut self, offset: u16, item: &Scanned, unit: &Unit) -> bool {
+        if !self.mode.segmented() {
+            self.load_remembered(offset, item);
+            return true;
+        }
         let instruction = &item.instruction;
         let (eip, keep) = (self.eip(offset), Keep::of(item.live_in));
         let seg = seg_of(segment_loaded(instruction));
@@ -41,6 +49,69 @@ impl Emit<'_> {
         }
         self.set_segment(seg);
         true
+    }
+
+    /// MOV and POP of a selector whose descriptor may be remembered.
+    fn load_remembered(&mut self, offset: u16, item: &Scanned) {
+        const SELECTOR_OFFSET: i32 = !7;
+        const LAST_BYTE: i32 = 7;
+        let instruction = &item.instruction;
+        let (eip, keep) = (self.eip(offset), Keep::of(item.live_in));
+        let seg = seg_of(segment_loaded(instruction));
+        let popped = match instruction.mnemonic() {
+            Mnemonic::Pop => instruction.stack_pointer_increment().unsigned_abs(),
+            _ => 0,
+        };
+        if popped != 0 {
+            self.reach_stack(eip, 0, popped, Access::Read, keep);
+            self.asm.movzx_load(R11, self.reached(), W::H);
+        } else if has_memory(instruction) {
+            self.reach(eip, &Operand::of(instruction), 2, Access::Read, keep, false);
+            self.asm.movzx_load(R11, self.reached(), W::H);
+        } else {
+            self.asm.movzx(R11, host(number(instruction.op1_register())), W::H);
+        }
+        let (unknown, done) = (self.asm.label(), self.asm.label());
+        self.save_flags(keep);
+        // What FDS is to become is the selector that it has now.
+        self.asm.cmp_mem_imm(W::B, context(offset_of!(Context, fpu_operand_segment)), seg as i8);
+        self.asm.jcc(E, unknown);
+        self.asm.mov(W::D, R8, R11);
+        self.asm.alu_imm(Alu::And, W::D, R8, SELECTOR_OFFSET);
+        self.asm.lea(W::D, R9, at(R8, LAST_BYTE));
+        let gdtr = offset_of!(CpuState, gdtr);
+        self.asm.alu_load(Alu::Cmp, W::H, R9, state(gdtr + offset_of!(TableRegister, limit)));
+        self.asm.jcc(A, unknown);
+        self.asm.load(W::D, R9, state(gdtr + offset_of!(TableRegister, base)));
+        self.asm.lea(W::D, R8, indexed(R8, R9, 1, 0));
+        // Then it does not cross a page's boundary.
+        self.asm.test_low(R8, LAST_BYTE as u8);
+        self.asm.jcc(NE, unknown);
+        self.slot(Access::Read, unknown);
+        self.asm.load(W::Q, R8, self.reached());
+        self.asm.mov(W::D, R9, R11);
+        self.asm.alu_imm(Alu::And, W::D, R9, SLOT_BITS as i32);
+        let kind = match seg {
+            Seg::Ds | Seg::Es => offset_of!(Descriptors, flat),
+            _ => offset_of!(Descriptors, any),
+        };
+        let loaded =
+            |field: usize| indexed(R13, R9, 8, (offset_of!(Context, descriptors) + kind + field) as i32);
+        self.asm.alu_load(Alu::Cmp, W::Q, R8, loaded(offset_of!(Loaded, descriptor)));
+        self.asm.jcc(NE, unknown);
+        self.asm.alu_load(Alu::Cmp, W::D, R11, loaded(offset_of!(Loaded, selector)));
+        self.asm.jcc(NE, unknown);
+        for at in (0..size_of::<Segment>()).step_by(size_of::<u64>()) {
+            self.asm.load(W::Q, R8, loaded(offset_of!(Loaded, segment) + at));
+            self.asm.store(W::Q, segment_field(seg, at), R8);
+        }
+        self.restore_flags(keep);
+        if popped != 0 {
+            self.move_stack(popped as i32);
+        }
+        self.asm.bind(done);
+        let next = eip.wrapping_add(item.len() as u32);
+        self.later(Stub::LoadSegment { label: unknown, back: done, offset, next, saved: keep, seg });
     }
 
     /// The offset of a far pointer into its register, the selector into R11D.
