@@ -72,7 +72,7 @@ impl Snapshot {
                 format!("{kind:?} {address:04x} {} bytes", request.payload.1)
             }
             Kind::Reset => "Reset".into(),
-            Kind::InterruptAcknowledge => format!("InterruptAcknowledge vector {value:02x}"),
+            Kind::InterruptAcknowledge => format!("InterruptAcknowledge vector {:02x}", request.value),
             _ => format!("{kind:?} {address:04x}"),
         };
         let answer = match self.replies.get(&request.sequence) {

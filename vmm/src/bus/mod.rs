@@ -222,12 +222,8 @@ impl MachineBus {
         }
         let link = region.link;
         if let Some(first) = region.info.mirror {
-            let first = usize::from(first) + (address - region.info.base) as usize;
-            self.fence(link);
-            if self.links[link].has_pending() {
-                self.drain(link);
-            }
-            if let Some(value) = self.mirrored(link, first, width) {
+            let cell = mirror_cell(&region.info, first, address);
+            if let Some(value) = self.mirrored(link, cell, width) {
                 return value;
             }
         }
@@ -255,9 +251,13 @@ impl MachineBus {
         self.raster.as_mut().is_some_and(|window| window.follow(&self.links[link]))
     }
 
-    /// What the mirror page says, if it does.
+    /// What the mirror page says, if it does, once everything that was posted has been handled.
     #[inline]
-    fn mirrored(&self, link: usize, first: usize, width: Width) -> Option<u32> {
+    fn mirrored(&mut self, link: usize, first: usize, width: Width) -> Option<u32> {
+        self.fence(link);
+        if self.links[link].has_pending() {
+            self.drain(link);
+        }
         let now = || self.board().clock.now();
         let byte = |n: u32| Some(u32::from(self.links[link].mirror(first + n as usize).get(now)?) << (8 * n));
         (0..width.bytes()).try_fold(0, |value, n| Some(value | byte(n)?))
@@ -344,6 +344,11 @@ fn board_in(segment: &Segment) -> &Board {
 fn splits(region: &RegionInfo, address: u64, width: Width) -> bool {
     width != Width::Byte
         && (width > region.width || address + u64::from(width.bytes()) > region.base + region.len)
+}
+
+/// The mirror cell of an address, in a region whose first one is `first`.
+fn mirror_cell(region: &RegionInfo, first: u16, address: u64) -> usize {
+    usize::from(first) + (address - region.base) as usize
 }
 
 fn half(width: Width) -> Width {
@@ -441,8 +446,10 @@ impl Bus for MachineBus {
     }
 
     fn read_port_string(&mut self, port: u16, width: Width, data: &mut [u8]) {
-        let Some(slot) = self.burst_region(port, width) else {
-            let step = width.bytes() as usize;
+        let step = width.bytes() as usize;
+        let slot =
+            self.map.port(port).filter(|slot| !splits(&self.map.region(*slot).info, port.into(), width));
+        let Some(slot) = slot else {
             for chunk in data.chunks_exact_mut(step) {
                 chunk.copy_from_slice(&self.read_port(port, width).to_le_bytes()[..step]);
             }
@@ -450,6 +457,14 @@ impl Bus for MachineBus {
         };
         let region = self.map.region(slot).clone();
         let link = region.link;
+        if let Some(first) = region.info.mirror {
+            // All at one moment, as in a message.
+            if let Some(value) = self.mirrored(link, mirror_cell(&region.info, first, port.into()), width) {
+                data.chunks_exact_mut(step)
+                    .for_each(|chunk| chunk.copy_from_slice(&value.to_le_bytes()[..step]));
+                return;
+            }
+        }
         for part in data.chunks_mut(ipc::link::PAYLOAD_BYTES) {
             let mut message = Self::request(&region, Kind::ReadBurst, width, port.into());
             message.payload = (0, part.len() as u32);
