@@ -338,7 +338,11 @@ pub(super) fn access(
         Kind::Read => model.read(at, host).map(|value| value & request.width.mask()),
         Kind::Write => {
             // As if each had come for itself.
-            request.values().fold(Ok(0), |before, value| model.write(at, value, host).and(before))
+            let mut answer = Ok(0);
+            for value in request.values() {
+                answer = model.write(at, value, host).and(answer);
+            }
+            answer
         }
         Kind::ReadBurst => model.read_burst(at, &mut buffer[..len], host).map(|()| 0),
         Kind::WriteBurst => model.write_burst(at, &buffer[..len], host).map(|()| 0),
