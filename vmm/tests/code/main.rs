@@ -13,3 +13,4 @@ mod patched;
 mod prefixes;
 mod real;
 mod returns;
+mod stack;

@@ -439,15 +439,20 @@ impl Emit<'_> {
 
     pub(super) fn ret(&mut self, eip: u32, item: &Scanned) {
         let size = if self.mode.code32() { 4 } else { 2 };
-        let extra =
-            if item.instruction.op_count() == 1 { i32::from(item.instruction.immediate16()) } else { 0 };
         self.reach_stack(eip, 0, size, Access::Read, Keep::All);
         if width(size) == W::D {
             self.asm.load(W::D, R11, self.reached())
         } else {
             self.asm.movzx_load(R11, self.reached(), W::H)
         }
-        self.move_stack(size as i32 + extra);
+        self.return_to_r11(size as i32, item);
+    }
+
+    /// What RET does when the stack pointer is to be moved by `popped` and EIP is in R11.
+    pub(super) fn return_to_r11(&mut self, popped: i32, item: &Scanned) {
+        let extra =
+            if item.instruction.op_count() == 1 { i32::from(item.instruction.immediate16()) } else { 0 };
+        self.move_stack(popped + extra);
         if self.predicts_returns() {
             return self.asm.ret();
         }

@@ -9,6 +9,7 @@ use crate::cpu::{CpuState, Segment};
 use crate::shadow::asm::{self, A, Alu, E, Label, NE, R8, R9, R10, R15, Reg, W};
 use crate::shadow::bridge::{Context, Leave, SLOT_SHIFT};
 use crate::shadow::classify::Terminal;
+use crate::shadow::scanner::Scanned;
 use iced_x86::{Instruction, Register};
 use std::mem::offset_of;
 
@@ -99,6 +100,8 @@ pub(super) enum Stub {
     InPlace { label: Label, back: Label, offset: u16, next: u32, saved: Keep, why: Terminal },
     /// The same for a load of a segment register from a descriptor that is not remembered.
     LoadSegment { label: Label, back: Label, offset: u16, next: u32, saved: Keep, seg: Seg },
+    /// What a run of pushes or pops does, one by one; go on at `back`.
+    StackRun { label: Label, back: Label, run: Vec<(u16, Scanned)>, saved: Keep, fpu_is_loaded: bool },
     /// A fault leaves: the processor's state is known but for what was put off.
     WayOut { label: Label },
     /// Have the floating-point unit loaded, and go on at `back`.
@@ -315,7 +318,7 @@ impl Emit<'_> {
     }
 
     /// ZF: `size` bytes at R8 lie within one page. R9 is lost.
-    fn page_change(&mut self, size: i32) {
+    pub(super) fn page_change(&mut self, size: i32) {
         self.asm.lea(W::D, R9, asm::at(R8, size - 1));
         self.asm.alu(Alu::Xor, W::D, R9, R8);
         self.asm.test_imm(R9, PAGE_BITS);
@@ -387,6 +390,19 @@ impl Emit<'_> {
                     self.asm.store_imm(W::B, context(offset_of!(Context, loading)), seg as i32 + 1);
                     self.call_interpreter(offset, next, Terminal::Segment);
                     self.asm.jmp(back);
+                }
+                Stub::StackRun { label, back, run, saved, fpu_is_loaded } => {
+                    self.asm.bind(label);
+                    self.restore_flags(saved);
+                    self.fpu_is_loaded = fpu_is_loaded;
+                    let mut continues = true;
+                    for (offset, item) in &run {
+                        self.offset = *offset;
+                        continues = self.stack_instruction(self.eip(*offset), item);
+                    }
+                    if continues {
+                        self.asm.jmp(back);
+                    }
                 }
                 Stub::WayOut { label } => {
                     self.asm.bind(label);

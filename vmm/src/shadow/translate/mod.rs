@@ -238,7 +238,8 @@ impl Emit<'_> {
         let loops = self.loops(unit);
         // Where control goes when the instruction before falls through.
         let mut falls_to: Option<u16> = None;
-        for (&offset, item) in &unit.instructions {
+        let mut instructions = unit.instructions.iter();
+        while let Some((&offset, item)) = instructions.next() {
             if let Some(expected) = falls_to.filter(|expected| *expected != offset) {
                 self.store_notes();
                 self.jump_external(self.eip(expected), self.eip(expected));
@@ -252,6 +253,17 @@ impl Emit<'_> {
                 self.fpu_is_loaded = false;
                 self.fpu_cs_noted = false;
                 self.fpu_operand_noted = None;
+            }
+            let run = if self.polls_next { Vec::new() } else { self.stack_run(unit, offset) };
+            if let Some((last, item)) = run.last() {
+                falls_to = Some(last + item.len() as u16);
+                if let Some(rest) = run.len().checked_sub(2) {
+                    instructions.nth(rest);
+                }
+                if !self.whole_stack_run(run, &mut map) {
+                    falls_to = None;
+                }
+                continue;
             }
             map.push((offset, self.asm.code.len() as u32));
             let polls = std::mem::take(&mut self.polls_next);
@@ -320,8 +332,9 @@ impl Emit<'_> {
             Kind::Nothing => {}
             Kind::Lea => self.lea(item),
             Kind::Divide => self.divide(eip, item),
-            Kind::Push => self.push(eip, item),
-            Kind::Pop => self.pop(eip, item),
+            Kind::Push | Kind::Pop | Kind::PushSegment | Kind::Return => {
+                return self.stack_instruction(eip, item);
+            }
             Kind::PushAll => self.push_all(eip, item),
             Kind::PopAll => self.pop_all(eip, item),
             Kind::Leave => self.leave_frame(eip, item),
@@ -329,7 +342,6 @@ impl Emit<'_> {
             Kind::LoadSegment => return self.load_segment(offset, item, unit),
             Kind::String => self.string(eip, item),
             Kind::Repeat => self.repeat(offset, eip, item),
-            Kind::PushSegment => self.push_segment(eip, item),
             Kind::InterruptFlag => return self.interrupt_flag(offset, item, unit),
             Kind::PushFlags => return self.push_flags(offset, item),
             Kind::PopFlags => return self.pop_flags(offset, item),
@@ -363,10 +375,6 @@ impl Emit<'_> {
                 return false;
             }
             Kind::CallIndirect => return self.call_indirect(eip, item),
-            Kind::Return => {
-                self.ret(eip, item);
-                return false;
-            }
         }
         true
     }

@@ -1,17 +1,46 @@
 //! PUSH, POP and their kin.
 
-use super::memory::{Access, Operand};
+use super::memory::{Access, Operand, Stub};
 use super::{Emit, Keep, host, number, seg_of, segment_field};
 use crate::cpu::Segment;
 use crate::cpu::registers::{Seg, gpr};
-use crate::shadow::asm::{self, R8, R9, R11, R12, RBP, W};
+use crate::shadow::asm::{self, NE, R8, R9, R11, R12, RBP, W};
 use crate::shadow::bridge::Leave;
-use crate::shadow::scanner::Scanned;
-use iced_x86::OpKind;
+use crate::shadow::classify::Kind;
+use crate::shadow::scanner::{Scanned, Unit};
+use iced_x86::{OpKind, Register};
 use std::mem::offset_of;
 
 /// Registers in the order in which PUSHA leaves them, from the lowest address up.
 const ALL: [usize; 8] = [gpr::EDI, gpr::ESI, gpr::EBP, gpr::ESP, gpr::EBX, gpr::EDX, gpr::ECX, gpr::EAX];
+
+/// Bytes of what one instruction of a run pushes or pops.
+const SLOT: usize = 4;
+/// Most instructions of a run.
+const LONGEST_RUN: usize = 16;
+
+/// Whether an instruction can be part of a run, and then whether it pushes.
+fn in_run(item: &Scanned) -> Option<bool> {
+    let instruction = &item.instruction;
+    let simple = match instruction.op0_kind() {
+        _ if item.kind == Kind::Return || item.kind == Kind::PushSegment => true,
+        OpKind::Register => instruction.op0_register() != Register::ESP,
+        OpKind::Memory => false,
+        _ => true,
+    };
+    if !simple
+        || item.crosses
+        || item.live.is_some()
+        || instruction.stack_pointer_increment().unsigned_abs() as usize != SLOT && item.kind != Kind::Return
+    {
+        return None;
+    }
+    match item.kind {
+        Kind::Push | Kind::PushSegment => Some(true),
+        Kind::Pop | Kind::Return => Some(false),
+        _ => None,
+    }
+}
 
 /// 2 or 4 bytes as a width.
 pub(super) const fn width(size: u32) -> W {
@@ -29,6 +58,98 @@ impl Emit<'_> {
             self.asm.lea(W::D, R8, asm::at(R12, by));
             self.asm.mov(W::H, R12, R8);
         }
+    }
+
+    /// PUSH, POP, RET. True: control goes on behind it.
+    pub(super) fn stack_instruction(&mut self, eip: u32, item: &Scanned) -> bool {
+        match item.kind {
+            Kind::Push => self.push(eip, item),
+            Kind::PushSegment => self.push_segment(eip, item),
+            Kind::Return => {
+                self.ret(eip, item);
+                return false;
+            }
+            _ => self.pop(eip, item),
+        }
+        true
+    }
+
+    /// Instructions from `offset` on that only push, or only pop and perhaps return, if it pays to look their place up together.
+    pub(super) fn stack_run(&self, unit: &Unit, offset: u16) -> Vec<(u16, Scanned)> {
+        let mut run = Vec::new();
+        // In a window there is nothing to look up.
+        if self.mode.window() || !self.mode.code32() || !self.mode.stack32() || !self.mode.flat(Seg::Ss) {
+            return run;
+        }
+        let mut next = offset;
+        let mut pushes = None;
+        for (&at, item) in unit.instructions.range(offset..).take(LONGEST_RUN) {
+            let Some(push) = in_run(item) else { break };
+            let inside = at == offset || !self.labels.contains_key(&at);
+            if at != next || !inside || *pushes.get_or_insert(push) != push {
+                break;
+            }
+            run.push((at, item.clone()));
+            next = at + item.len() as u16;
+            if item.kind == Kind::Return {
+                break;
+            }
+        }
+        if run.len() < 2 {
+            run.clear();
+        }
+        run
+    }
+
+    /// A run with its place looked up once: where it is not all on one plain page, one by one. True: control goes on behind it.
+    pub(super) fn whole_stack_run(&mut self, run: Vec<(u16, Scanned)>, map: &mut Vec<(u16, u32)>) -> bool {
+        let Some((_, first)) = run.first() else { return true };
+        let keep = Keep::of(first.live_in);
+        let down = in_run(first) == Some(true);
+        let total = (run.len() * SLOT) as i32;
+        let (slow, done) = (self.asm.label(), self.asm.label());
+        map.push((run[0].0, self.asm.code.len() as u32));
+        self.store_notes();
+        self.save_flags(keep);
+        self.asm.lea(W::D, R8, asm::at(R12, if down { -total } else { 0 }));
+        self.page_change(total);
+        self.asm.jcc(NE, slow);
+        self.slot(if down { Access::Write } else { Access::Read }, slow);
+        self.restore_flags(keep);
+        let mut returns = None;
+        for (n, (offset, item)) in run.iter().enumerate() {
+            if n > 0 {
+                map.push((*offset, self.asm.code.len() as u32));
+            }
+            let at = (n * SLOT) as i32;
+            let place = asm::indexed(R9, R8, 1, if down { total - SLOT as i32 - at } else { at });
+            let instruction = &item.instruction;
+            match item.kind {
+                Kind::PushSegment => {
+                    let seg = seg_of(instruction.op0_register());
+                    self.asm.movzx_load(R11, segment_field(seg, offset_of!(Segment, selector)), W::H);
+                    self.asm.store(W::D, place, R11);
+                }
+                Kind::Push if instruction.op0_kind() == OpKind::Register => {
+                    self.asm.store(W::D, place, host(number(instruction.op0_register())));
+                }
+                Kind::Push => self.asm.store_imm(W::D, place, instruction.immediate(0) as i32),
+                Kind::Return => {
+                    self.asm.load(W::D, R11, place);
+                    returns = Some(item);
+                }
+                _ => self.asm.load(W::D, host(number(instruction.op0_register())), place),
+            }
+        }
+        match returns {
+            Some(item) => self.return_to_r11(total, item),
+            None => self.move_stack(if down { -total } else { total }),
+        }
+        self.asm.bind(done);
+        let continues = returns.is_none();
+        let fpu_is_loaded = self.fpu_is_loaded;
+        self.later(Stub::StackRun { label: slow, back: done, run, saved: keep, fpu_is_loaded });
+        continues
     }
 
     pub(super) fn push(&mut self, eip: u32, item: &Scanned) {
