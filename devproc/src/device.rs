@@ -48,6 +48,9 @@ pub enum Writes {
     /// As `Posted`, but other devices' accesses do not wait: for writes whose effect only
     /// this device's own reads and interrupts can show (debug text, end of interrupt, VRAM).
     PostedLocal,
+    /// As `PostedLocal`, and the model does not care when each was made: consecutive writes to one register may all come with the
+    /// time of the first.
+    Joined,
 }
 
 /// How the bus answers reads of a region.
@@ -62,6 +65,16 @@ pub enum Reads {
         /// Mirror cell of offset 0.
         first: MirrorSlot,
     },
+    /// As `Mirrored`, while the cell says that its byte is true, see [`Host::publish_timed`]; otherwise a read is a round trip
+    /// to the model, which publishes what the next ones give. For registers that follow time in a way that the model can tell
+    /// in advance, and for those whose reads have side effects at times. A write to the device withdraws what it changes.
+    Timed {
+        /// Mirror cell of offset 0.
+        first: MirrorSlot,
+    },
+    /// Memory whose reads *and writes* the bus makes by itself in the device memory, as [`Host::publish_raster`] says. At most one
+    /// region of a process at a time.
+    Raster,
 }
 
 /// Memory of the device that the guest accesses without a trap.
@@ -146,6 +159,18 @@ impl Region {
     /// The same region with its reads answered from the mirror page, from cell `first` on.
     pub const fn mirrored(mut self, first: MirrorSlot) -> Self {
         self.reads = Reads::Mirrored { first };
+        self
+    }
+
+    /// The same region with its reads answered from the mirror page while the cells there, from `first` on, say so.
+    pub const fn timed(mut self, first: MirrorSlot) -> Self {
+        self.reads = Reads::Timed { first };
+        self
+    }
+
+    /// The same region with accesses made by the bus as a raster says.
+    pub const fn rastered(mut self) -> Self {
+        self.reads = Reads::Raster;
         self
     }
 
@@ -486,6 +511,12 @@ pub trait Device: Send {
     fn save_older(&self, version: u16, out: &mut Vec<u8>) -> bool {
         let _ = (version, out);
         false
+    }
+
+    /// The bus, which makes accesses to the model's [`Reads::Raster`] by itself, has loaded this into the latch meanwhile. Called
+    /// before the next request, and before the state is saved for somebody else.
+    fn latch_loaded(&mut self, latch: u32) {
+        let _ = latch;
     }
 
     /// Whether the state may have changed since the last call to this method. A model that

@@ -5,6 +5,8 @@
 
 use crate::device::{MirrorSlot, Region, RegionId, TimerId};
 pub use ipc::board::ResetRequest;
+use ipc::mirror::Mirrored;
+use ipc::raster::Raster;
 use ipc::time::VirtualTime;
 use thiserror::Error;
 
@@ -157,6 +159,16 @@ pub trait Host {
 
     /// Sets a cell of the mirror page (see [`crate::device::Reads::Mirrored`]).
     fn publish_mirror(&mut self, slot: MirrorSlot, value: u32);
+
+    /// Sets a cell of a region with [`crate::device::Reads::Timed`].
+    fn publish_timed(&mut self, slot: MirrorSlot, content: Mirrored);
+
+    /// Says how the bus makes accesses to the region with [`crate::device::Reads::Raster`] from the end of this access on; `None`:
+    /// it asks the model. Its offset is one in [`Host::device_memory`].
+    fn publish_raster(&mut self, raster: Option<Raster>);
+
+    /// Says what the latch of that memory holds, after the model has changed it.
+    fn publish_latch(&mut self, latch: u32);
 
     /// Completes an access that was answered with [`crate::device::IoError::Deferred`].
     /// `value` is ignored for writes.

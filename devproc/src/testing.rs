@@ -12,6 +12,8 @@ use crate::host::{
     SerialCable,
 };
 use crate::isa_dma;
+use ipc::mirror::Mirrored;
+use ipc::raster::{LANES, Raster};
 use ipc::time::VirtualTime;
 use std::collections::BTreeMap;
 
@@ -35,6 +37,12 @@ pub struct TestHost {
     pub regions: Vec<Region>,
     /// The mirror page.
     pub mirror: BTreeMap<MirrorSlot, u32>,
+    /// Cells of regions with [`Reads::Timed`].
+    pub timed: BTreeMap<MirrorSlot, Mirrored>,
+    /// How the bus makes accesses to the region with [`Reads::Raster`].
+    pub raster: Option<Raster>,
+    /// What the latch of that memory holds.
+    pub latch: u32,
     /// Values given to deferred accesses.
     pub completed: Vec<u32>,
     /// Inputs of the A20 gate, by [`A20Source`].
@@ -77,6 +85,9 @@ impl TestHost {
             memory: vec![0; device.device_memory_len() as usize],
             regions: device.regions(),
             mirror: BTreeMap::new(),
+            timed: BTreeMap::new(),
+            raster: None,
+            latch: 0,
             completed: Vec::new(),
             a20: [false; 2],
             resets: Vec::new(),
@@ -149,6 +160,15 @@ impl Host for TestHost {
     }
     fn publish_mirror(&mut self, slot: MirrorSlot, value: u32) {
         self.mirror.insert(slot, value);
+    }
+    fn publish_timed(&mut self, slot: MirrorSlot, content: Mirrored) {
+        self.timed.insert(slot, content);
+    }
+    fn publish_raster(&mut self, raster: Option<Raster>) {
+        self.raster = raster;
+    }
+    fn publish_latch(&mut self, latch: u32) {
+        self.latch = latch;
     }
     fn complete_deferred(&mut self, value: u32) {
         self.completed.push(value);
@@ -282,12 +302,60 @@ impl<D: Device> Bench<D> {
             }
             return value;
         }
+        // The bus would answer by itself; the model is asked all the same, and must say nothing else.
+        let published = self.published(region, at);
+        let by_raster = self.read_by_raster(region, at).filter(|_| width == Width::Byte);
         let answer = self.device.read(at, &mut self.host);
         self.check_changes();
+        if let Some((byte, latch)) = by_raster {
+            assert_eq!(
+                (answer, self.host.latch),
+                (Ok(byte.into()), latch),
+                "the bus would read something else"
+            );
+        }
+        if let Some(value) = published {
+            assert_eq!(answer, Ok(value), "{} is not what was published", region.name);
+        }
         match answer {
             Ok(value) => value & width.mask(),
             Err(_) => width.mask(),
         }
+    }
+
+    /// Where a byte of the region with [`Reads::Raster`] is in the device memory, when the bus would make an access to it by itself.
+    fn raster_place(&self, region: Region, offset: u64) -> Option<(Raster, std::ops::Range<usize>)> {
+        let raster = self.host.raster.filter(|_| region.reads == Reads::Raster)?;
+        let place = raster.place(offset as u32) as usize;
+        Some((raster, place..place + LANES))
+    }
+
+    fn raster_word(&self, place: std::ops::Range<usize>) -> u32 {
+        u32::from_le_bytes(self.host.memory[place].try_into().unwrap())
+    }
+
+    /// What a read of one byte gives when the bus makes it, and what the latch holds then.
+    fn read_by_raster(&self, region: Region, at: Access) -> Option<(u8, u32)> {
+        let (raster, place) = self.raster_place(region, at.offset)?;
+        let latch = self.raster_word(place);
+        Some((raster.read(latch), latch))
+    }
+
+    /// The word that a write of one byte makes when the bus makes it.
+    fn write_by_raster(&self, region: Region, at: Access, byte: u8) -> Option<(std::ops::Range<usize>, u32)> {
+        let (raster, place) = self.raster_place(region, at.offset)?;
+        let word = raster.write(self.raster_word(place.clone()), self.host.latch, byte);
+        Some((place, word))
+    }
+
+    /// What the bus answers to a read by cells that hold at present.
+    fn published(&self, region: Region, at: Access) -> Option<u32> {
+        let Reads::Timed { first } = region.reads else { return None };
+        let byte = |n: u32| {
+            let cell = self.host.timed.get(&MirrorSlot(first.0 + at.offset as u16 + n as u16))?;
+            Some(u32::from(cell.get(|| self.host.now)?) << (8 * n))
+        };
+        (0..at.width.bytes()).try_fold(0, |value, n| Some(value | byte(n)?))
     }
 
     fn write(&mut self, space: Space, address: u64, width: Width, value: u32) -> Result<(), IoError> {
@@ -299,8 +367,16 @@ impl<D: Device> Bench<D> {
             return self.write(space, high, half, value >> (8 * half.bytes()) & half.mask());
         }
         let at = Access { region: region.id, address, offset: address - region.base, width };
+        let by_raster = self.write_by_raster(region, at, value as u8).filter(|_| width == Width::Byte);
         let answer = self.device.write(at, value & width.mask(), &mut self.host);
         self.check_changes();
+        if let Some((place, word)) = by_raster {
+            assert_eq!(
+                (answer, self.raster_word(place)),
+                (Ok(()), word),
+                "the bus would write something else"
+            );
+        }
         answer
     }
 

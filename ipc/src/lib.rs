@@ -13,6 +13,7 @@ pub mod fault;
 pub mod host_clock;
 pub mod interrupt;
 pub mod message;
+pub mod mirror;
 pub mod region_table;
 pub mod ring;
 pub mod state_page;
@@ -36,6 +37,8 @@ pub mod link;
 pub mod logging;
 #[cfg(not(loom))]
 pub mod machine;
+#[cfg(not(loom))]
+pub mod raster;
 #[cfg(not(loom))]
 pub mod region;
 #[cfg(not(loom))]

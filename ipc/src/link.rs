@@ -9,6 +9,8 @@
 use crate::dma::{MAX_RANGES, RamRange};
 use crate::fault::MAX_FAULTS;
 use crate::message::MESSAGE_WORDS;
+use crate::mirror::Mirrored;
+use crate::raster::RasterCell;
 pub use crate::region_table::{MAX_REGIONS, REGION_WORDS, RegionTable};
 use crate::ring::Ring;
 use crate::segment::{Segment, SegmentError, Shared};
@@ -79,7 +81,9 @@ pub struct LinkLayout {
     /// Supervisor to device: host events, packed.
     pub events: Ring<EVENT_SLOTS>,
     regions: RegionTable,
-    mirror: [AtomicU32; MIRROR_CELLS],
+    mirror: [AtomicU64; MIRROR_CELLS],
+    /// Of the one region of the process that has [`crate::region::RegionInfo::raster`] set.
+    pub raster: RasterCell,
     payload_out: [AtomicU64; PAYLOAD_BYTES / 8],
     payload_in: [AtomicU64; PAYLOAD_BYTES / 8],
     /// Committed states, by model.
@@ -228,15 +232,15 @@ impl LinkLayout {
         self.regions_taken.load(Ordering::Acquire) == self.region_generation()
     }
 
-    /// A mirror cell; 0 beyond the end.
+    /// A mirror cell; beyond the end, one that says nothing.
     #[inline]
-    pub fn mirror(&self, cell: usize) -> u32 {
-        self.mirror.get(cell).map_or(0, |cell| cell.load(Ordering::Acquire))
+    pub fn mirror(&self, cell: usize) -> Mirrored {
+        self.mirror.get(cell).map_or(Mirrored::ASK, |cell| Mirrored::from_word(cell.load(Ordering::Acquire)))
     }
 
     /// Sets a mirror cell. Device side. False when there is no such cell.
-    pub fn set_mirror(&self, cell: usize, value: u32) -> bool {
-        self.mirror.get(cell).map(|cell| cell.store(value, Ordering::Release)).is_some()
+    pub fn set_mirror(&self, cell: usize, content: Mirrored) -> bool {
+        self.mirror.get(cell).map(|cell| cell.store(content.word(), Ordering::Release)).is_some()
     }
 
     fn payload(&self, area: Payload) -> &[AtomicU64; PAYLOAD_BYTES / 8] {

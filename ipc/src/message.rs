@@ -11,7 +11,7 @@
 //! | 4 | value |
 //! | 5 | payload offset (bits 0-31) and length (32-63) |
 //! | 6 | guest EIP (bits 0-31) and CS (32-47) at the access |
-//! | 7 | reserved, zero |
+//! | 7 | values joined to a write (bits 0-4); bit 63: closed, see [`JOINED_BYTES`] |
 
 use crate::time::VirtualTime;
 use crate::width::Width;
@@ -84,6 +84,23 @@ pub enum Status {
 
 /// Flag: nobody waits for an answer, and none is sent.
 pub const FLAG_POSTED: u8 = 1 << 0;
+/// Flag: a write to which others may be joined: of the same width, to the same address. Their values follow each other in words 4
+/// and 5 as they would in memory; the consumer closes the message before it reads them.
+pub const FLAG_JOINS: u8 = 1 << 1;
+
+/// Bytes that the values of a message have room for.
+pub const JOINED_BYTES: u32 = 16;
+/// Word of the first of them.
+pub const JOINED_WORD: usize = 4;
+const JOINED_MASK: u64 = 0x1f;
+
+/// Whether the producer may be adding to a message: it is to be closed before it is decoded.
+#[inline]
+pub fn may_be_joined(words: &[u64; MESSAGE_WORDS]) -> bool {
+    words[2] >> FLAGS_SHIFT & u64::from(FLAG_JOINS) != 0
+}
+
+const FLAGS_SHIFT: u32 = 40;
 
 /// One message, decoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -112,6 +129,8 @@ pub struct Message {
     pub payload: (u32, u32),
     /// Guest CS and EIP at the access, for traces.
     pub guest: (u16, u32),
+    /// Writes that were joined to this one.
+    pub joined: u8,
 }
 
 impl Message {
@@ -130,12 +149,21 @@ impl Message {
             value: 0,
             payload: (0, 0),
             guest: (0, 0),
+            joined: 0,
         }
     }
 
     /// Whether the sender waits for a reply.
     pub fn expects_reply(&self) -> bool {
         self.flags & FLAG_POSTED == 0 && (self.kind as u8) < Kind::Reply as u8
+    }
+
+    /// The values of a write and of those that were joined to it, in order.
+    pub fn values(&self) -> impl Iterator<Item = u32> + use<> {
+        let (low, high) = (self.value, u64::from(self.payload.0) | u64::from(self.payload.1) << 32);
+        let all = u128::from(low) | u128::from(high) << 64;
+        let (width, count) = (self.width, 1 + u32::from(self.joined));
+        (0..count).map(move |n| (all >> (8 * n * width.bytes())) as u32 & width.mask())
     }
 
     /// The wire form.
@@ -149,12 +177,12 @@ impl Message {
                 | u64::from(self.model) << 16
                 | u64::from(self.region) << 24
                 | (self.status as u64) << 32
-                | u64::from(self.flags) << 40,
+                | u64::from(self.flags) << FLAGS_SHIFT,
             self.address,
             self.value,
             u64::from(self.payload.0) | u64::from(self.payload.1) << 32,
             u64::from(self.guest.1) | u64::from(self.guest.0) << 32,
-            0,
+            self.joined.into(),
         ]
     }
 
@@ -184,11 +212,12 @@ impl Message {
             model: (head >> 16) as u8,
             region: (head >> 24) as u8,
             status,
-            flags: (head >> 40) as u8,
+            flags: (head >> FLAGS_SHIFT) as u8,
             address: words[3],
             value: words[4],
             payload: (words[5] as u32, (words[5] >> 32) as u32),
             guest: ((words[6] >> 32) as u16, words[6] as u32),
+            joined: ((words[7] & JOINED_MASK) as u8).min((JOINED_BYTES / width.bytes()) as u8 - 1),
         })
     }
 }

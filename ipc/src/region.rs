@@ -1,8 +1,8 @@
 //! The wire form of a region: what a device process tells the VMM that it answers for.
 //!
 //! Word 0: model (bits 0-7), region (8-15), space (16: 1 memory), width (24-31), writes (32-39:
-//! 0 sync, 1 posted, 2 posted local), flags (40: enabled, 41: mirrored, 42: backed, 43: backing
-//! writable); word 1 base; word 2 length; word 3 first mirror cell (0-15); word 4 backing
+//! 0 sync, 1 posted, 2 posted local, 3 joined), flags (40: enabled, 41: mirrored, 42: backed, 43: backing
+//! writable, 44: raster); word 1 base; word 2 length; word 3 first mirror cell (0-15); word 4 backing
 //! offset; words 5-7 name.
 
 use crate::link::{MIRROR_CELLS, REGION_WORDS};
@@ -17,6 +17,9 @@ pub enum WritePolicy {
     Posted = 1,
     /// Do not wait.
     PostedLocal = 2,
+    /// As [`WritePolicy::PostedLocal`], and nobody cares when exactly each was made: those to one register that wait for the process
+    /// are joined in one message.
+    Joined = 3,
 }
 
 /// A region as the VMM sees it.
@@ -38,6 +41,8 @@ pub struct RegionInfo {
     pub mirror: Option<u16>,
     /// Offset in device memory and whether guest writes go there, when it is direct memory.
     pub backing: Option<(u64, bool)>,
+    /// The bus makes accesses by itself, as [`crate::raster`] says, while that is published.
+    pub raster: bool,
     /// First port or physical address.
     pub base: u64,
     /// Ports or bytes.
@@ -51,6 +56,7 @@ const ENABLED: u64 = 1 << 40;
 const MIRRORED: u64 = 1 << 41;
 const BACKED: u64 = 1 << 42;
 const BACKING_WRITABLE: u64 = 1 << 43;
+const RASTER: u64 = 1 << 44;
 /// Longest region name, bytes.
 const NAME_BYTES: usize = 24;
 
@@ -66,7 +72,8 @@ impl RegionInfo {
             | flag(self.enabled, ENABLED)
             | flag(self.mirror.is_some(), MIRRORED)
             | flag(self.backing.is_some(), BACKED)
-            | flag(self.backing.is_some_and(|(_, writable)| writable), BACKING_WRITABLE);
+            | flag(self.backing.is_some_and(|(_, writable)| writable), BACKING_WRITABLE)
+            | flag(self.raster, RASTER);
         let mut name = [0; NAME_BYTES];
         let len = self.name.len().min(NAME_BYTES - 1);
         name[..len].copy_from_slice(&self.name.as_bytes()[..len]);
@@ -99,6 +106,7 @@ impl RegionInfo {
             0 => WritePolicy::Sync,
             1 => WritePolicy::Posted,
             2 => WritePolicy::PostedLocal,
+            3 => WritePolicy::Joined,
             _ => return wrong("unknown write policy"),
         };
         let is_memory = head & SPACE_MEMORY != 0;
@@ -127,6 +135,7 @@ impl RegionInfo {
             enabled: head & ENABLED != 0,
             mirror,
             backing,
+            raster: is_memory && head & RASTER != 0,
             base,
             len,
             name,
@@ -150,6 +159,7 @@ mod tests {
             enabled: true,
             mirror: None,
             backing: Some((0x10000, true)),
+            raster: true,
             base: 0xa0000,
             len: 0x10000,
             name: "vga-window".into(),

@@ -157,6 +157,41 @@ impl<const N: usize> Ring<N> {
         std::array::from_fn(|i| slot.words[i].load(Ordering::Relaxed))
     }
 
+    /// Adds to the message that was produced as number `index` (counted from 0), while the consumer has not closed it: stores
+    /// `content` in `word`, then changes the last word from `from` to `to`. False: it is closed, and what was stored means nothing.
+    /// Must only be called by the one producer, for its newest message.
+    #[inline]
+    pub fn extend(&self, index: u64, (word, content): (usize, u64), from: u64, to: u64) -> bool {
+        let words = &self.slots[(index & Self::MASK) as usize].words;
+        words[word].store(content, Ordering::Relaxed);
+        // SYNC POINT run: pairs with `close_front`.
+        words[LAST_WORD].compare_exchange(from, to, Ordering::Release, Ordering::Relaxed).is_ok()
+    }
+
+    /// Closes the oldest message, so that the producer does not add to it any more, and gives it as it stays. Repeatable: a
+    /// successor finds it as it was closed. While it grows, and is the newest too, that is put off for a moment: otherwise a
+    /// consumer that keeps pace would get each addition as a message of its own, which costs both sides more.
+    #[inline]
+    pub fn close_front(&self) -> [u64; MESSAGE_WORDS] {
+        let head = self.head.0.load(Ordering::Relaxed);
+        let last = &self.slots[(head & Self::MASK) as usize].words[LAST_WORD];
+        let mut seen = last.load(Ordering::Relaxed);
+        for _ in 0..MOST_LOOKS {
+            if self.tail.0.load(Ordering::Relaxed) != head.wrapping_add(1) {
+                break;
+            }
+            (0..PAUSES).for_each(|_| crate::sync::spin_hint());
+            let now = last.load(Ordering::Relaxed);
+            if now == seen {
+                break;
+            }
+            seen = now;
+        }
+        // SYNC POINT run: what was added before is complete.
+        last.fetch_or(CLOSED, Ordering::AcqRel);
+        self.slot(head)
+    }
+
     /// The newest message, if it was not consumed yet. For a producer that takes over from a dead one.
     pub fn peek_last(&self) -> Option<[u64; MESSAGE_WORDS]> {
         if self.is_empty() {
@@ -197,6 +232,19 @@ impl<const N: usize> Ring<N> {
     }
 }
 
+/// The word of a message that says how much was added to it.
+const LAST_WORD: usize = MESSAGE_WORDS - 1;
+/// Bit of that word: nothing is added any more.
+pub const CLOSED: u64 = 1 << 63;
+
+/// Looks at a message that grows before it is closed in any case, and pauses before each: long enough for an addition, and too
+/// short to be noticed by whoever waits.
+#[cfg(not(loom))]
+const MOST_LOOKS: u32 = 16;
+#[cfg(loom)]
+const MOST_LOOKS: u32 = 0;
+const PAUSES: u32 = 6;
+
 /// How many messages ahead a producer asks for the line of a slot: it comes out of the consumer's
 /// cache while the messages before it are being written.
 const AHEAD: u64 = 4;
@@ -232,6 +280,17 @@ mod tests {
 
     fn message(n: u64) -> [u64; MESSAGE_WORDS] {
         std::array::from_fn(|i| n * 10 + i as u64)
+    }
+
+    #[test]
+    fn a_message_is_added_to_until_it_is_closed() {
+        let ring = Ring::<8>::default();
+        ring.push([0; MESSAGE_WORDS]).unwrap();
+        assert!(ring.extend(0, (4, 0x1122), 0, 1));
+        let closed = ring.close_front();
+        assert_eq!((closed[4], closed[7]), (0x1122, CLOSED | 1));
+        assert!(!ring.extend(0, (5, 0x33), 1, 2));
+        assert_eq!(ring.close_front()[7], CLOSED | 1);
     }
 
     #[test]
@@ -348,6 +407,26 @@ mod model {
                 }
             }
             producer.join().unwrap();
+        });
+    }
+
+    #[test]
+    fn what_was_added_before_the_end_is_there_and_what_was_refused_is_not_lost() {
+        loom::model(|| {
+            let ring = Arc::new(Ring::<2>::default());
+            ring.push([0; MESSAGE_WORDS]).unwrap();
+            let producer = {
+                let ring = ring.clone();
+                loom::thread::spawn(move || {
+                    (1..=2).take_while(|n| ring.extend(0, (4, *n), n - 1, *n)).count() as u64
+                })
+            };
+            let closed = ring.close_front();
+            ring.advance();
+            let added = closed[LAST_WORD] & !CLOSED;
+            // Something may have been stored that was refused then.
+            assert!(closed[4] >= added);
+            assert_eq!(producer.join().unwrap(), added);
         });
     }
 }

@@ -9,6 +9,8 @@ use ipc::board::{Board, ProcessState, RunState, VMM_SLOT};
 use ipc::clock::Freeze;
 use ipc::link::{Link, LinkLayout, ModelInfo, PAYLOAD_BYTES, Payload};
 use ipc::message::{Kind, MESSAGE_WORDS, Message, Status};
+use ipc::mirror::Mirrored;
+use ipc::raster::{Look, Raster};
 use ipc::region::{RegionInfo, WritePolicy};
 use ipc::segment::{Segment, SegmentNames};
 use ipc::sync::Ordering;
@@ -115,6 +117,7 @@ fn region(base: u64, len: u64, is_memory: bool) -> RegionInfo {
         enabled: true,
         mirror: None,
         backing: None,
+        raster: false,
         base,
         len,
         name: "region".into(),
@@ -134,10 +137,12 @@ fn any_region(random: &mut Random) -> RegionInfo {
     RegionInfo {
         model: random.below(20) as u8,
         width: [Width::Byte, Width::Word, Width::Dword][random.below(3) as usize],
-        writes: [WritePolicy::Sync, WritePolicy::Posted, WritePolicy::PostedLocal][random.below(3) as usize],
+        writes: [WritePolicy::Sync, WritePolicy::Posted, WritePolicy::PostedLocal, WritePolicy::Joined]
+            [random.below(4) as usize],
         enabled: !random.one_in(4),
         mirror: random.one_in(3).then(|| random.below(1030) as u16),
         backing: (is_memory && random.one_in(2)).then(|| (pages(random), random.one_in(2))),
+        raster: is_memory && random.one_in(3),
         ..region(base, len, is_memory)
     }
 }
@@ -265,7 +270,21 @@ impl Attacker<'_> {
                 let at = self.random.below(0x4000) as usize * 8;
                 self.overwrite(at, a);
             }
-            9 => _ = layout.set_mirror(self.random.below(1100) as usize, a as u32),
+            9 => {
+                layout.set_mirror(self.random.below(1100) as usize, Mirrored::from_word(a));
+                let raster = Raster {
+                    function: [a as u32, b as u32, c as u32, 0],
+                    enabled: b as u32,
+                    expands: a & 1 != 0,
+                    rotate: b as u8 & 7,
+                    look: Look::Lane(c as u8),
+                    first: c as u32,
+                    wrap: [0xffff, u32::MAX][b as usize & 1],
+                    offset: [0, a][c as usize & 1],
+                };
+                layout.raster.publish((a & 3 != 0).then_some(&raster));
+                layout.raster.set_latch(b as u32);
+            }
             10 => {
                 layout.device_memory_bytes.store(a, Ordering::Release);
                 let models = (0..self.random.below(16))

@@ -21,6 +21,7 @@ use crate::record::format::{Answer, Call, What};
 use ipc::board::attention;
 use ipc::link::StateWriter;
 use ipc::message::{Kind, Message, Status};
+use ipc::raster::Raster;
 use ipc::setup::StartFrom;
 use ipc::sync::Ordering;
 use ipc::time::VirtualTime;
@@ -93,7 +94,8 @@ impl Committer {
     /// Commits `model`'s state if it changed or if it did something.
     pub fn commit(&mut self, number: usize, model: &mut dyn Device, shared: &Shared) {
         let changed = model.take_changed_parts();
-        if changed == 0 && shared.effects.is_empty() && shared.deferred[number].is_none() {
+        let only_shown = shared.effects.iter().all(Effect::is_only_shown);
+        if changed == 0 && only_shown && shared.deferred[number].is_none() {
             return;
         }
         let writer = &mut self.writers[number];
@@ -256,6 +258,7 @@ impl DeviceProcess {
             tracing::error!("{} starts cold, its state was refused: {error}", model.name());
             return None;
         }
+        self.take_latch(number);
         let record = unpack_record(&state.record);
         self.shared.deferred[number] = Some(record.decisions.deferred).filter(|sequence| *sequence != 0);
         // At most the event at hand can have been dealt with.
@@ -355,12 +358,18 @@ impl DeviceProcess {
                     board.call_vcpu(attention::INTR);
                 }
             }
-            Effect::Mirror(cell, value) => {
+            Effect::Mirror(cell, content) => {
                 let index = self.shared.mirror_base(number) + usize::from(cell.0);
-                if !self.shared.layout().set_mirror(index, value) {
+                if !self.shared.layout().set_mirror(index, content) {
                     tracing::error!("Mirror cell {index} does not exist");
                 }
             }
+            Effect::Raster(raster) => {
+                let base = self.shared.memory_base(number);
+                let raster = raster.map(|raster| Raster { offset: raster.offset + base, ..raster });
+                self.shared.layout().raster.publish(raster.as_ref());
+            }
+            Effect::Latch(latch) => self.shared.layout().raster.set_latch(latch),
             Effect::Shadow { base, len, read, write } => {
                 self.shared.board().set_shadow(base, len, read, write);
             }
@@ -451,6 +460,14 @@ impl DeviceProcess {
                 let number = self.watchers[index];
                 self.call(number, now, || What::Lines, |model, host| model.lines_changed(host));
             }
+        }
+    }
+
+    /// Has a model take notice of what the bus loaded into its latch.
+    #[inline]
+    pub(super) fn take_latch(&mut self, number: usize) {
+        if let Some(latch) = self.shared.layout().raster.loaded_by_bus() {
+            self.models[number].latch_loaded(latch);
         }
     }
 

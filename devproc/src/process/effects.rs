@@ -8,6 +8,8 @@ use crate::device::MirrorSlot;
 use crate::host::{A20Source, DmaChannel, IntxPin, ResetRequest};
 use ipc::link::COMMIT_WORDS;
 use ipc::message::{MESSAGE_WORDS, Message};
+use ipc::mirror::Mirrored;
+use ipc::raster::Raster;
 use std::borrow::Borrow;
 
 /// One held-back effect.
@@ -30,7 +32,11 @@ pub enum Effect {
     /// The interrupt request to the CPU.
     Interrupt(Option<u8>),
     /// A mirror cell.
-    Mirror(MirrorSlot, u32),
+    Mirror(MirrorSlot, Mirrored),
+    /// How the bus makes accesses to the model's memory.
+    Raster(Option<Raster>),
+    /// What the latch of that memory holds.
+    Latch(u32),
     /// Shadow-RAM switches.
     Shadow {
         /// First address.
@@ -76,6 +82,11 @@ impl Effect {
             self,
             Self::Irq(..) | Self::Intx(..) | Self::Dreq(..) | Self::Interrupt(_) | Self::Deferred(_)
         )
+    }
+
+    /// Whether it only tells the bus what the state says anyway: a call that changed nothing else need not be committed.
+    pub fn is_only_shown(&self) -> bool {
+        matches!(self, Self::Mirror(..))
     }
 
     /// Whether it is repeated from the commit record while that is not marked as applied.

@@ -12,6 +12,8 @@ use crate::host::{
     SerialCable,
 };
 use crate::isa_dma;
+use ipc::mirror::Mirrored;
+use ipc::raster::Raster;
 use ipc::sync::Ordering;
 use ipc::time::VirtualTime;
 
@@ -138,7 +140,19 @@ impl Host for ModelHost<'_> {
     }
 
     fn publish_mirror(&mut self, slot: MirrorSlot, value: u32) {
-        self.push(Effect::Mirror(slot, value));
+        self.push(Effect::Mirror(slot, Mirrored::always(value as u8)));
+    }
+
+    fn publish_timed(&mut self, slot: MirrorSlot, content: Mirrored) {
+        self.push(Effect::Mirror(slot, content));
+    }
+
+    fn publish_raster(&mut self, raster: Option<Raster>) {
+        self.push(Effect::Raster(raster));
+    }
+
+    fn publish_latch(&mut self, latch: u32) {
+        self.push(Effect::Latch(latch));
     }
 
     fn complete_deferred(&mut self, value: u32) {

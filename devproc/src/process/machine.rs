@@ -159,6 +159,11 @@ impl Shared {
         &self.regions[model]
     }
 
+    /// Where a model's device memory begins.
+    pub fn memory_base(&self, model: usize) -> u64 {
+        self.memory_of[model].0
+    }
+
     /// The first mirror cell of a model.
     pub fn mirror_base(&self, model: usize) -> usize {
         self.mirror_of[model].into()
@@ -198,7 +203,14 @@ impl Shared {
 /// The region without what lets the bus access it by itself. Memory that the guest only reads stays
 /// mapped: nothing is to be seen there.
 fn observed(info: RegionInfo) -> RegionInfo {
-    RegionInfo { mirror: None, backing: info.backing.filter(|(_, writable)| !writable), ..info }
+    RegionInfo {
+        mirror: None,
+        raster: false,
+        // Each is a call of its own, with a time of its own.
+        writes: if info.writes == WritePolicy::Joined { WritePolicy::PostedLocal } else { info.writes },
+        backing: info.backing.filter(|(_, writable)| !writable),
+        ..info
+    }
 }
 
 fn region_info(model: usize, region: &Region, memory: u64, mirror: u16) -> RegionInfo {
@@ -211,12 +223,14 @@ fn region_info(model: usize, region: &Region, memory: u64, mirror: u16) -> Regio
             Writes::Sync => WritePolicy::Sync,
             Writes::Posted => WritePolicy::Posted,
             Writes::PostedLocal => WritePolicy::PostedLocal,
+            Writes::Joined => WritePolicy::Joined,
         },
         enabled: region.enabled,
         mirror: match region.reads {
-            Reads::Trap => None,
-            Reads::Mirrored { first } => Some(mirror + first.0),
+            Reads::Trap | Reads::Raster => None,
+            Reads::Mirrored { first } | Reads::Timed { first } => Some(mirror + first.0),
         },
+        raster: region.reads == Reads::Raster,
         backing: region.backing.map(|b| (memory + b.offset, b.writable)),
         base: region.base,
         len: region.len,
@@ -471,8 +485,8 @@ fn lay_out_mirrors(models: &[Box<dyn Device>]) -> Vec<u16> {
         .map(|model| {
             let first = next;
             let cells = model.regions().into_iter().filter_map(|region| match region.reads {
-                Reads::Mirrored { first } => Some(u64::from(first.0) + region.len),
-                Reads::Trap => None,
+                Reads::Mirrored { first } | Reads::Timed { first } => Some(u64::from(first.0) + region.len),
+                Reads::Trap | Reads::Raster => None,
             });
             next += cells.max().unwrap_or(0) as u16;
             first

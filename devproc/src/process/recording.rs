@@ -240,6 +240,7 @@ impl DeviceProcess {
     }
 
     fn model_start(&mut self, number: usize) -> ModelStart {
+        self.take_latch(number);
         let mut state = Vec::new();
         self.models[number].save(&mut state);
         let mut memory: Vec<(u64, ByteBuf)> = Vec::new();
@@ -329,7 +330,7 @@ fn answer_as_bus(
     let Reads::Mirrored { first } = region.reads else { return None };
     let cell = |offset: usize| {
         let index = shared.mirror_base(number) + usize::from(first.0) + offset;
-        shared.layout().mirror(index) as u8
+        shared.layout().mirror(index).byte()
     };
     let offset = usize::try_from(at.offset).ok()?;
     match kind {
@@ -420,12 +421,12 @@ fn shown(shared: &Shared, number: usize) -> Shown {
     let regions = shared.regions_of(number);
     let mirrored = regions.iter().filter_map(|region| match region.reads {
         Reads::Mirrored { first } => Some(first.0..first.0.saturating_add(region.len as u16)),
-        Reads::Trap => None,
+        Reads::Trap | Reads::Timed { .. } | Reads::Raster => None,
     });
     let base = shared.mirror_base(number);
     let mut mirrors: Vec<_> = mirrored
         .flatten()
-        .map(|cell| (cell, shared.layout().mirror(base + usize::from(cell))))
+        .map(|cell| (cell, shared.layout().mirror(base + usize::from(cell)).byte().into()))
         .filter(|(_, value)| *value != 0)
         .collect();
     mirrors.sort_unstable();

@@ -9,7 +9,7 @@ use crate::record::format::What;
 use ipc::board::RunState;
 use ipc::doorbell::Patience;
 use ipc::link::{PAYLOAD_BYTES, Payload, decode_event};
-use ipc::message::{Kind, Message, Status};
+use ipc::message::{Kind, Message, Status, may_be_joined};
 use ipc::sync::Ordering;
 use ipc::time::VirtualTime;
 use std::time::Duration;
@@ -180,7 +180,11 @@ impl DeviceProcess {
             }
             worked = true;
             for _ in 0..waiting {
-                let words = self.shared.layout().requests.front();
+                let requests = &self.shared.layout().requests;
+                let mut words = requests.front();
+                if may_be_joined(&words) {
+                    words = requests.close_front();
+                }
                 match Message::decode(words) {
                     Some(request) => {
                         // Timers that were due before the access come first: the model sees
@@ -215,6 +219,7 @@ impl DeviceProcess {
         let mut reply = Message { sequence: request.sequence, time: now, ..Message::new(Kind::Reply) };
         let mut deferred = false;
         if number < self.models.len() {
+            self.take_latch(number);
             let began = self.stopwatch.begin();
             let answer = self.answer(number, request, buffer);
             let Self { models, shared, stopwatch, .. } = self;
@@ -334,7 +339,14 @@ pub(super) fn access(
     let len = burst_len(request);
     match request.kind {
         Kind::Read => model.read(at, host).map(|value| value & request.width.mask()),
-        Kind::Write => model.write(at, request.value as u32, host).map(|()| 0),
+        Kind::Write => {
+            // As if each had come for itself.
+            let mut answer = Ok(0);
+            for value in request.values() {
+                answer = model.write(at, value, host).and(answer);
+            }
+            answer
+        }
         Kind::ReadBurst => model.read_burst(at, &mut buffer[..len], host).map(|()| 0),
         Kind::WriteBurst => model.write_burst(at, &buffer[..len], host).map(|()| 0),
         Kind::ConfigRead => Ok(model.config_read(request.address as u8, request.width, host)),
@@ -365,7 +377,7 @@ fn status_of(error: IoError) -> Status {
 
 fn log_access(model: &str, request: &Message, reply: &Message) {
     let digits = 2 * request.width.bytes() as usize;
-    let Message { address, value, .. } = *request;
+    let address = request.address;
     match request.kind {
         Kind::Read | Kind::ConfigRead => {
             tracing::info!(
@@ -375,13 +387,13 @@ fn log_access(model: &str, request: &Message, reply: &Message) {
                 reply.status
             );
         }
-        Kind::Write | Kind::ConfigWrite => {
+        Kind::Write | Kind::ConfigWrite => request.values().for_each(|value| {
             tracing::info!(
                 "{model} {:?} {address:04x} <- {value:0digits$x} {:?}",
                 request.kind,
                 reply.status
             );
-        }
+        }),
         _ => {
             tracing::info!(
                 "{model} {:?} {address:04x} {} bytes {:?}",

@@ -102,6 +102,7 @@ impl DeviceProcess {
     /// Commits every state in the version that `wanted` says (0: the model's own). False, and nothing
     /// was committed, when a model cannot do that.
     fn commit_all(&mut self, wanted: impl Fn(usize) -> u16) -> bool {
+        (0..self.models.len()).for_each(|number| self.take_latch(number));
         let Self { models, shared, committer, .. } = self;
         let states = models.iter().enumerate().map(|(number, model)| {
             let (own, wanted) = (model.state_version(), wanted(number));

@@ -27,9 +27,10 @@ impl RegionInfo {
                 Writes::Sync => 0,
                 Writes::Posted => 1,
                 Writes::PostedLocal => 2,
+                Writes::Joined => 3,
             },
             mirror: match region.reads {
-                Reads::Trap => None,
+                Reads::Trap | Reads::Timed { .. } | Reads::Raster => None,
                 Reads::Mirrored { first } => Some(first.0),
             },
             backing: region.backing.map(|backing| (backing.offset, backing.writable)),

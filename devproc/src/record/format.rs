@@ -121,7 +121,7 @@ pub struct RegionInfo {
     pub len: u64,
     /// Widest access, bytes.
     pub width: u8,
-    /// How writes travel: 0 sync, 1 posted, 2 posted local.
+    /// How writes travel: 0 sync, 1 posted, 2 posted local, 3 joined.
     pub writes: u8,
     /// First mirror cell, counted per model.
     pub mirror: Option<u16>,

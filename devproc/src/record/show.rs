@@ -140,7 +140,7 @@ fn region(region: &RegionInfo) -> String {
     let space = if region.is_memory { "memory" } else { "ports" };
     let mut text =
         format!("{} {space} {:x}+{:x} width {}", region.name, region.base, region.len, region.width);
-    let policy = ["sync", "posted", "posted local"];
+    let policy = ["sync", "posted", "posted local", "joined"];
     let _ = write!(text, " {}", policy.get(usize::from(region.writes)).unwrap_or(&"?"));
     if let Some(first) = region.mirror {
         let _ = write!(text, " mirrored {first}");

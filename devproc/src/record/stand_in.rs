@@ -9,6 +9,8 @@ use crate::host::{
 };
 use crate::isa_dma;
 use crate::process::{pack_channel, unpack_channel};
+use ipc::mirror::Mirrored;
+use ipc::raster::Raster;
 use ipc::time::VirtualTime;
 use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
@@ -229,6 +231,11 @@ impl Host for StandIn<'_> {
     fn publish_mirror(&mut self, slot: MirrorSlot, value: u32) {
         self.world.doings.mirror(slot.0, value);
     }
+    fn publish_timed(&mut self, _: MirrorSlot, _: Mirrored) {
+        // A recording has none.
+    }
+    fn publish_raster(&mut self, _: Option<Raster>) {}
+    fn publish_latch(&mut self, _: u32) {}
     fn complete_deferred(&mut self, value: u32) {
         self.world.doings.other(Deed::Late(value));
     }

@@ -17,6 +17,8 @@ use crate::isa_dma;
 use crate::outside::Outside;
 use crate::process::pack_channel;
 use ipc::host_clock::host_nanos;
+use ipc::mirror::Mirrored;
+use ipc::raster::Raster;
 use ipc::time::VirtualTime;
 use ipc_channel::ipc::IpcBytesSender;
 use serde_bytes::ByteBuf;
@@ -228,6 +230,16 @@ impl Host for TapedHost<'_> {
     fn publish_mirror(&mut self, slot: MirrorSlot, value: u32) {
         self.doings.mirror(slot.0, value);
         self.inner.publish_mirror(slot, value);
+    }
+    fn publish_timed(&mut self, slot: MirrorSlot, content: Mirrored) {
+        // No part of what the model does: while it is recorded, such registers are asked for.
+        self.inner.publish_timed(slot, content);
+    }
+    fn publish_raster(&mut self, raster: Option<Raster>) {
+        self.inner.publish_raster(raster);
+    }
+    fn publish_latch(&mut self, latch: u32) {
+        self.inner.publish_latch(latch);
     }
     fn complete_deferred(&mut self, value: u32) {
         self.doings.other(Deed::Late(value));

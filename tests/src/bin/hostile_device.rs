@@ -9,6 +9,7 @@ use devproc::device::{
 use devproc::host::Host;
 use ipc::link::{Link, LinkLayout};
 use ipc::message::{Kind, MESSAGE_WORDS, Message};
+use ipc::mirror::Mirrored;
 use ipc::segment::{Segment, SegmentNames};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -63,7 +64,7 @@ fn attack(layout: &LinkLayout, bytes: &Segment, random: &mut Random) {
             [a, b, c, a, b, c, a, b],
             [1 << 40 | 1 << 24, b & 0xffff, c & 0xff, 0, 0, 0, 0, 0],
         ]),
-        8 => _ = layout.set_mirror((a & 0x3ff) as usize, b as u32),
+        8 => _ = layout.set_mirror((a & 0x3ff) as usize, Mirrored::from_word(b)),
         9 => _ = layout.states[(a & 15) as usize].commit(b, c as u16, &[a; 64], &[b as u8; 1000]),
         10 if random.below(5000) == 0 => {
             overwrite(std::mem::offset_of!(LinkLayout, requests) as u64 + 128 * (b & 1))

@@ -6,6 +6,7 @@
 mod attach;
 mod bad_input;
 mod boots;
+mod busy;
 mod control;
 mod cpu;
 mod crash;

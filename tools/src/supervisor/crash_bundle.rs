@@ -56,7 +56,7 @@ impl Snapshot {
 
     /// A request as people read it.
     pub fn describe(&self, request: &Message) -> String {
-        let Message { kind, address, value, guest, time, .. } = *request;
+        let Message { kind, address, guest, time, .. } = *request;
         let model =
             self.models.get(usize::from(request.model)).map_or("?", |(name, _)| name.as_str()).to_owned();
         let region = self.regions.get(&(request.model, request.region));
@@ -64,12 +64,15 @@ impl Snapshot {
             region.filter(|name| **name != model).map_or_else(String::new, |name| format!(" ({name})"));
         let digits = 2 * request.width.bytes() as usize;
         let what = match kind {
-            Kind::Write | Kind::ConfigWrite => format!("{kind:?} {address:04x} <- {value:0digits$x}"),
+            Kind::Write | Kind::ConfigWrite => {
+                let values: Vec<_> = request.values().map(|value| format!("{value:0digits$x}")).collect();
+                format!("{kind:?} {address:04x} <- {}", values.join(" "))
+            }
             Kind::ReadBurst | Kind::WriteBurst => {
                 format!("{kind:?} {address:04x} {} bytes", request.payload.1)
             }
             Kind::Reset => "Reset".into(),
-            Kind::InterruptAcknowledge => format!("InterruptAcknowledge vector {value:02x}"),
+            Kind::InterruptAcknowledge => format!("InterruptAcknowledge vector {:02x}", request.value),
             _ => format!("{kind:?} {address:04x}"),
         };
         let answer = match self.replies.get(&request.sequence) {

@@ -9,7 +9,9 @@ use ipc::clock::Freeze;
 use ipc::doorbell::Patience;
 use ipc::host_clock::host_nanos;
 use ipc::link::{Link, ModelInfo, Payload, REPLY_SLOTS};
-use ipc::message::{Kind, Message, Status};
+use ipc::message::{FLAG_JOINS, JOINED_BYTES, JOINED_WORD, Kind, Message, Status};
+use ipc::mirror::Mirrored;
+use ipc::raster::RasterCell;
 use ipc::region::RegionInfo;
 use ipc::ring::RingError;
 use ipc::segment::{Segment, SegmentNames};
@@ -43,6 +45,32 @@ pub struct DeviceLink {
     regions: Vec<RegionInfo>,
     models: Vec<ModelInfo>,
     patience: Patience,
+    /// The message sent last, when others may be joined to it.
+    run: Option<Run>,
+}
+
+/// A write that others may be joined to.
+struct Run {
+    /// Its number in the ring, from 0.
+    index: u64,
+    target: (u8, u8, u8, u64),
+    joined: u32,
+    values: [u64; 2],
+}
+
+impl Run {
+    fn target(message: &Message) -> (u8, u8, u8, u64) {
+        (message.model, message.region, message.width.bytes() as u8, message.address)
+    }
+
+    fn of(message: &Message, sequence: u64) -> Self {
+        let index = sequence.wrapping_sub(1);
+        Self { index, target: Self::target(message), joined: 0, values: [message.value, 0] }
+    }
+
+    fn is_of(&self, message: &Message) -> bool {
+        self.target == Self::target(message)
+    }
 }
 
 impl DeviceLink {
@@ -64,6 +92,7 @@ impl DeviceLink {
             regions: Vec::new(),
             models: Vec::new(),
             patience: Patience::for_reply(),
+            run: None,
         })
     }
 
@@ -114,6 +143,8 @@ impl DeviceLink {
             return;
         }
         self.map_seen = generation;
+        // What was sent to a process that has gone off the bus may have been forgotten since.
+        self.run = None;
         self.models = layout.model_infos();
         let bytes = layout.device_memory_bytes.load(Ordering::Acquire);
         if self.memory.is_none() && bytes > 0 {
@@ -135,8 +166,14 @@ impl DeviceLink {
 
     /// A mirror cell.
     #[inline]
-    pub fn mirror(&self, cell: usize) -> u32 {
+    pub fn mirror(&self, cell: usize) -> Mirrored {
         self.link.layout().mirror(cell)
+    }
+
+    /// How the process lets accesses to one of its regions be made.
+    #[inline]
+    pub fn raster(&self) -> &RasterCell {
+        &self.link.layout().raster
     }
 
     /// Whether posted writes are still on their way.
@@ -168,13 +205,37 @@ impl DeviceLink {
 
     /// Sends a message that is not waited for.
     pub fn post(&mut self, board: &Board, message: Message, written_code: &mut VecDeque<(u64, u64)>) {
-        self.push(board, message, written_code);
+        let sequence = self.push(board, message, written_code);
+        self.run = (message.flags & FLAG_JOINS != 0).then(|| Run::of(&message, sequence));
         let doorbell = &board.processes[self.slot].doorbell;
         if doorbell.is_asleep() {
             doorbell.ring();
         } else {
             self.bell_owed = true;
         }
+    }
+
+    /// Joins a write to the message sent last, if that is to the same register and the process has not come to it yet.
+    #[inline]
+    pub fn join(&mut self, message: &Message) -> bool {
+        let Some(run) = &mut self.run else { return false };
+        let requests = &self.link.layout().requests;
+        let room = run.joined < JOINED_BYTES / message.width.bytes() - 1;
+        if !room || run.index.wrapping_add(1) != requests.produced() || !run.is_of(message) {
+            self.run = None;
+            return false;
+        }
+        let place = (run.joined + 1) * message.width.bytes();
+        let (half, shift) = ((place / 8) as usize & 1, 8 * (place % 8));
+        let content = run.values[half] | message.value << shift;
+        let word = (JOINED_WORD + half, content);
+        if !requests.extend(run.index, word, run.joined.into(), (run.joined + 1).into()) {
+            self.run = None;
+            return false;
+        }
+        run.values[half] = content;
+        run.joined += 1;
+        true
     }
 
     /// Sends a message and waits for its answer.
@@ -293,6 +354,7 @@ impl DeviceLink {
             if state == ProcessState::Offline {
                 // Nobody will handle what is in the ring.
                 self.link.layout().requests.clear();
+                self.run = None;
                 break;
             }
             if board.run_state() == RunState::Stopping {

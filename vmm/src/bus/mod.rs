@@ -13,15 +13,17 @@ mod coprocessor;
 mod link;
 mod map;
 mod pci;
+mod raster;
 
 pub use coprocessor::CoprocessorError;
 pub use link::DeviceLink;
 use map::MemoryMap;
 use pci::ConfigMechanism;
+use raster::RasterWindow;
 
 use crate::cpu::bus::{Bus, PageGrant};
 use ipc::board::{Board, VMM_SLOT, attention};
-use ipc::message::{FLAG_POSTED, Kind, Message, Status};
+use ipc::message::{FLAG_JOINS, FLAG_POSTED, Kind, Message, Status};
 use ipc::region::{RegionInfo, WritePolicy};
 use ipc::segment::Segment;
 use ipc::time::VirtualTime;
@@ -55,6 +57,8 @@ pub struct MachineBus {
     map: MemoryMap,
     pci: ConfigMechanism,
     coprocessor: CoprocessorError,
+    /// The region whose accesses are made here.
+    raster: Option<RasterWindow>,
     /// Link with posted writes that other links' accesses must wait for.
     posted: Option<usize>,
     /// A posted write may not have woken its process yet, see [`MachineBus::settle_bells`].
@@ -75,6 +79,7 @@ impl MachineBus {
             links,
             pci: ConfigMechanism::default(),
             coprocessor: CoprocessorError::default(),
+            raster: None,
             posted: None,
             bells_owed: false,
             generation: 1,
@@ -179,6 +184,7 @@ impl MachineBus {
                 }
             }
         }
+        self.raster = RasterWindow::find(&regions);
         self.map.set_regions(regions);
         self.generation += 1;
     }
@@ -245,17 +251,45 @@ impl MachineBus {
         }
         let link = region.link;
         if let Some(first) = region.info.mirror {
-            let first = usize::from(first) + (address - region.info.base) as usize;
-            self.fence(link);
-            if self.links[link].has_pending() {
-                self.drain(link);
+            let cell = mirror_cell(&region.info, first, address);
+            if let Some(value) = self.mirrored(link, cell, width) {
+                return value;
             }
-            let byte = |i: u32| (self.links[link].mirror(first + i as usize) & 0xff) << (8 * i);
-            return (0..width.bytes()).fold(0, |value, i| value | byte(i));
         }
+        let region = self.map.region(slot);
         let message = Self::request(region, Kind::Read, width, address);
         let reply = self.call(link, message);
         if reply.status == Status::Done { reply.value as u32 & width.mask() } else { width.mask() }
+    }
+
+    /// Whether an access is one that is made here. The device has then done with all that came before.
+    #[inline]
+    fn is_made_here(&mut self, address: u64, width: Width, write: bool) -> bool {
+        let Some(window) = &mut self.raster else { return false };
+        let (link, bytes) = (window.link, width.bytes());
+        if !window.holds(address, bytes) || board_in(&self.board).shadow(address) != 0 {
+            return false;
+        }
+        if self.links[link].has_pending() {
+            if write && window.sends() {
+                return false;
+            }
+            self.drain(link);
+        }
+        self.fence(link);
+        self.raster.as_mut().is_some_and(|window| window.follow(&self.links[link]))
+    }
+
+    /// What the mirror page says, if it does, once everything that was posted has been handled.
+    #[inline]
+    fn mirrored(&mut self, link: usize, first: usize, width: Width) -> Option<u32> {
+        self.fence(link);
+        if self.links[link].has_pending() {
+            self.drain(link);
+        }
+        let now = || self.board().clock.now();
+        let byte = |n: u32| Some(u32::from(self.links[link].mirror(first + n as usize).get(now)?) << (8 * n));
+        (0..width.bytes()).try_fold(0, |value, n| Some(value | byte(n)?))
     }
 
     fn write_region(&mut self, slot: usize, address: u64, width: Width, value: u32) {
@@ -277,6 +311,13 @@ impl MachineBus {
             }
             WritePolicy::Posted => self.post(link, message, false),
             WritePolicy::PostedLocal => self.post(link, message, true),
+            WritePolicy::Joined => {
+                self.fence(link);
+                if !self.links[link].join(&message) {
+                    message.flags |= FLAG_JOINS;
+                    self.post(link, message, true);
+                }
+            }
         }
     }
 
@@ -334,6 +375,11 @@ fn splits(region: &RegionInfo, address: u64, width: Width) -> bool {
         && (width > region.width || address + u64::from(width.bytes()) > region.base + region.len)
 }
 
+/// The mirror cell of an address, in a region whose first one is `first`.
+fn mirror_cell(region: &RegionInfo, first: u16, address: u64) -> usize {
+    usize::from(first) + (address - region.base) as usize
+}
+
 fn half(width: Width) -> Width {
     if width == Width::Dword { Width::Word } else { Width::Byte }
 }
@@ -350,6 +396,12 @@ impl Bus for MachineBus {
     }
 
     fn read_memory(&mut self, address: u64, width: Width) -> u32 {
+        if self.is_made_here(address, width, false)
+            && let Some(window) = &self.raster
+            && let Some(value) = window.read(&self.links[window.link], address, width.bytes())
+        {
+            return value;
+        }
         let shadow = self.board().shadow(address);
         if let Some(value) = self.map.read_direct(address, width, shadow, &self.links) {
             return value;
@@ -361,6 +413,12 @@ impl Bus for MachineBus {
     }
 
     fn write_memory(&mut self, address: u64, width: Width, value: u32) {
+        if self.is_made_here(address, width, true)
+            && let Some(window) = &self.raster
+            && window.write(&self.links[window.link], address, width.bytes(), value)
+        {
+            return;
+        }
         let shadow = self.board().shadow(address);
         if self.map.write_direct(address, width, value, shadow, &self.links) {
             return;
@@ -417,8 +475,10 @@ impl Bus for MachineBus {
     }
 
     fn read_port_string(&mut self, port: u16, width: Width, data: &mut [u8]) {
-        let Some(slot) = self.burst_region(port, width) else {
-            let step = width.bytes() as usize;
+        let step = width.bytes() as usize;
+        let slot =
+            self.map.port(port).filter(|slot| !splits(&self.map.region(*slot).info, port.into(), width));
+        let Some(slot) = slot else {
             for chunk in data.chunks_exact_mut(step) {
                 chunk.copy_from_slice(&self.read_port(port, width).to_le_bytes()[..step]);
             }
@@ -426,6 +486,14 @@ impl Bus for MachineBus {
         };
         let region = self.map.region(slot).clone();
         let link = region.link;
+        if let Some(first) = region.info.mirror {
+            // All at one moment, as in a message.
+            if let Some(value) = self.mirrored(link, mirror_cell(&region.info, first, port.into()), width) {
+                data.chunks_exact_mut(step)
+                    .for_each(|chunk| chunk.copy_from_slice(&value.to_le_bytes()[..step]));
+                return;
+            }
+        }
         for part in data.chunks_mut(ipc::link::PAYLOAD_BYTES) {
             let mut message = Self::request(&region, Kind::ReadBurst, width, port.into());
             message.payload = (0, part.len() as u32);

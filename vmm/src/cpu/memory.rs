@@ -176,6 +176,7 @@ impl<B: Bus> Vcpu<B> {
             }
             let address = first.physical | u64::from(offset);
             let mut value = 0;
+            self.device_accesses = self.device_accesses.wrapping_add(1);
             let width = bus_width(T::SIZE);
             for at in (0..T::SIZE).step_by(width.bytes() as usize) {
                 let part = self.bus.read_memory(address + u64::from(at), width);
@@ -218,6 +219,7 @@ impl<B: Bus> Vcpu<B> {
                 }
                 return Ok(());
             }
+            self.device_accesses = self.device_accesses.wrapping_add(1);
             let width = bus_width(T::SIZE);
             for at in (0..T::SIZE).step_by(width.bytes() as usize) {
                 let part = (value.widen() >> (8 * at)) as u32 & width.mask();

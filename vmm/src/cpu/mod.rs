@@ -107,6 +107,8 @@ pub struct Vcpu<B: Bus> {
     pub code: CodeMap,
     /// A debugger's watchpoints, and the trace.
     pub hooks: Hooks,
+    /// Accesses within a page that went to the bus.
+    pub(crate) device_accesses: u64,
     /// Rights of explicit accesses: follows CPL, CR0.AM and EFLAGS.AC.
     mode: Mode,
     tlb: Tlb,
@@ -132,6 +134,7 @@ impl<B: Bus> Vcpu<B> {
             lazy: LazyFlags::from_bits(0),
             code: CodeMap::new(),
             hooks: Hooks::default(),
+            device_accesses: 0,
             mode: Mode::Supervisor,
             tlb: Tlb::new(),
             a20_mask: !0,

@@ -179,6 +179,8 @@ pub struct Context {
     pub fpu: Fxsave,
     /// XMM registers while `fill` runs.
     xmm: [u128; 8],
+    /// The linear address of an access that met an empty slot, of an instruction that is a [`Terminal::Device`].
+    pub device_linear: u32,
 }
 
 impl Context {
@@ -231,6 +233,7 @@ impl Context {
             host_mxcsr: MXCSR_OF_RUST,
             fpu: Fxsave([0; FXSAVE_BYTES]),
             xmm: [0; 8],
+            device_linear: 0,
         }
     }
 }

@@ -24,11 +24,13 @@ pub enum Terminal {
     Boundary,
     /// Nobody has taught the translator yet; rare ones.
     Rare,
+    /// Its access meets a device, as it has done before.
+    Device,
 }
 
 impl Terminal {
     /// How many there are.
-    pub const COUNT: usize = 8;
+    pub const COUNT: usize = 9;
 
     /// All of them, in the order of their numbers.
     pub const ALL: [Self; Self::COUNT] = [
@@ -40,6 +42,7 @@ impl Terminal {
         Self::Float,
         Self::Boundary,
         Self::Rare,
+        Self::Device,
     ];
 
     /// What it is called in reports.
@@ -53,6 +56,7 @@ impl Terminal {
             Self::Float => "floating-point instructions that only the interpreter does exactly",
             Self::Boundary => "invalid instructions, and those across a page boundary",
             Self::Rare => "instructions that the translator does not know",
+            Self::Device => "accesses to devices at places that make many",
         }
     }
 }

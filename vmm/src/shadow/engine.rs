@@ -28,6 +28,7 @@ use crate::cpu::state::{Activity, InterruptShadow};
 use crate::cpu::{Seg, Vcpu};
 use crate::interp::{Exit, Interp};
 use crate::lockstep::Witness;
+use crate::shadow::devices::DeviceSites;
 use in_place::{fill, give_flags, interpret, take_flags};
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap};
@@ -70,6 +71,10 @@ pub struct Shadow<B: Bus> {
     crossings: HashMap<make::Crossing, u8>,
     /// Where one was left to the interpreter just now.
     crossing: Option<(Mode, u32)>,
+    /// Instructions whose accesses meet devices.
+    devices: DeviceSites,
+    /// Where shadow code was left because an access was not plain.
+    not_plain: Option<u32>,
     /// Windows, and who gets one.
     pub(super) windowed: Windowed,
     /// Where code of shadow pages starts, in ascending order.
@@ -147,6 +152,8 @@ impl<B: Bus> Shadow<B> {
             sites: Sites::default(),
             crossings: HashMap::new(),
             crossing: None,
+            devices: DeviceSites::default(),
+            not_plain: None,
             windowed: Windowed::default(),
             code_index: Vec::new(),
             perf: PerfMap::from_environment(),
@@ -296,10 +303,16 @@ impl<B: Bus> Shadow<B> {
             // Where each instruction faults, this is all that counts.
             self.context.budget -= 1;
             if interpret {
+                let accesses = cpu.device_accesses;
                 let exit = self.interp.run(cpu, 1);
                 self.follow_writes(cpu);
                 if let Some((mode, linear)) = self.crossing.take() {
                     self.crossed(cpu, mode, linear);
+                }
+                if let Some(linear) = self.not_plain.take()
+                    && cpu.device_accesses != accesses
+                {
+                    self.met_device(cpu, linear);
                 }
                 left = left.saturating_sub(1);
                 if exit != Exit::Budget {
@@ -623,7 +636,10 @@ impl<B: Bus> Shadow<B> {
             }
             leave => {
                 match std::mem::take(&mut context.terminal) {
-                    0 => self.statistics.not_plain += 1,
+                    0 => {
+                        self.statistics.not_plain += 1;
+                        self.not_plain = Some(mode.linear(cpu.state.eip));
+                    }
                     kind => {
                         self.count_terminal(cpu, kind as usize - 1);
                         if kind == Terminal::Boundary as u32 + 1 {

@@ -19,6 +19,7 @@ mod bridge;
 mod cache;
 mod classify;
 mod descriptors;
+mod devices;
 mod engine;
 mod fpu;
 mod home;
@@ -36,6 +37,7 @@ mod window;
 mod windowed;
 
 pub use cache::CacheError;
+pub use classify::Terminal;
 pub use engine::Shadow;
 pub use listing::{Snippet, listing};
 pub use statistics::Statistics;

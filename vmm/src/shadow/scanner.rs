@@ -54,6 +54,8 @@ pub struct Scanned {
     pub crosses: bool,
     /// Its immediate operand is read from guest memory when it runs.
     pub live: Option<LiveImmediate>,
+    /// Its access has met devices again and again.
+    pub device: bool,
     /// FOP, of an x87 instruction that is not a control instruction.
     pub fop: Option<u16>,
     /// Something may jump here.
@@ -182,6 +184,7 @@ fn scan_up_to(
                 kind,
                 crosses,
                 live: None,
+                device: false,
                 fop,
                 leader,
                 live_in: ALL_FLAGS,

@@ -14,6 +14,8 @@ use vmm::interp::Exit;
 
 /// Bytes of RAM.
 pub const RAM: u32 = 2 << 20;
+/// A device's registers, which are memory that is not granted.
+pub const REGISTERS: u32 = 4 << 20;
 /// A page.
 pub const PAGE: u32 = 4096;
 /// Page directory and the one page table, for the first 4 MiB.
@@ -45,6 +47,9 @@ pub struct Machine {
     /// What the device writes when its port is written: where, and what.
     pub transfer: Option<(u32, Vec<u8>)>,
     marked: std::collections::BTreeSet<u64>,
+    /// The registers at [`REGISTERS`], and how often they have been accessed.
+    pub registers: [u8; 64],
+    pub accesses: u64,
 }
 
 impl Machine {
@@ -77,11 +82,21 @@ impl Bus for Machine {
         0
     }
     fn read_memory(&mut self, address: u64, width: Width) -> u32 {
-        let byte = |n: u32| self.ram.get(address as usize + n as usize).map_or(0xff, Cell::get);
+        self.accesses += u64::from(address >= REGISTERS.into());
+        let byte = |n: u32| match (address + u64::from(n)).checked_sub(REGISTERS.into()) {
+            Some(register) => self.registers.get(register as usize).copied().unwrap_or(0xff),
+            None => self.ram.get(address as usize + n as usize).map_or(0xff, Cell::get),
+        };
         (0..width.bytes()).fold(0, |value, n| value | u32::from(byte(n)) << (8 * n))
     }
     fn write_memory(&mut self, address: u64, width: Width, value: u32) {
+        self.accesses += u64::from(address >= REGISTERS.into());
         for n in 0..width.bytes() {
+            let register = (address + u64::from(n)).checked_sub(REGISTERS.into());
+            if let Some(register) = register.and_then(|register| self.registers.get_mut(register as usize)) {
+                *register = (value >> (8 * n)) as u8;
+                continue;
+            }
             if let Some(cell) = self.ram.get(address as usize + n as usize) {
                 cell.set((value >> (8 * n)) as u8);
             }
@@ -192,6 +207,8 @@ impl Guest {
             written: VecDeque::new(),
             transfer: None,
             marked: std::collections::BTreeSet::new(),
+            registers: [0; 64],
+            accesses: 0,
         };
         let engine = Engine::new(kind).expect("this host can");
         let mut cpu = Vcpu::with_model(machine, CpuModel::Max);

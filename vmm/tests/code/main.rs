@@ -5,6 +5,7 @@
 
 mod change;
 mod descriptors;
+mod devices;
 mod guest;
 mod hidden;
 mod levels;

@@ -62,9 +62,8 @@ impl Device for DebugPorts {
     }
 
     fn regions(&self) -> Vec<Region> {
-        let port = |id, name, port, cell| {
-            Region::ports(id, name, port, 1).writes(Writes::PostedLocal).mirrored(cell)
-        };
+        let port =
+            |id, name, port, cell| Region::ports(id, name, port, 1).writes(Writes::Joined).mirrored(cell);
         vec![
             port(BOCHS, "debug-e9", spec::BOCHS_PORT, BOCHS_CELL),
             port(SEABIOS, "debug-402", spec::SEABIOS_PORT, SEABIOS_CELL),
@@ -94,9 +93,11 @@ impl Device for DebugPorts {
         match at.region {
             BOCHS | SEABIOS => host.debug_text(value as u8),
             POST => {
-                self.changed |= self.state.post_code != value as u8;
-                self.state.post_code = value as u8;
-                host.publish_mirror(POST_CELL, self.state.post_code.into());
+                if self.state.post_code != value as u8 {
+                    self.changed = true;
+                    self.state.post_code = value as u8;
+                    host.publish_mirror(POST_CELL, value & 0xff);
+                }
             }
             _ => return Err(IoError::InvalidRegister),
         }

@@ -168,6 +168,25 @@ impl Counter {
         Some(self.at.saturating_add(clocks))
     }
 
+    /// The clock before which OUT surely does not change, if nothing is written; `None` when it then never does.
+    pub(super) fn next_change(&self) -> Option<u64> {
+        if self.load_pending {
+            return Some(self.at.saturating_add(1));
+        }
+        if !self.runs() {
+            return None;
+        }
+        let clocks = match self.mode {
+            // Low for the last clock of a period.
+            MODE_RATE_GENERATOR => self.element.saturating_sub(1),
+            MODE_SQUARE_WAVE => self.clocks_of_half(),
+            _ if self.armed => self.element,
+            MODE_SOFTWARE_STROBE | MODE_HARDWARE_STROBE if !self.out => 1,
+            _ => return None,
+        };
+        Some(self.at.saturating_add(clocks.max(1).into()))
+    }
+
     /// A control word for this counter (not a latch command). The caller has advanced.
     pub(super) fn write_control(&mut self, word: ControlWord) {
         self.mode = match word.mode() {

@@ -23,12 +23,13 @@ pub mod spec;
 mod tests;
 
 use crate::device::{
-    Access, Device, IoError, ReadResult, Region, RegionId, Register, ResetKind, StateError, TimerId,
-    WriteResult, Writes, load_state,
+    Access, Device, IoError, MirrorSlot, ReadResult, Region, RegionId, Register, ResetKind, StateError,
+    TimerId, WriteResult, Writes, load_state,
 };
 use crate::host::Host;
 use crate::pack::{pack, pack_fields};
 use counter::Counter;
+use ipc::mirror::Mirrored;
 use ipc::time::VirtualTime;
 use serde::{Deserialize, Serialize};
 use spec::{
@@ -40,6 +41,9 @@ const PIT: RegionId = RegionId(0);
 const NMISC: RegionId = RegionId(1);
 
 const NEXT_TICK: TimerId = TimerId(0);
+
+/// Port 61h, as it reads until one of its two oscillating bits changes.
+const NMISC_CELL: MirrorSlot = MirrorSlot(0);
 
 /// Saved state, version 1.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -57,6 +61,8 @@ pack_fields!(PitState { counters, nmisc, irq_level });
 pub struct Pit {
     // Runtime glue
     changed: bool,
+    /// [`NMISC_CELL`] says something.
+    published: bool,
 
     // Volatile state
     state: PitState,
@@ -73,7 +79,7 @@ impl Pit {
     pub fn new() -> Self {
         // The gates of counters 0 and 1 are tied high; that of counter 2 is port 61h bit 0.
         let counters = [Counter::new(true), Counter::new(true), Counter::new(false)];
-        Self { changed: true, state: PitState { counters, nmisc: 0, irq_level: false } }
+        Self { changed: true, published: true, state: PitState { counters, nmisc: 0, irq_level: false } }
     }
 
     /// Brings a counter up to now, with the interrupt that this brings.
@@ -143,10 +149,23 @@ impl Pit {
     fn read_nmisc(&mut self, host: &mut dyn Host) -> u8 {
         self.advance(SPEAKER_TONE, host);
         let refresh_cycles = host.now().ticks(CLOCK_HZ) / REFRESH_TICKS;
-        Nmisc::from_bits(self.state.nmisc)
+        let tone = &self.state.counters[SPEAKER_TONE];
+        let value = Nmisc::from_bits(self.state.nmisc)
             .with_refresh_toggle(refresh_cycles % 2 == 1)
-            .with_out_2(self.state.counters[SPEAKER_TONE].out())
-            .into_bits()
+            .with_out_2(tone.out())
+            .into_bits();
+        let toggle = (refresh_cycles + 1) * REFRESH_TICKS;
+        let change = tone.next_change().map_or(toggle, |change| change.min(toggle));
+        host.publish_timed(NMISC_CELL, Mirrored::until(value, VirtualTime::of_ticks(change, CLOCK_HZ)));
+        self.published = true;
+        value
+    }
+
+    /// A write may have changed what port 61h reads.
+    fn withdraw(&mut self, host: &mut dyn Host) {
+        if std::mem::take(&mut self.published) {
+            host.publish_timed(NMISC_CELL, Mirrored::ASK);
+        }
     }
 
     fn write_nmisc(&mut self, value: u8, host: &mut dyn Host) {
@@ -164,7 +183,7 @@ impl Device for Pit {
     fn regions(&self) -> Vec<Region> {
         vec![
             Region::ports(PIT, "pit", PIT_BASE, PIT_PORTS).writes(Writes::PostedLocal),
-            Region::ports(NMISC, "port61", NMISC_PORT, 1).writes(Writes::PostedLocal),
+            Region::ports(NMISC, "port61", NMISC_PORT, 1).writes(Writes::PostedLocal).timed(NMISC_CELL),
         ]
     }
 
@@ -175,6 +194,7 @@ impl Device for Pit {
     fn attach(&mut self, host: &mut dyn Host) {
         host.set_irq(TIMER_IRQ, self.state.irq_level);
         self.arm(host);
+        self.withdraw(host);
     }
 
     fn read(&mut self, at: Access, host: &mut dyn Host) -> ReadResult {
@@ -194,6 +214,7 @@ impl Device for Pit {
 
     fn write(&mut self, at: Access, value: u32, host: &mut dyn Host) -> WriteResult {
         self.changed = true;
+        self.withdraw(host);
         let value = value as u8;
         match (at.region, at.offset) {
             (NMISC, _) => self.write_nmisc(value, host),
@@ -244,6 +265,7 @@ impl Device for Pit {
         }
         self.state = state;
         self.changed = true;
+        self.published = true;
         Ok(())
     }
 }

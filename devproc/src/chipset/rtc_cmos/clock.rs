@@ -110,6 +110,16 @@ impl ClockState {
         self.updates() && self.position(now).0 % NANOS_PER_SEC >= NANOS_PER_SEC - UPDATE_IN_PROGRESS_NANOS
     }
 
+    /// The moment before which neither the time nor UIP changes by itself.
+    pub(super) fn next_step(&self, now: VirtualTime) -> VirtualTime {
+        if !self.divider_runs() || !self.updates() {
+            return VirtualTime::NEVER;
+        }
+        let into_second = self.position(now).0 % NANOS_PER_SEC;
+        let update = NANOS_PER_SEC - UPDATE_IN_PROGRESS_NANOS;
+        now.after(if into_second < update { update } else { NANOS_PER_SEC } - into_second)
+    }
+
     /// Brings time and flags up to `now`; returns whether anything but `synced` changed.
     pub(super) fn sync(&mut self, now: VirtualTime) -> bool {
         let (from, to) = (self.position(self.synced), self.position(now));

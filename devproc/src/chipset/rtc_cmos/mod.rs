@@ -26,18 +26,19 @@ pub mod spec;
 mod tests;
 
 use crate::device::{
-    Access, Device, IoError, ReadResult, Region, RegionId, Register, ResetKind, StateError, TimerId,
-    WriteResult, Writes, load_state,
+    Access, Device, IoError, MirrorSlot, ReadResult, Region, RegionId, Register, ResetKind, StateError,
+    TimerId, WriteResult, Writes, load_state,
 };
 use crate::host::Host;
 use calendar::DateTime;
 use clock::{ClockState, is_time};
+use ipc::mirror::Mirrored;
 use ipc::time::VirtualTime;
 pub use setup::FloppyType;
 use spec::{
-    BANK_LEN, BANK_PORTS, CMOS_LEN, DATA_OFFSET, DIVIDER_32_KHZ, EXTENDED_BASE, INDEX_MASK, INDEX_OFFSET,
-    NMI_MASK, REGISTER_A, REGISTER_A_DEFAULT, REGISTER_B, REGISTER_B_DEFAULT, REGISTER_B_FORMAT, REGISTER_C,
-    REGISTER_D, REGISTER_D_VALID, RTC_IRQ, RegisterB, STANDARD_BASE,
+    BANK_LEN, BANK_PORTS, CENTURY, CMOS_LEN, DATA_OFFSET, DIVIDER_32_KHZ, EXTENDED_BASE, INDEX_MASK,
+    INDEX_OFFSET, NMI_MASK, REGISTER_A, REGISTER_A_DEFAULT, REGISTER_B, REGISTER_B_DEFAULT,
+    REGISTER_B_FORMAT, REGISTER_C, REGISTER_D, REGISTER_D_VALID, RTC_IRQ, RegisterB, STANDARD_BASE,
 };
 
 const STANDARD: RegionId = RegionId(0);
@@ -45,10 +46,17 @@ const EXTENDED: RegionId = RegionId(1);
 
 const NEXT_INTERRUPT: TimerId = TimerId(0);
 
+/// Port 70h, which is never answered from the mirror page.
+const INDEX_CELL: MirrorSlot = MirrorSlot(0);
+/// Port 71h, as it reads until the register that is selected changes.
+const DATA_CELL: MirrorSlot = MirrorSlot(1);
+
 /// The clock and its 256 bytes.
 pub struct RtcCmos {
     // Runtime glue
     changed: bool,
+    /// [`DATA_CELL`] says something.
+    published: bool,
 
     // Volatile state
     state: ClockState,
@@ -79,7 +87,7 @@ impl RtcCmos {
         state.set_byte(REGISTER_C, 0);
         state.set_byte(REGISTER_D, REGISTER_D_VALID);
         state.set_time(DateTime::from_unix(start_unix_seconds));
-        Self { changed: true, state }
+        Self { changed: true, published: true, state }
     }
 
     /// Both banks, as the host file keeps them.
@@ -133,6 +141,33 @@ impl RtcCmos {
     fn read_standard(&mut self, host: &mut dyn Host) -> u8 {
         self.sync(host);
         let register = self.state.index & INDEX_MASK;
+        let value = self.read_register(register, host);
+        if let Some(end) = self.holds_until(register, host.now()) {
+            host.publish_timed(DATA_CELL, Mirrored::until(value, end));
+            self.published = true;
+        }
+        value
+    }
+
+    /// Until when a register surely reads what it reads now, unless something is written.
+    fn holds_until(&self, register: u8, now: VirtualTime) -> Option<VirtualTime> {
+        match register {
+            // A read clears it.
+            REGISTER_C => None,
+            REGISTER_A => Some(self.state.next_step(now)),
+            _ if is_time(register) || register == CENTURY => Some(self.state.next_step(now)),
+            _ => Some(VirtualTime::NEVER),
+        }
+    }
+
+    /// Something was written, or another register selected.
+    fn withdraw(&mut self, host: &mut dyn Host) {
+        if std::mem::take(&mut self.published) {
+            host.publish_timed(DATA_CELL, Mirrored::ASK);
+        }
+    }
+
+    fn read_register(&mut self, register: u8, host: &mut dyn Host) -> u8 {
         match register {
             REGISTER_A => {
                 let uip = self.state.update_in_progress(host.now());
@@ -183,7 +218,9 @@ impl Device for RtcCmos {
 
     fn regions(&self) -> Vec<Region> {
         vec![
-            Region::ports(STANDARD, "rtc", STANDARD_BASE, BANK_PORTS).writes(Writes::PostedLocal),
+            Region::ports(STANDARD, "rtc", STANDARD_BASE, BANK_PORTS)
+                .writes(Writes::PostedLocal)
+                .timed(INDEX_CELL),
             Region::ports(EXTENDED, "rtc_ext", EXTENDED_BASE, BANK_PORTS).writes(Writes::PostedLocal),
         ]
     }
@@ -198,6 +235,7 @@ impl Device for RtcCmos {
     }
 
     fn attach(&mut self, host: &mut dyn Host) {
+        self.withdraw(host);
         self.publish(host);
     }
 
@@ -213,6 +251,7 @@ impl Device for RtcCmos {
 
     fn write(&mut self, at: Access, value: u32, host: &mut dyn Host) -> WriteResult {
         self.changed = true;
+        self.withdraw(host);
         let value = value as u8;
         match (at.region, at.offset) {
             (STANDARD, INDEX_OFFSET) => self.state.index = value,
@@ -238,6 +277,7 @@ impl Device for RtcCmos {
     fn reset(&mut self, _kind: ResetKind, host: &mut dyn Host) {
         // The battery keeps everything; RESET# clears interrupt enables, flags and SQWE.
         self.sync(host);
+        self.withdraw(host);
         let b = self
             .state
             .register_b()
@@ -269,6 +309,7 @@ impl Device for RtcCmos {
         state.validate()?;
         self.state = state;
         self.changed = true;
+        self.published = true;
         Ok(())
     }
 }

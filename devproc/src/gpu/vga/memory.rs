@@ -10,6 +10,7 @@
 
 use super::registers::Registers;
 use super::spec::{PLANES, graphics, sequencer};
+use ipc::raster::{Look, Raster, expand};
 
 /// One byte of each plane; plane 0 in bits 0-7.
 pub(crate) type PlaneWord = u32;
@@ -19,12 +20,8 @@ const EVERY_PLANE: PlaneWord = 0x0101_0101;
 /// Planes 0 and 2, as a mask of planes: even addresses.
 const EVEN_PLANES: u8 = 0b0101;
 
-/// Makes FFh of each set bit of a plane field, 0 of each clear bit.
-pub(crate) const fn expand(planes: u8) -> PlaneWord {
-    // Multiplying spreads the four bits to the low bit of each byte (bit n to bit 8n).
-    let spread = (planes as u32 & 0x0f).wrapping_mul(0x0020_4081) & EVERY_PLANE;
-    spread * 0xff
-}
+/// The write mode in which the CPU's byte is a color.
+const WRITE_COLOR: u8 = 2;
 
 /// Logical operation between CPU data and latches (function select).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -171,7 +168,7 @@ impl Pipeline {
                 (data, self.bit_mask)
             }
             1 => return latch,
-            2 => (expand(value), self.bit_mask),
+            WRITE_COLOR => (expand(value), self.bit_mask),
             _ => (self.set_reset, self.bit_mask & rotated),
         };
         let data = match self.function {
@@ -182,6 +179,29 @@ impl Pipeline {
         };
         let mask = u32::from(bit_mask) * EVERY_PLANE;
         (data & mask) | (latch & !mask)
+    }
+
+    /// The same for whoever makes accesses in the adapter's place; `None` when they are of a kind that it cannot make. `first` is
+    /// the address of the first byte, `wrap` as for [`Pipeline::write`].
+    pub fn raster(&self, first: u32, wrap: u32) -> Option<Raster> {
+        if self.writes != Addressing::Planar || self.reads != Addressing::Planar || self.drop_bit_0 {
+            return None;
+        }
+        let all = |bits: bool| if bits { PlaneWord::MAX } else { 0 };
+        Some(Raster {
+            function: Raster::function(|cpu, latch| self.combine(all(latch), all(cpu) as u8)),
+            enabled: expand(self.map_mask),
+            expands: self.write_mode == WRITE_COLOR,
+            rotate: self.rotate as u8,
+            look: if self.compare {
+                Look::Compare { color: self.color_compare, care: self.color_care }
+            } else {
+                Look::Lane(self.read_map)
+            },
+            first,
+            wrap,
+            offset: 0,
+        })
     }
 
     /// A CPU read of one byte; gives what the latches hold afterwards, and the value.

@@ -42,6 +42,7 @@ use crate::gpu::vbe::{Dispi, edid, spec as vbe_spec};
 use crate::host::Host;
 use crate::pack::pack;
 use crate::pci::{self, Bar, PciAddress, PciConfig, PciIdentity};
+use ipc::raster::Raster;
 use ipc::time::VirtualTime;
 
 /// Where the adapter is on the PCI bus.
@@ -118,6 +119,8 @@ mod cell {
     pub(super) const GRAPHICS: MirrorSlot = MirrorSlot(5);
     pub(super) const CRTC_MONO: MirrorSlot = MirrorSlot(7);
     pub(super) const CRTC_COLOR: MirrorSlot = MirrorSlot(9);
+    pub(super) const STATUS_MONO: MirrorSlot = MirrorSlot(11);
+    pub(super) const STATUS_COLOR: MirrorSlot = MirrorSlot(12);
 }
 
 /// The parts of the device memory.
@@ -150,6 +153,10 @@ pub(crate) struct Vga {
     windows: Windows,
     picture: Picture,
     changed: Parts,
+    /// A cell of input status register 1 says something.
+    status_published: bool,
+    /// How the bus makes accesses, as published.
+    raster: Option<Raster>,
 
     // State.
     registers: Registers,
@@ -188,6 +195,8 @@ impl Vga {
             pipeline,
             picture: Picture::default(),
             changed: ALL_PARTS,
+            status_published: true,
+            raster: None,
             registers,
             latch: 0,
             interrupt_cleared: VirtualTime::default(),
@@ -231,14 +240,14 @@ impl Vga {
             region::CRTC_MONO => {
                 ports("vga-crtc-mono", port::CRTC_INDEX_MONO, 2).width(Width::Word).mirrored(cell::CRTC_MONO)
             }
-            region::STATUS_MONO => ports("vga-status-mono", port::STATUS_1_MONO, 1),
+            region::STATUS_MONO => ports("vga-status-mono", port::STATUS_1_MONO, 1).timed(cell::STATUS_MONO),
             region::ATTRIBUTE => ports("vga-attribute", port::ATTRIBUTE, 2),
             region::MISC => ports("vga-misc", port::MISC_OUTPUT_WRITE, 2).writes(control),
             region::SEQUENCER => ports("vga-sequencer", port::SEQUENCER_INDEX, 2)
                 .width(Width::Word)
                 .writes(control)
                 .mirrored(cell::SEQUENCER),
-            region::DAC => ports("vga-dac", port::PEL_MASK, 4),
+            region::DAC => ports("vga-dac", port::PEL_MASK, 4).writes(Writes::Joined),
             region::READ_BACK => {
                 ports("vga-read-back", port::FEATURE_CONTROL_READ, 3).mirrored(cell::READ_BACK)
             }
@@ -249,7 +258,7 @@ impl Vga {
             region::CRTC_COLOR => {
                 ports("vga-crtc", port::CRTC_INDEX_COLOR, 2).width(Width::Word).mirrored(cell::CRTC_COLOR)
             }
-            region::STATUS_COLOR => ports("vga-status", port::STATUS_1_COLOR, 1),
+            region::STATUS_COLOR => ports("vga-status", port::STATUS_1_COLOR, 1).timed(cell::STATUS_COLOR),
             // Enabling a mode clears memory that the guest may write directly right after.
             _ => ports("vga-dispi", vbe_spec::INDEX_PORT, vbe_spec::PORT_COUNT)
                 .width(Width::Word)
@@ -262,6 +271,8 @@ impl Vga {
         match window {
             Window::Vram { offset } => region.backed(Backing { offset: offset.into(), writable: true }),
             Window::Text => region.backed(Backing { offset: TEXT_OFFSET as u64, writable: true }),
+            // Only this one is large enough to be drawn in.
+            Window::Planar { .. } if id == region::WINDOW_A => region.rastered(),
             Window::Planar { .. } | Window::Absent => region,
         }
     }
@@ -281,6 +292,11 @@ impl Vga {
     fn remap(&mut self, host: &mut dyn Host) {
         self.pipeline = Pipeline::decode(&self.registers);
         let windows = Windows::decode(&self.registers, &self.pipeline, &self.dispi);
+        let raster = self.raster_of(windows);
+        if self.raster != raster {
+            self.raster = raster;
+            host.publish_raster(raster);
+        }
         if windows == self.windows {
             return;
         }
@@ -292,6 +308,14 @@ impl Vga {
         self.windows = windows;
         for id in region::FOLLOW_WINDOWS {
             host.update_region(self.region(id));
+        }
+    }
+
+    /// How the bus makes accesses to the window at A0000h.
+    fn raster_of(&self, windows: Windows) -> Option<Raster> {
+        match windows.a {
+            Window::Planar { base } => self.pipeline.raster(base, self.plane_wrap()),
+            _ => None,
         }
     }
 
@@ -324,14 +348,17 @@ impl Vga {
                 }
                 Window::Planar { base } => {
                     let wrap = self.plane_wrap();
+                    let mut loaded = false;
                     for (n, byte) in data.iter_mut().enumerate() {
                         let address = base.wrapping_add((offset + n) as u32);
                         let (latch, value) = self.pipeline.read(layout.vram, address, wrap);
-                        if latch != self.latch {
-                            self.changed |= part::REST;
-                            self.latch = latch;
-                        }
+                        loaded |= latch != self.latch;
+                        self.latch = latch;
                         *byte = value;
+                    }
+                    if loaded {
+                        self.changed |= part::REST;
+                        host.publish_latch(self.latch);
                     }
                     return Ok(());
                 }
@@ -414,6 +441,10 @@ impl Device for Vga {
             host.update_region(self.region(id));
         }
         self.publish_registers(host);
+        self.withdraw_status(host);
+        self.raster = self.raster_of(self.windows);
+        host.publish_raster(self.raster);
+        host.publish_latch(self.latch);
     }
 
     fn read(&mut self, at: Access, host: &mut dyn Host) -> ReadResult {
@@ -498,9 +529,11 @@ impl Device for Vga {
         self.registers = Registers::power_on();
         self.dispi = Dispi::power_on();
         self.latch = 0;
+        host.publish_latch(self.latch);
         self.interrupt_cleared = host.now();
         self.pci.reset();
         self.changed = ALL_PARTS;
+        self.withdraw_status(host);
         self.remap(host);
         self.publish_bars(host);
         self.publish_registers(host);
@@ -526,6 +559,13 @@ impl Device for Vga {
 
     fn save(&self, out: &mut Vec<u8>) {
         save_parts(self, out);
+    }
+
+    fn latch_loaded(&mut self, latch: u32) {
+        if self.latch != latch {
+            self.changed |= part::REST;
+            self.latch = latch;
+        }
     }
 
     fn take_changed(&mut self) -> bool {
@@ -574,6 +614,7 @@ impl Device for Vga {
         self.windows = Windows::decode(&self.registers, &self.pipeline, &self.dispi);
         self.picture = Picture::default();
         self.changed = ALL_PARTS;
+        self.status_published = true;
         Ok(())
     }
 }

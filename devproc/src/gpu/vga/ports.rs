@@ -7,6 +7,7 @@ use super::{MirrorSlot, Vga, cell};
 use crate::device::{Access, IoError, ReadResult, Width, WriteResult};
 use crate::gpu::vbe::{Effect, spec as vbe_spec};
 use crate::host::Host;
+use ipc::mirror::Mirrored;
 
 /// What nobody drives reads as.
 const FLOATING: u8 = u8::MAX;
@@ -52,10 +53,24 @@ impl Vga {
                 if std::mem::take(&mut r.attribute_flip_flop) {
                     self.changed |= part::REGISTERS;
                 }
-                self.timing().status_1(host.now())
+                let (timing, now) = (self.timing(), host.now());
+                let value = timing.status_1(now);
+                let used =
+                    if address == port::STATUS_1_MONO { cell::STATUS_MONO } else { cell::STATUS_COLOR };
+                host.publish_timed(used, Mirrored::until(value, timing.status_1_until(now)));
+                self.status_published = true;
+                value
             }
             _ => return Err(IoError::InvalidRegister),
         })
+    }
+
+    /// A write may have changed the timing, or whether a read has an effect.
+    pub(super) fn withdraw_status(&mut self, host: &mut dyn Host) {
+        if std::mem::take(&mut self.status_published) {
+            host.publish_timed(cell::STATUS_MONO, Mirrored::ASK);
+            host.publish_timed(cell::STATUS_COLOR, Mirrored::ASK);
+        }
     }
 
     fn status_0(&self, host: &mut dyn Host) -> u8 {
@@ -73,6 +88,7 @@ impl Vga {
         }
         let changed = self.changed;
         self.changed |= part::REGISTERS;
+        self.withdraw_status(host);
         let eight_bit = self.dispi.eight_bit_dac();
         let r = &mut self.registers;
         match address {
@@ -141,6 +157,7 @@ impl Vga {
 
     fn write_dispi_register(&mut self, index: u16, value: u16, host: &mut dyn Host) {
         self.changed |= part::REST;
+        self.withdraw_status(host);
         let effect = self.dispi.write(index, value);
         // The text window goes back to the planes first; clearing may then overwrite it.
         self.remap(host);

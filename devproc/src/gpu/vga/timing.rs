@@ -104,6 +104,19 @@ impl FrameTiming {
         self.dots_per_line * self.lines
     }
 
+    /// The moment before which input status register 1 does not change: where the beam comes to an end of the shown part of a line,
+    /// or to the next line.
+    pub fn status_1_until(&self, now: VirtualTime) -> VirtualTime {
+        let dot = now.ticks(self.clock_hz);
+        let (line, column) = (
+            dot % self.dots_per_frame() / self.dots_per_line,
+            dot % self.dots_per_frame() % self.dots_per_line,
+        );
+        let shown = line < self.display_lines && column < self.display_dots;
+        let end = if shown { self.display_dots.min(self.dots_per_line) } else { self.dots_per_line };
+        VirtualTime::of_ticks(dot.saturating_add(end - column), self.clock_hz)
+    }
+
     /// Input status register 1 at `now`.
     pub fn status_1(&self, now: VirtualTime) -> u8 {
         let dot = now.ticks(self.clock_hz) % self.dots_per_frame();

@@ -57,16 +57,23 @@ pub(super) unsafe extern "sysv64" fn interpret<B: Bus>(context: *mut Context, op
     if context.fpu_loaded != 0 {
         fpu::resolve(&mut cpu.state, context);
     }
-    // Loads of segment registers neither read flags nor change them.
-    let is_segment = terminal == Terminal::Segment as u32 + 1;
-    if !is_segment {
+    // Loads of segment registers and port accesses neither read arithmetic flags nor change them; INS and OUTS go by DF.
+    let leaves_flags = matches!(terminal, SEGMENT | PORT);
+    if terminal == PORT {
+        take_direction(context, cpu);
+    } else if !leaves_flags {
         take_flags(context, cpu);
     }
     let loading = std::mem::take(&mut context.loading);
     let next = cpu.state.eip;
     let esp = cpu.state.gpr[gpr::ESP];
     let cs_base = cpu.state.segment(Seg::Cs).base();
+    let accesses = cpu.device_accesses;
     let result = (op.handler)(cpu, op);
+    if terminal == DEVICE && cpu.device_accesses == accesses {
+        // It was memory, and only the slot was empty: not the next time.
+        cpu.make_direct(context.device_linear, 1, false);
+    }
     if result.is_ok() && is_quiet(context, cpu, terminal) {
         let stays = cpu.state.eip == next;
         if let Some(seg) = Seg::from_encoding(loading.wrapping_sub(1)) {
@@ -88,13 +95,13 @@ pub(super) unsafe extern "sysv64" fn interpret<B: Bus>(context: *mut Context, op
             _ => true,
         };
         if stays && same {
-            if !is_segment {
+            if !leaves_flags {
                 give_flags(context, cpu);
             }
             return GOES_ON;
         }
     }
-    if is_segment {
+    if leaves_flags {
         take_flags(context, cpu);
     }
     context.leave = Leave::Done as u32;
@@ -124,7 +131,9 @@ fn remember_descriptor<B: Bus>(context: &mut Context, cpu: &mut Vcpu<B>, seg: Se
 
 /// Kinds of terminal instructions as [`Context::terminal`] has them.
 const SEGMENT: u32 = Terminal::Segment as u32 + 1;
+const PORT: u32 = Terminal::Port as u32 + 1;
 const FLAGS: u32 = Terminal::Flags as u32 + 1;
+const DEVICE: u32 = Terminal::Device as u32 + 1;
 const SYSTEM: u32 = Terminal::System as u32 + 1;
 
 /// Whether a terminal instruction left nothing for the monitor to do, wherever the processor is now. Each kind is asked only for
@@ -206,6 +215,11 @@ pub(super) fn stays_covered(terminal: u32) -> bool {
 /// What shadow code does with arithmetic flags, DF and IF is the processor's from now on.
 pub(super) fn take_flags<B: Bus>(context: &Context, cpu: &mut Vcpu<B>) {
     cpu.lazy.set_bits(from_host_flags(context.flags));
+    take_direction(context, cpu);
+}
+
+/// DF alone.
+fn take_direction<B: Bus>(context: &Context, cpu: &mut Vcpu<B>) {
     let df = if context.direction < 0 { eflags::DF } else { 0 };
     cpu.state.eflags = cpu.state.eflags & !eflags::DF | df;
 }

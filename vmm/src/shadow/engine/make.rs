@@ -209,6 +209,16 @@ impl<B: Bus> Shadow<B> {
         }
     }
 
+    /// The access of the instruction at `linear` met a device.
+    #[cold]
+    pub(super) fn met_device(&mut self, cpu: &mut Vcpu<B>, linear: u32) {
+        let Some((_, page)) = cpu.known_code_page(linear & !(PAGE as u32 - 1)) else { return };
+        let physical = page | u64::from(linear % PAGE as u32);
+        if self.devices.note(physical) {
+            self.drop_range(cpu, physical, 1, false);
+        }
+    }
+
     /// Scans from `offset` and makes code.
     fn translate(
         &mut self,
@@ -234,6 +244,9 @@ impl<B: Bus> Shadow<B> {
             tables.get(table, usize::from(at)) != miss
         });
         self.patched.find_live(physical, &mut unit, &bytes, mode);
+        for (at, item) in &mut unit.instructions {
+            item.device = self.devices.is(physical + u64::from(*at));
+        }
         let target = Target {
             mode,
             page_eip,

@@ -97,7 +97,7 @@ pub(super) enum Stub {
     /// The same for an instruction that uses the floating-point unit.
     InterpretFloat { label: Label, eip: u32, saved: Keep },
     /// Have the instruction at the offset, which ends at `next`, interpreted in place, and go on at `back`.
-    InPlace { label: Label, back: Label, offset: u16, next: u32, saved: Keep },
+    InPlace { label: Label, back: Label, offset: u16, next: u32, saved: Keep, why: Terminal },
     /// The same for a load of a segment register from a descriptor that is not remembered.
     LoadSegment { label: Label, back: Label, offset: u16, next: u32, saved: Keep, seg: Seg },
     /// What a run of pushes or pops does, one by one; go on at `back`.
@@ -249,6 +249,9 @@ impl Emit<'_> {
         }
         self.slot(access, fill);
         self.restore_flags(keep_flags);
+        if self.meets_devices(fill, keep_flags) {
+            return;
+        }
         let once = (access == Access::Write).then(|| {
             let once = self.asm.label();
             self.asm.bind(once);
@@ -277,8 +280,19 @@ impl Emit<'_> {
         access: Access,
         saved: Keep,
     ) {
+        if self.meets_devices(label, saved) {
+            return;
+        }
         let access = self.fill_access(size, access);
         self.later(Stub::Fill { label, retry, eip, access, saved, once: None });
+    }
+
+    /// For an instruction whose access meets devices: at `label`, where a slot is empty, it is interpreted in place. False: it is not one.
+    fn meets_devices(&mut self, label: Label, saved: Keep) -> bool {
+        let Some((next, back)) = self.device else { return false };
+        let why = Terminal::Device;
+        self.later(Stub::InPlace { label, back, offset: self.offset, next, saved, why });
+        true
     }
 
     /// [`access`] bits.
@@ -359,11 +373,14 @@ impl Emit<'_> {
                 Stub::InterpretFloat { label, eip, saved } => {
                     self.interpret_stub(label, eip, saved, Leave::InterpretFloat);
                 }
-                Stub::InPlace { label, back, offset, next, saved } => {
+                Stub::InPlace { label, back, offset, next, saved, why } => {
                     self.asm.bind(label);
+                    if why == Terminal::Device {
+                        self.asm.store(W::D, context(offset_of!(Context, device_linear)), R8);
+                    }
                     self.restore_flags(saved);
                     self.store(notes);
-                    self.call_interpreter(offset, next, Terminal::Repeated);
+                    self.call_interpreter(offset, next, why);
                     self.asm.jmp(back);
                 }
                 Stub::LoadSegment { label, back, offset, next, saved, seg } => {

@@ -126,6 +126,8 @@ struct Emit<'a> {
     ops: Vec<(u16, u32)>,
     /// The offset of the instruction being emitted.
     offset: u16,
+    /// The instruction being emitted is one whose access meets devices: EIP behind it, and where its code ends.
+    device: Option<(u32, Label)>,
     /// See [`Emit::reached`].
     place: asm::Mem,
     /// See [`Translated::borrows`].
@@ -200,6 +202,7 @@ impl Translator {
             ways_out: Vec::new(),
             ops: Vec::new(),
             offset: 0,
+            device: None,
             place: asm::at(asm::R15, 0),
             borrows: Vec::new(),
             polls_next: false,
@@ -294,6 +297,19 @@ impl Emit<'_> {
 
     /// Emits one instruction. True when control can go on behind it.
     fn instruction(&mut self, offset: u16, item: &Scanned, unit: &Unit) -> bool {
+        let accesses = matches!(item.kind, Kind::Plain | Kind::Push | Kind::Pop | Kind::String);
+        if !(item.device && accesses) || item.crosses || item.live.is_some() || self.mode.window() {
+            return self.ordinary_instruction(offset, item, unit);
+        }
+        let (next, end) = (self.eip(offset).wrapping_add(item.len() as u32), self.asm.label());
+        self.device = Some((next, end));
+        let goes_on = self.ordinary_instruction(offset, item, unit);
+        self.device = None;
+        self.asm.bind(end);
+        goes_on
+    }
+
+    fn ordinary_instruction(&mut self, offset: u16, item: &Scanned, unit: &Unit) -> bool {
         let eip = self.eip(offset);
         self.offset = offset;
         self.notes_before(item);

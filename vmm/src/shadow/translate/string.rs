@@ -8,6 +8,7 @@ use crate::shadow::asm::{
     self, A, AE, Alu, BE, Label, NE, R8, R9, R10, R11, R15, RAX, RCX, RDI, RSI, Reg, Rep, W,
 };
 use crate::shadow::bridge::{Context, SLOT_SHIFT};
+use crate::shadow::classify::Terminal;
 use crate::shadow::scanner::Scanned;
 use iced_x86::{Mnemonic, OpKind};
 use std::mem::offset_of;
@@ -93,7 +94,8 @@ impl Emit<'_> {
         let moves = matches!(instruction.mnemonic(), Mnemonic::Movsb | Mnemonic::Movsw | Mnemonic::Movsd);
         let (again, not_plain, done) = (self.asm.label(), self.asm.label(), self.asm.label());
         let next = eip.wrapping_add(item.len() as u32);
-        self.later(Stub::InPlace { label: not_plain, back: done, offset, next, saved: keep });
+        let why = Terminal::Repeated;
+        self.later(Stub::InPlace { label: not_plain, back: done, offset, next, saved: keep, why });
         if self.mode.window() {
             self.repeat_in_window(eip, moves, size, keep, again, not_plain);
             return self.asm.bind(done);

@@ -1,0 +1,162 @@
+//! What the bus does without asking a device: it answers from cells that hold, joins writes, and makes accesses to memory of four lanes.
+//! There is no device process here; what would be sent to one stays in the ring.
+
+use ipc::board::Board;
+use ipc::link::{Link, LinkLayout};
+use ipc::message::{Kind, Message};
+use ipc::mirror::Mirrored;
+use ipc::raster::{Look, Raster, expand};
+use ipc::region::{RegionInfo, WritePolicy};
+use ipc::segment::{Segment, SegmentNames};
+use ipc::sync::Ordering;
+use ipc::time::VirtualTime;
+use ipc::width::Width;
+use std::sync::Arc;
+use vmm::bus::{DeviceLink, MachineBus};
+use vmm::cpu::bus::Bus;
+
+const RAM: u64 = 1 << 20;
+const MEMORY: u64 = 1 << 18;
+const SLOT: usize = 1;
+/// A register that is mirrored, and one whose writes are joined.
+const STATUS: u16 = 0x300;
+const PALETTE: u16 = 0x310;
+const WINDOW: u64 = 0xa_0000;
+const WINDOW_LEN: u64 = 0x1_0000;
+/// Where the lanes begin in the device memory.
+const LANES_AT: u64 = 0x1000;
+
+struct Machine {
+    link: Link,
+    memory: Segment,
+    bus: MachineBus,
+}
+
+fn region(base: u64, len: u64, is_memory: bool) -> RegionInfo {
+    RegionInfo {
+        model: 0,
+        region: 0,
+        is_memory,
+        width: Width::Byte,
+        writes: WritePolicy::Joined,
+        enabled: true,
+        mirror: None,
+        backing: None,
+        raster: is_memory,
+        base,
+        len,
+        name: "region".into(),
+    }
+}
+
+impl Machine {
+    fn new(test: &str) -> Self {
+        let names = SegmentNames::new(&format!("alone{}{test}", std::process::id()));
+        let board = Segment::create(&names.board(), size_of::<Board>() as u64).expect("a board");
+        board.view::<Board>().expect("it is large enough").initialise(RAM, 0);
+        let ram = Segment::create(&names.ram(), RAM).expect("RAM");
+        let link = Link::create(&names.link(SLOT)).expect("a link");
+        let memory = Segment::create(&names.device_memory(SLOT), MEMORY).expect("device memory");
+        let layout = link.layout();
+        layout.device_memory_bytes.store(MEMORY, Ordering::Release);
+        let status = RegionInfo { mirror: Some(0), ..region(STATUS.into(), 1, false) };
+        let regions = [status, region(PALETTE.into(), 1, false), region(WINDOW, WINDOW_LEN, true)];
+        layout.set_regions(&regions.map(|region| region.encode()));
+        let device = DeviceLink::open(&names, SLOT, "device").expect("the link");
+        let board = Arc::new(board);
+        let view: &Board = board.view().expect("it was large enough");
+        view.processes[SLOT].state.store(ipc::board::ProcessState::Ready as u32, Ordering::Release);
+        Self { bus: MachineBus::new(board, ram, vec![device]), link, memory }
+    }
+
+    fn layout(&self) -> &LinkLayout {
+        self.link.layout()
+    }
+
+    fn word(&self, place: u64) -> u32 {
+        let mut bytes = [0; 4];
+        assert!(self.memory.read(place, &mut bytes));
+        u32::from_le_bytes(bytes)
+    }
+
+    /// Messages in the ring, as a device process takes them.
+    fn take(&self) -> Vec<Message> {
+        let requests = &self.layout().requests;
+        let mut taken = Vec::new();
+        while !requests.is_empty() {
+            taken.push(Message::decode(requests.close_front()).expect("a message"));
+            requests.advance();
+        }
+        taken
+    }
+}
+
+#[test]
+fn a_cell_that_holds_is_answered_from() {
+    let mut machine = Machine::new("cell");
+    assert!(machine.layout().set_mirror(0, Mirrored::until(0x5a, VirtualTime(1 << 50))));
+    assert_eq!(machine.bus.read_port(STATUS, Width::Byte), 0x5a);
+    assert!(machine.layout().set_mirror(0, Mirrored::always(0xa5)));
+    assert_eq!(machine.bus.read_port(STATUS, Width::Byte), 0xa5);
+    assert_eq!(machine.take(), []);
+}
+
+#[test]
+fn writes_to_one_register_share_messages() {
+    let mut machine = Machine::new("join");
+    for value in 1..=20 {
+        machine.bus.write_port(PALETTE, Width::Byte, value);
+    }
+    let taken = machine.take();
+    let values: Vec<Vec<u32>> = taken.iter().map(|message| message.values().collect()).collect();
+    assert_eq!(values, [(1..=16).collect::<Vec<_>>(), (17..=20).collect()]);
+    assert!(taken.iter().all(|message| message.kind == Kind::Write && !message.expects_reply()));
+    // What was taken is closed, though it had room.
+    machine.bus.write_port(PALETTE, Width::Byte, 21);
+    assert_eq!(machine.take()[0].values().collect::<Vec<_>>(), [21]);
+}
+
+#[test]
+fn a_raster_needs_no_message_and_a_write_behind_others_is_one() {
+    let mut machine = Machine::new("raster");
+    // Of the CPU's bits where the mask is set, and of the latch elsewhere; two of the lanes.
+    let mask = 0x0f0f_0f0f;
+    let raster = Raster {
+        function: Raster::function(|cpu, latch| {
+            let all = |bit: bool| if bit { u32::MAX } else { 0 };
+            all(cpu) & mask | all(latch) & !mask
+        }),
+        enabled: expand(0b0101),
+        expands: false,
+        rotate: 0,
+        look: Look::Lane(2),
+        first: 0,
+        wrap: 0xff,
+        offset: LANES_AT,
+    };
+    assert!(machine.memory.write(LANES_AT + 4 * 7, &0x4433_2211u32.to_le_bytes()));
+    machine.layout().raster.publish(Some(&raster));
+
+    assert_eq!(machine.bus.read_memory(WINDOW + 7, Width::Byte), 0x33);
+    assert_eq!(machine.layout().raster.loaded_by_bus(), Some(0x4433_2211));
+    // Two words, the second by wrapping round.
+    machine.bus.write_memory(WINDOW + 0xff, Width::Word, 0xbbaa);
+
+    assert_eq!(machine.word(LANES_AT + 4 * 0xff), 0x003a_001a);
+    assert_eq!(machine.word(LANES_AT), 0x003b_001b);
+    assert_eq!(machine.take(), []);
+
+    machine.bus.write_port(PALETTE, Width::Byte, 1);
+    machine.bus.write_memory(WINDOW, Width::Byte, 0);
+    let taken = machine.take();
+    assert_eq!(taken.iter().map(|message| message.address).collect::<Vec<_>>(), [PALETTE.into(), WINDOW]);
+    assert_eq!(machine.word(LANES_AT), 0x003b_001b, "the device makes it");
+
+    // Without a raster, or beyond the memory, the device is asked.
+    machine.layout().raster.publish(None);
+    machine.bus.write_memory(WINDOW, Width::Byte, 0);
+    machine.layout().raster.publish(Some(&Raster { offset: MEMORY - 2, ..raster }));
+    machine.take();
+    machine.bus.write_memory(WINDOW, Width::Byte, 0);
+    assert_eq!(machine.take().len(), 1);
+}
