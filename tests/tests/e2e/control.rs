@@ -171,7 +171,7 @@ fn top_shows_which_process_has_work() {
         let word = row.and_then(|row| row.split_whitespace().nth(number));
         word.and_then(|word| word.parse().ok()).unwrap_or_else(|| panic!("{process}: {table}"))
     };
-    assert!(column("storage", 3) > 10.0, "storage has no messages: {table}");
+    assert!(column("storage", 4) > 10.0, "storage has no messages: {table}");
     assert!(column("vmm", 2) > 0.0, "the VMM uses no CPU: {table}");
     vm.stop();
 }
