@@ -36,8 +36,8 @@ const LOOK_AT_FAULTS: u64 = 256;
 const TOO_OFTEN: u64 = 60_000;
 /// Ticks for which an address space that lost its window gets none, and longest pause: about 2 s.
 const BAN: u64 = 5_000_000_000;
-/// Ticks for which a window is not used then: about 15 ms, and twice as long each time when they soon come as fast again. (Page faults
-/// are over when a program has its memory.)
+/// Ticks for which a window is not used then: about 15 ms, and twice as long each time when accesses that are not plain soon come as fast
+/// again. (Page faults are over when a program has its memory.)
 const PAUSE: u64 = 40_000_000;
 /// Address spaces that are banned at a time.
 const MOST_BANNED: usize = 32;
@@ -290,18 +290,19 @@ impl Windowed {
         if count.is_multiple_of(LOOK) {
             let now = ticks();
             let since = now.wrapping_sub(std::mem::replace(&mut self.looked, now));
-            self.pause_if(since < LOOK * TOO_OFTEN, cpu.state.cr3, now);
+            self.pause_if(since < LOOK * TOO_OFTEN, cpu.state.cr3, now, true);
         }
         Verdict::Continue(0)
     }
 
-    /// The window of an address space is not used for a while, if accesses that are slow there come fast.
-    fn pause_if(&mut self, come_fast: bool, cr3: u32, now: u64) {
+    /// The window of an address space is not used for a while, if accesses that are slow there come fast. `lasts`: they may come for
+    /// as long as the program runs.
+    fn pause_if(&mut self, come_fast: bool, cr3: u32, now: u64, lasts: bool) {
         if self.policy != WindowPolicy::Hot || !come_fast {
             return;
         }
         let (last, until, length) = self.last_pause;
-        let again = last == cr3 && now < until.saturating_add(length);
+        let again = lasts && last == cr3 && now < until.saturating_add(length);
         let length = if again { (2 * length).min(BAN) } else { PAUSE };
         let until = now.saturating_add(length);
         self.paused = Some((cr3, until));
@@ -324,7 +325,7 @@ impl Windowed {
         if count.is_multiple_of(LOOK_AT_FAULTS) {
             let now = ticks();
             let since = now.wrapping_sub(std::mem::replace(before, now));
-            self.pause_if(since < LOOK_AT_FAULTS * TOO_OFTEN, cr3, now);
+            self.pause_if(since < LOOK_AT_FAULTS * TOO_OFTEN, cr3, now, false);
         }
     }
 
