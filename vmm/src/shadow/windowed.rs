@@ -56,6 +56,14 @@ pub fn ticks() -> u64 {
     }
 }
 
+/// An address space does not use its window for so many ticks, until then.
+#[derive(Default)]
+struct Pause {
+    cr3: u32,
+    until: u64,
+    length: u64,
+}
+
 /// See the module's description.
 #[derive(Default)]
 pub struct Windowed {
@@ -73,10 +81,9 @@ pub struct Windowed {
     faults: (u64, u64),
     /// Some page that was mapped ever is part of a large one.
     has_large: bool,
-    /// An address space whose window is not used until then.
-    paused: Option<(u32, u64)>,
-    /// The last that was, until when, and for how long.
-    last_pause: (u32, u64, u64),
+    /// The last pause of a window, and whether it may still last.
+    pause: Pause,
+    is_paused: bool,
     /// The current address space is to lose its window.
     give_up: Option<u32>,
 }
@@ -301,21 +308,18 @@ impl Windowed {
         if self.policy != WindowPolicy::Hot || !come_fast {
             return;
         }
-        let (last, until, length) = self.last_pause;
-        let again = lasts && last == cr3 && now < until.saturating_add(length);
-        let length = if again { (2 * length).min(BAN) } else { PAUSE };
-        let until = now.saturating_add(length);
-        self.paused = Some((cr3, until));
-        self.last_pause = (cr3, until, length);
+        let last = &self.pause;
+        let again = lasts && last.cr3 == cr3 && now < last.until.saturating_add(last.length);
+        let length = if again { (2 * last.length).min(BAN) } else { PAUSE };
+        self.pause = Pause { cr3, until: now.saturating_add(length), length };
+        self.is_paused = true;
     }
 
     #[inline]
     fn is_paused(&mut self, cr3: u32) -> bool {
-        let Some((paused, until)) = self.paused else { return false };
-        if ticks() >= until {
-            self.paused = None;
-        }
-        self.paused.is_some() && paused == cr3
+        // The clock is only read while there is a pause.
+        self.is_paused = self.is_paused && ticks() < self.pause.until;
+        self.is_paused && self.pause.cr3 == cr3
     }
 
     /// Each costs a signal more than in the direct map, and another when the page is there.

@@ -213,8 +213,7 @@ impl Pair {
                 NasmFormatter::new().format(&next, &mut line);
                 path.push(format!("{:x} {line}: flags {:x}", next.ip32(), self.followed.flags()));
             }
-            let repeats = next.has_rep_prefix() || next.has_repne_prefix();
-            if repeats
+            if repeats(&next)
                 && next.is_string_instruction()
                 && linear_bytes(&mut self.followed, place, LONGEST) != bytes
             {
@@ -238,8 +237,7 @@ impl Pair {
     /// How many elements a repeated store or move is behind the shadow engine's, if that is in the midst of the same; and the
     /// counter's bits. Where one gives way depends on what its engine knows to be code.
     fn elements_behind(&self, next: &Instruction) -> Option<(u32, u32)> {
-        let repeats = next.has_rep_prefix() || next.has_repne_prefix();
-        if !repeats || self.followed.state.eip != self.ahead.state.eip {
+        if !repeats(next) || self.followed.state.eip != self.ahead.state.eip {
             return None;
         }
         let mask = match next.op0_kind() {
@@ -452,6 +450,11 @@ impl Pair {
             let _ = writeln!(text, "  {:x}  {encoded:02x?}  {line}", instruction.ip32());
         }
     }
+}
+
+/// Whether an instruction has a prefix that repeats strings.
+fn repeats(instruction: &Instruction) -> bool {
+    instruction.has_rep_prefix() || instruction.has_repne_prefix()
 }
 
 /// Longest instruction.

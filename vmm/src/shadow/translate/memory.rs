@@ -96,10 +96,17 @@ pub(super) enum Stub {
     Poll { label: Label, back: Label, eip: u32, saved: Keep },
     /// The same for an instruction that uses the floating-point unit.
     InterpretFloat { label: Label, eip: u32, saved: Keep },
-    /// Have the instruction at the offset, which ends at `next`, interpreted in place, and go on at `back`.
-    InPlace { label: Label, back: Label, offset: u16, next: u32, saved: Keep, why: Terminal },
-    /// The same for a load of a segment register from a descriptor that is not remembered.
-    LoadSegment { label: Label, back: Label, offset: u16, next: u32, saved: Keep, seg: Seg },
+    /// Have the instruction at the offset, which ends at `next`, interpreted in place, and go on at `back`. `loads`: a segment register
+    /// from a descriptor that is to be remembered.
+    InPlace {
+        label: Label,
+        back: Label,
+        offset: u16,
+        next: u32,
+        saved: Keep,
+        why: Terminal,
+        loads: Option<Seg>,
+    },
     /// What a run of pushes or pops does, one by one; go on at `back`.
     StackRun { label: Label, back: Label, run: Vec<(u16, Scanned)>, saved: Keep, fpu_is_loaded: bool },
     /// A fault leaves: the processor's state is known but for what was put off.
@@ -291,7 +298,7 @@ impl Emit<'_> {
     fn meets_devices(&mut self, label: Label, saved: Keep) -> bool {
         let Some((next, back)) = self.device else { return false };
         let why = Terminal::Device;
-        self.later(Stub::InPlace { label, back, offset: self.offset, next, saved, why });
+        self.later(Stub::InPlace { label, back, offset: self.offset, next, saved, why, loads: None });
         true
     }
 
@@ -373,22 +380,17 @@ impl Emit<'_> {
                 Stub::InterpretFloat { label, eip, saved } => {
                     self.interpret_stub(label, eip, saved, Leave::InterpretFloat);
                 }
-                Stub::InPlace { label, back, offset, next, saved, why } => {
+                Stub::InPlace { label, back, offset, next, saved, why, loads } => {
                     self.asm.bind(label);
                     if why == Terminal::Device {
                         self.asm.store(W::D, context(offset_of!(Context, device_linear)), R8);
                     }
                     self.restore_flags(saved);
                     self.store(notes);
+                    if let Some(seg) = loads {
+                        self.asm.store_imm(W::B, context(offset_of!(Context, loading)), seg as i32 + 1);
+                    }
                     self.call_interpreter(offset, next, why);
-                    self.asm.jmp(back);
-                }
-                Stub::LoadSegment { label, back, offset, next, saved, seg } => {
-                    self.asm.bind(label);
-                    self.restore_flags(saved);
-                    self.store(notes);
-                    self.asm.store_imm(W::B, context(offset_of!(Context, loading)), seg as i32 + 1);
-                    self.call_interpreter(offset, next, Terminal::Segment);
                     self.asm.jmp(back);
                 }
                 Stub::StackRun { label, back, run, saved, fpu_is_loaded } => {

@@ -111,7 +111,8 @@ impl Emit<'_> {
         }
         self.asm.bind(done);
         let next = eip.wrapping_add(item.len() as u32);
-        self.later(Stub::LoadSegment { label: unknown, back: done, offset, next, saved: keep, seg });
+        let (why, loads) = (Terminal::Segment, Some(seg));
+        self.later(Stub::InPlace { label: unknown, back: done, offset, next, saved: keep, why, loads });
     }
 
     /// The offset of a far pointer into its register, the selector into R11D.

@@ -95,7 +95,15 @@ impl Emit<'_> {
         let (again, not_plain, done) = (self.asm.label(), self.asm.label(), self.asm.label());
         let next = eip.wrapping_add(item.len() as u32);
         let why = Terminal::Repeated;
-        self.later(Stub::InPlace { label: not_plain, back: done, offset, next, saved: keep, why });
+        self.later(Stub::InPlace {
+            label: not_plain,
+            back: done,
+            offset,
+            next,
+            saved: keep,
+            why,
+            loads: None,
+        });
         if self.mode.window() {
             self.repeat_in_window(eip, moves, size, keep, again, not_plain);
             return self.asm.bind(done);
