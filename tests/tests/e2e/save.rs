@@ -490,3 +490,18 @@ fn keys_that_are_under_way_reach_the_guest() {
     });
     vm.stop();
 }
+
+#[test]
+fn what_a_device_process_may_reach_of_ram_is_the_same_when_it_goes_on() {
+    let home = Home::new();
+    let machine = home.write("machine.toml", b"[device.storage]\ndma = [\"0-640K\", \"1M-8M\"]\n");
+    let mut vm = Vm::start_in(home, &[&machine, "--demo"]);
+    vm.wait_text("Press 1 to 6");
+    let (_, file) = place(&vm, "demo.saved");
+    vm.vmsim(&["save", &file, "--stop"]).ok();
+    vm.assert_nothing_left(Duration::from_secs(2));
+    let vm = restore(std::mem::take(vm.home_mut()), &file, &[]);
+    let ps = vm.home().vmsim(&["ps"]).ok();
+    assert!(ps.contains(" 0-640K,1M-8M "), "{ps}");
+    vm.stop();
+}
