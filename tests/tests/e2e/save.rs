@@ -58,9 +58,9 @@ fn dos_that_was_saved_while_it_copies_goes_on_twice_and_the_copies_are_right() {
     let Some(image) = guest("freedos-1440.img") else { return };
     let mut vm = Vm::with_floppy(&image);
     vm.wait_prompt();
-    vm.type_text("cls\\ncopy /y command.com copy.com\\n");
     let floppy = vm.home().file("freedos-1440.img");
     let before = std::fs::metadata(&floppy).and_then(|meta| meta.modified()).expect("an age");
+    vm.type_text("cls\\ncopy /y command.com copy.com\\n");
     // In the middle of it: the first sectors are written, and the prompt is not back.
     poll("the first sectors of the copy", PATIENCE, || {
         let now = std::fs::metadata(&floppy).and_then(|meta| meta.modified()).expect("an age");
