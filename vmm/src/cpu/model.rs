@@ -53,7 +53,8 @@ pub enum CpuModel {
     /// Pentium III (Katmai): adds SSE.
     #[default]
     Pentium3,
-    /// Everything that is implemented: adds SSE2 and DAZ to a Pentium III.
+    /// Everything that is implemented: adds SSE2 and DAZ to a Pentium III. Its family, model and caches are those of a Core i7
+    /// (Nehalem), of which libraries know what holds for hosts too: unaligned accesses and repeated string instructions are fast.
     Max,
 }
 
@@ -116,19 +117,24 @@ impl CpuModel {
     pub const fn signature(self) -> u32 {
         match self {
             CpuModel::Pentium2 => 0x652,
-            CpuModel::Pentium3 | CpuModel::Max => 0x673,
+            CpuModel::Pentium3 => 0x673,
+            CpuModel::Max => 0x1_06a5,
         }
     }
 
     /// CPUID leaf 1, EBX: what CLFLUSH flushes, in units of 8 bytes in bits 15-8.
     pub const fn flush_line(self) -> u32 {
-        const LINE_OF_32_BYTES: u32 = 4 << 8;
-        if self.has(feature::CLFSH) { LINE_OF_32_BYTES } else { 0 }
+        const LINE_OF_64_BYTES: u32 = 8 << 8;
+        if self.has(feature::CLFSH) { LINE_OF_64_BYTES } else { 0 }
     }
 
-    /// CPUID leaf 2: TLB and cache descriptors in EAX, EBX, ECX, EDX (16+16 KiB L1, 512 KiB L2).
+    /// CPUID leaf 2: TLB and cache descriptors in EAX, EBX, ECX, EDX (16+16 KiB L1 and 512 KiB L2, or 32+32 KiB L1, 256 KiB L2 and
+    /// 8 MiB L3).
     pub const fn cache_descriptors(self) -> [u32; 4] {
-        [0x0302_0101, 0, 0, 0x0c04_0843]
+        match self {
+            CpuModel::Pentium2 | CpuModel::Pentium3 => [0x0302_0101, 0, 0, 0x0c04_0843],
+            CpuModel::Max => [0x0302_0101, 0, 0xe4, 0x2c04_3021],
+        }
     }
 
     /// CR4 bits that exist; setting another one is #GP.

@@ -442,7 +442,7 @@ fn popf_that_sets_tf_traps_after_the_next_instruction() {
         guest.load(0x9000, &handler);
         let code = assemble_16(CODE, |a| {
             let mut again = a.create_label();
-            a.xor(dx, dx)?;
+            a.xor(edx, edx)?;
             a.xor(bx, bx)?;
             a.mov(cx, u32::from(TURNS))?;
             a.set_label(&mut again)?;
@@ -476,7 +476,7 @@ fn software_interrupts_come_back_with_the_flags_they_left_with() {
         guest.load(linear(SEGMENT, 0x10), &handler);
         let code = assemble_16(CODE, |a| {
             let mut again = a.create_label();
-            a.xor(dx, dx)?;
+            a.xor(edx, edx)?;
             a.xor(si, si)?;
             a.xor(bx, bx)?;
             a.mov(cx, u32::from(TURNS))?;
