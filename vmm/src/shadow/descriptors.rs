@@ -13,6 +13,8 @@ const SLOTS: usize = 32;
 pub const SLOT_BITS: u32 = (SLOTS as u32 - 1) << INDEX_SHIFT;
 /// Where a selector has its descriptor's number.
 const INDEX_SHIFT: u32 = 3;
+/// In place of the descriptor of a null selector.
+pub const NULL_DESCRIPTOR: u64 = 0;
 /// In place of a selector: nothing is remembered.
 const NONE: u32 = u32::MAX;
 
@@ -20,7 +22,7 @@ const NONE: u32 = u32::MAX;
 #[repr(C, align(64))]
 #[derive(Clone, Copy, Debug)]
 pub struct Loaded {
-    /// The descriptor, as it is in memory.
+    /// The descriptor, as it is in memory; [`NULL_DESCRIPTOR`] of a null selector.
     pub descriptor: u64,
     /// The selector, RPL included.
     pub selector: u32,
@@ -50,7 +52,7 @@ impl Default for Descriptors {
 }
 
 impl Descriptors {
-    /// Remembers that a register was loaded from a descriptor of the GDT, which is marked as accessed. (Of the LDT none is remembered.)
+    /// Remembers that a register was loaded from a descriptor of the GDT, which is marked as accessed, or with a null selector. (Of the LDT none is remembered.)
     pub fn remember(&mut self, segment: Segment, descriptor: u64, is_flat: bool) {
         if segment.selector & selector::TI != 0 {
             return;

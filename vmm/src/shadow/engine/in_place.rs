@@ -3,7 +3,7 @@
 #![expect(unsafe_code, reason = "shadow code calls with pointers")]
 
 use crate::cpu::bus::Bus;
-use crate::cpu::registers::{cr0, eflags, gpr};
+use crate::cpu::registers::{cr0, eflags, gpr, selector};
 use crate::cpu::state::{Activity, InterruptShadow};
 use crate::cpu::{Mode as Rights, Seg, Vcpu};
 use crate::interp::op::Op;
@@ -12,6 +12,7 @@ use crate::shadow::bridge::{
     WITHOUT_INTERRUPTS,
 };
 use crate::shadow::classify::Terminal;
+use crate::shadow::descriptors::NULL_DESCRIPTOR;
 use crate::shadow::fpu;
 use crate::shadow::mode::{self, Mode};
 use crate::shadow::space::FarTable;
@@ -119,12 +120,20 @@ pub(super) unsafe extern "sysv64" fn interpret<B: Bus>(context: *mut Context, op
 /// Remembers where a segment register of a 32-bit supervisor was just loaded from.
 #[cold]
 fn remember_descriptor<B: Bus>(context: &mut Context, cpu: &mut Vcpu<B>, seg: Seg) {
+    if !cpu.protected_mode() {
+        return;
+    }
     let segment = *cpu.state.segment(seg);
-    if cpu.protected_mode()
-        && let Some((address, descriptor)) = cpu.descriptor_bytes(segment.selector)
-        // Where shadow code reads it.
-        && cpu.make_direct(address, size_of_val(&descriptor) as u32, false)
-    {
+    let descriptor = if segment.selector & !selector::RPL == 0 {
+        // A null selector is loaded without a look at the table.
+        Some(NULL_DESCRIPTOR)
+    } else {
+        // (Where shadow code reads it.)
+        cpu.descriptor_bytes(segment.selector).and_then(|(address, descriptor)| {
+            cpu.make_direct(address, size_of_val(&descriptor) as u32, false).then_some(descriptor)
+        })
+    };
+    if let Some(descriptor) = descriptor {
         context.descriptors.remember(segment, descriptor, Mode::is_flat(cpu, seg));
     }
 }

@@ -10,7 +10,7 @@ use crate::cpu::{CpuState, Segment};
 use crate::shadow::asm::{A, Alu, E, NE, R8, R9, R11, R12, R13, W, at, indexed};
 use crate::shadow::bridge::Context;
 use crate::shadow::classify::{Terminal, has_memory, segment_loaded};
-use crate::shadow::descriptors::{Descriptors, Loaded, SLOT_BITS};
+use crate::shadow::descriptors::{Descriptors, Loaded, NULL_DESCRIPTOR, SLOT_BITS};
 use crate::shadow::scanner::{Scanned, Unit};
 use iced_x86::Mnemonic;
 use std::mem::offset_of;
@@ -71,13 +71,16 @@ impl Emit<'_> {
         } else {
             self.asm.movzx(R11, host(number(instruction.op1_register())), W::H);
         }
-        let (unknown, done) = (self.asm.label(), self.asm.label());
+        let (unknown, known, done) = (self.asm.label(), self.asm.label(), self.asm.label());
         self.save_flags(keep);
         // What FDS is to become is the selector that it has now.
         self.asm.cmp_mem_imm(W::B, context(offset_of!(Context, fpu_operand_segment)), seg as i8);
         self.asm.jcc(E, unknown);
         self.asm.mov(W::D, R8, R11);
         self.asm.alu_imm(Alu::And, W::D, R8, SELECTOR_OFFSET);
+        // A null selector has no descriptor: R8 is that then.
+        const _: () = assert!(NULL_DESCRIPTOR == 0);
+        self.asm.jcc(E, known);
         self.asm.lea(W::D, R9, at(R8, LAST_BYTE));
         let gdtr = offset_of!(CpuState, gdtr);
         self.asm.alu_load(Alu::Cmp, W::H, R9, state(gdtr + offset_of!(TableRegister, limit)));
@@ -89,6 +92,7 @@ impl Emit<'_> {
         self.asm.jcc(NE, unknown);
         self.slot(Access::Read, unknown);
         self.asm.load(W::Q, R8, self.reached());
+        self.asm.bind(known);
         self.asm.mov(W::D, R9, R11);
         self.asm.alu_imm(Alu::And, W::D, R9, SLOT_BITS as i32);
         let kind = match seg {
