@@ -193,7 +193,7 @@ fn scan_up_to(
             unit.instructions.insert(offset as u16, item);
             leader = false;
             match kind {
-                Kind::Jump | Kind::Call | Kind::Jcc(_) | Kind::Loop => {
+                _ if kind.has_target() => {
                     if let Some(target) = on_page(mode, page_eip, target(&instruction)) {
                         work.push(target);
                     }
@@ -255,12 +255,28 @@ pub fn decode(bytes: &CodeBytes, mode: Mode, page_eip: u32, offset: usize) -> Op
     Some((instruction, kind))
 }
 
-/// What FOP becomes, if the instruction changes it: the last three bits of the opcode's first byte and its second.
+/// What FOP becomes, if the instruction is no control instruction (SDM vol. 1, 5.2.7): the last three bits of the opcode's first byte and its second.
 fn fop(instruction: &Instruction, bytes: &[u8]) -> Option<u16> {
     use iced_x86::Mnemonic::*;
     let control = matches!(
         instruction.mnemonic(),
-        Fnop | Fninit | Fnclex | Fldcw | Fnstcw | Fnstsw | Fnstenv | Fldenv | Fnsave | Frstor | Wait
+        Fnop | Fninit
+            | Fnclex
+            | Fldcw
+            | Fnstcw
+            | Fnstsw
+            | Fnstenv
+            | Fldenv
+            | Fnsave
+            | Frstor
+            | Wait
+            | Ffree
+            | Ffreep
+            | Fincstp
+            | Fdecstp
+            | Fneni
+            | Fndisi
+            | Fnsetpm
     );
     if !is_x87(instruction) || control {
         return None;

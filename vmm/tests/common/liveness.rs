@@ -29,7 +29,7 @@ pub struct Code<'a> {
 }
 
 /// Instructions that are looked at before everything counts as read.
-const MOST: usize = 400;
+const MOST: usize = 1000;
 
 /// Flags that are dead before the instruction at `eip`.
 pub fn dead(code: &mut Code<'_>, eip: u32) -> u32 {
@@ -50,6 +50,12 @@ fn live(code: &mut Code<'_>, eip: u32, known: &mut HashMap<u32, u32>) -> u32 {
     if instruction.is_invalid() {
         return eflags::ARITHMETIC;
     }
+    let (killed, read) = (killed(&instruction), arithmetic(instruction.rflags_read()));
+    // (Whatever follows: then there is more left for other ways.)
+    if killed == eflags::ARITHMETIC && instruction.flow_control() == FlowControl::Next {
+        known.insert(eip, read);
+        return read;
+    }
     let mut there = || live(code, instruction.near_branch_target() as u32, known);
     let after = match instruction.flow_control() {
         FlowControl::Next => live(code, instruction.next_ip32(), known),
@@ -58,7 +64,7 @@ fn live(code: &mut Code<'_>, eip: u32, known: &mut HashMap<u32, u32>) -> u32 {
         FlowControl::Call if instruction.is_call_near() => there(),
         _ => eflags::ARITHMETIC,
     };
-    let flags = after & !killed(&instruction) | arithmetic(instruction.rflags_read());
+    let flags = after & !killed | read;
     known.insert(eip, flags);
     flags
 }

@@ -5,6 +5,7 @@ use ipc::time::VirtualTime;
 use ipc::width::Width;
 use std::ptr::NonNull;
 use vmm::cpu::bus::{Bus, PageGrant};
+use vmm::cpu::fpu::fcw;
 use vmm::cpu::model::CpuModel;
 use vmm::cpu::registers::{cr0, cr4, eflags};
 use vmm::cpu::{Segment, TableRegister, Vcpu};
@@ -328,6 +329,10 @@ pub fn prepare(cpu: &mut Vcpu<Machine>, random: &mut Random, code: fn(&mut Rando
     state.dr = std::array::from_fn(|_| random.address());
     if random.one_in(2) {
         state.dr[7] = 0;
+    }
+    // Shadow code leaves the floating-point unit to the interpreter unless all its exceptions are masked.
+    if !random.one_in(4) {
+        state.fpu.control |= fcw::MASKS;
     }
     let mode = random.below(5);
     state.eip = random.below(CODE_BYTES);

@@ -587,6 +587,7 @@ fn program(random: &mut Random, out: &mut Vec<u8>) {
                 random.dword() as u8,
             ]),
             15 => out.extend([0x0f, 0x10 + random.below(0x70) as u8, random.dword() as u8]),
+            16 => tight_loop(random, out),
             _ => {
                 if random.one_in(8) {
                     out.push(random.pick(&[0x66, 0x67, 0x2e, 0x36, 0x26, 0x64, 0x65, 0xf0, 0xf3, 0xf2]));
@@ -595,6 +596,37 @@ fn program(random: &mut Random, out: &mut Vec<u8>) {
             }
         }
     }
+}
+
+/// Some turns of straight code: MOV ECX, then what is repeated, and DEC or SUB ECX before a jump back if it is not zero.
+fn tight_loop(random: &mut Random, out: &mut Vec<u8>) {
+    let mut turn = Vec::new();
+    for _ in 0..1 + random.below(6) {
+        match random.below(4) {
+            0 => instruction(random, &mut turn),
+            // INC or DEC of a register that operands may use; not of ECX, not of ESP.
+            1 => turn.push(random.pick(&[0x40, 0x42, 0x43, 0x45, 0x46, 0x47, 0x48, 0x4a, 0x4b])),
+            // x87 with an operand in memory: absolute, or with a register or two.
+            _ => {
+                let operation = random.below(8) as u8;
+                turn.push(random.pick(&[0xd8, 0xd9, 0xda, 0xdb, 0xdc, 0xdd, 0xde, 0xdf]));
+                let place = random.address() / 2;
+                match random.below(3) {
+                    0 => turn.push(operation << 3 | 5),
+                    1 => turn.push(0x80 | operation << 3 | random.pick(&[0, 2, 3, 6, 7])),
+                    _ => turn.extend([0x84 | operation << 3, random.pick(&[0x10, 0xc3, 0x76, 0x38])]),
+                }
+                turn.extend(place.to_le_bytes());
+            }
+        }
+    }
+    turn.extend(if random.one_in(2) { &[0x49][..] } else { &[0x83, 0xe9, 0x01] });
+    const JNZ_BYTES: usize = 2;
+    let Some(back) = i8::try_from(turn.len() + JNZ_BYTES).ok().map(i8::wrapping_neg) else { return };
+    out.push(0xb9);
+    out.extend((1 + random.below(12)).to_le_bytes());
+    out.extend(turn);
+    out.extend([0x75, back as u8]);
 }
 
 /// An integer instruction of any encoding.
