@@ -546,6 +546,13 @@ impl Asm {
         self.imm32(displacement);
     }
 
+    /// `jcc address`.
+    pub fn jcc_to(&mut self, cond: Cond, address: u64) {
+        self.bytes(&[0x0f, 0x80 | cond.0]);
+        let displacement = displacement(self.here() + 4, address);
+        self.imm32(displacement);
+    }
+
     /// `call address`.
     pub fn call_to(&mut self, address: u64) {
         self.code.push(0xe8);

@@ -131,6 +131,11 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// Whether the instruction names where it may go.
+    pub const fn has_target(self) -> bool {
+        matches!(self, Self::Jump | Self::Call | Self::Jcc(_) | Self::Loop)
+    }
+
     /// Whether the instruction behind a terminal one is likely to come next.
     pub fn goes_on(self, instruction: &Instruction) -> bool {
         use Mnemonic::*;

@@ -501,9 +501,9 @@ impl<B: Bus> Shadow<B> {
         let (_, id) = *self.code_index.get(behind.checked_sub(1)?)?;
         let page = self.pages.get(id);
         let unit = page.units.iter().find(|unit| unit.instruction_at(at).is_some())?;
-        let offset = unit.instruction_at(at)?;
+        let (offset, start) = unit.instruction_at(at)?;
         let borrow = unit.borrows.iter().find(|(borrower, _)| *borrower == offset).map(|(_, what)| *what);
-        let way_out = unit.ways_out.iter().find(|(leaver, _)| *leaver == offset);
+        let way_out = unit.ways_out.iter().find(|(leaver, _)| *leaver == start);
         let way_out = way_out.map(|(_, place)| unit.code + u64::from(*place));
         Some((mode.eip(page.linear.wrapping_add(u32::from(offset))), borrow, way_out))
     }

@@ -7,7 +7,7 @@ use super::cache::{CodeCache, TABLE_ENTRIES};
 use super::mode::Mode;
 use super::pages::ShadowPage;
 use super::scanner::{self, CodeBytes, PAGE};
-use super::translate::{Counts, Places, Returns, Target, Translator};
+use super::translate::{Counts, Neighbours, Places, Returns, Target, Translator};
 use crate::cpu::bus::Bus;
 use crate::cpu::direct::ARRAY_BYTES;
 use crate::cpu::fpu::FpuState;
@@ -247,7 +247,7 @@ pub(super) fn page<B: Bus>(
         }
         let ranges: Vec<String> =
             unit.ranges.iter().map(|(start, end)| format!("{start:03x}-{:03x}", end - 1)).collect();
-        let entries: Vec<String> = unit.entries.iter().map(|entry| format!("{entry:03x}")).collect();
+        let entries: Vec<String> = unit.entries.iter().map(|(entry, _)| format!("{entry:03x}")).collect();
         let _ = writeln!(
             text,
             "\nUnit of bytes {}, entered at {}: {} bytes at {:x}",
@@ -284,7 +284,7 @@ pub fn listing(snippet: &Snippet<'_>) -> String {
     let mut translator = Translator::new(places);
     let counts = Counts::Nothing;
     let target = Target { mode, page_eip, table: TABLE, next_page: None, counts, lockstep: false };
-    let made = translator.translate(&unit, target, BASE);
+    let made = translator.translate(&unit, target, &Neighbours::new(), BASE);
     let mut text = format!("{mode}\n");
     let (map, stubs, host) = (&made.map[..], made.stubs, translator.code());
     Code { mode, page_eip, guest: &guest, map, stubs, host, base: BASE, places, table: TABLE }

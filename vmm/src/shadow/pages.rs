@@ -6,11 +6,12 @@
 
 use super::cache::{Table, Tables};
 use super::mode::Mode;
-use super::scanner::Unit;
-use super::translate::Borrow;
+use super::scanner::{self, PAGE, Unit};
+use super::translate::{Borrow, Neighbour, Neighbours};
 use crate::cpu::bus::{Bus, PAGE_SIZE};
 use crate::interp::op::Op;
 use std::collections::HashMap;
+use std::ops::Range;
 
 /// Instructions that were made into code together.
 pub struct ShadowUnit<B: Bus> {
@@ -22,12 +23,14 @@ pub struct ShadowUnit<B: Bus> {
     pub spill: Option<(u64, u16)>,
     /// Ranges of the page's bytes that it was made of: start and end.
     pub ranges: Vec<(u16, u16)>,
-    /// Offsets of its instructions that can be entered.
-    pub entries: Vec<u16>,
+    /// Offsets of its instructions that can be entered, and the arithmetic flags that are read there before they are written again.
+    pub entries: Vec<(u16, u32)>,
+    /// Code of other units of the page that it jumps to by itself.
+    pub links: Vec<u64>,
     /// See [`Borrow`].
     pub borrows: Vec<(u16, Borrow)>,
-    /// Offsets of instructions whose faults leave by a way of their own, and where that is in the code.
-    pub ways_out: Vec<(u16, u32)>,
+    /// Where the code starts of instructions whose faults leave by a way of their own, and where that is in the code.
+    pub ways_out: Vec<(u32, u32)>,
     /// Offset of each instruction, and where its code starts from `code`.
     pub map: Vec<(u16, u32)>,
     /// Where its code starts that is needed rarely.
@@ -60,11 +63,16 @@ impl<B: Bus> ShadowUnit<B> {
         ranges
     }
 
-    /// The offset of the instruction whose code `at` is in.
-    pub fn instruction_at(&self, at: u64) -> Option<u16> {
+    /// The offset of the instruction whose code `at` is in, and where that starts.
+    pub fn instruction_at(&self, at: u64) -> Option<(u16, u32)> {
         let place = at.checked_sub(self.code).filter(|place| *place < u64::from(self.len))? as u32;
         let behind = self.map.partition_point(|(_, start)| *start <= place);
-        self.map.get(behind.checked_sub(1)?).map(|(offset, _)| *offset)
+        self.map.get(behind.checked_sub(1)?).copied()
+    }
+
+    /// Where its code is.
+    fn place(&self) -> Range<u64> {
+        self.code..self.code + u64::from(self.len)
     }
 
     fn overlaps(&self, start: u64, end: u64) -> bool {
@@ -89,22 +97,54 @@ pub struct ShadowPage<B: Bus> {
 }
 
 impl<B: Bus> ShadowPage<B> {
-    /// Drops the units for which `hit` says so. Returns how many.
+    /// The code of other units that `unit` jumps to.
+    pub fn neighbours(&self, unit: &Unit, page_eip: u32, tables: &Tables, miss: u32) -> Neighbours {
+        let targets = unit.instructions.values().flat_map(|item| {
+            let target = item.kind.has_target().then(|| scanner::target(&item.instruction));
+            let target = target.and_then(|target| scanner::on_page(self.mode, page_eip, target));
+            // What follows it may be another unit's too.
+            let behind = item.instruction.next_ip32().wrapping_sub(page_eip);
+            target.into_iter().chain(u16::try_from(behind).ok().filter(|at| usize::from(*at) < PAGE))
+        });
+        let mut neighbours = Neighbours::new();
+        for offset in targets.filter(|offset| !unit.instructions.contains_key(offset)) {
+            let code = u64::from(tables.get(self.table, usize::from(offset)));
+            if code == u64::from(miss) {
+                continue;
+            }
+            let of = self.units.iter().find(|unit| unit.place().contains(&code));
+            let entry = of.and_then(|unit| unit.entries.iter().find(|(entry, _)| *entry == offset));
+            if let Some(&(_, live)) = entry {
+                neighbours.insert(offset, Neighbour { code, live });
+            }
+        }
+        neighbours
+    }
+
+    /// Drops the units for which `hit` says so, and those that jump to them by themselves. Returns how many.
     fn drop_units(&mut self, tables: &mut Tables, miss: u32, hit: impl Fn(&ShadowUnit<B>) -> bool) -> usize {
         let table = self.table;
         let before = self.units.len();
-        self.units.retain(|unit| {
-            let hit = hit(unit);
-            if hit {
-                for &entry in &unit.entries {
-                    let at = u64::from(tables.get(table, usize::from(entry)));
-                    if (unit.code..unit.code + u64::from(unit.len)).contains(&at) {
-                        tables.set(table, usize::from(entry), miss);
+        let mut dropped: Vec<Range<u64>> = Vec::new();
+        loop {
+            let count = dropped.len();
+            self.units.retain(|unit| {
+                let leads = unit.links.iter().any(|link| dropped.iter().any(|place| place.contains(link)));
+                let drops = count == 0 && hit(unit) || leads;
+                if drops {
+                    dropped.push(unit.place());
+                    for &(entry, _) in &unit.entries {
+                        if unit.place().contains(&u64::from(tables.get(table, usize::from(entry)))) {
+                            tables.set(table, usize::from(entry), miss);
+                        }
                     }
                 }
+                !drops
+            });
+            if dropped.len() == count {
+                break;
             }
-            !hit
-        });
+        }
         before - self.units.len()
     }
 }

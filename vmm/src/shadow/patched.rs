@@ -87,6 +87,11 @@ impl Patched {
         }
     }
 
+    /// Whether code of a physical page was written over.
+    pub fn knows(&self, physical: u64) -> bool {
+        self.pages.contains_key(&physical)
+    }
+
     /// Whether code of a physical page that is missing is to be interpreted instead of made.
     pub fn pauses(&mut self, physical: u64) -> bool {
         let Some(page) = self.pages.get_mut(&physical) else { return false };

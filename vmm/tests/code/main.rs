@@ -9,6 +9,7 @@ mod devices;
 mod guest;
 mod hidden;
 mod levels;
+mod neighbours;
 mod patched;
 mod prefixes;
 mod real;

@@ -24,7 +24,8 @@ impl<B: Bus> Shadow<B> {
             for ((offset, place), end) in places.iter().zip(ends) {
                 let address = unit.code + u64::from(*place);
                 if let Some(code) = self.cache.code(address, (end - place) as usize) {
-                    all.insert(*offset, (address, code.to_vec()));
+                    // (The first turn of a loop.)
+                    all.entry(*offset).or_insert_with(|| (address, code.to_vec()));
                 }
             }
         }

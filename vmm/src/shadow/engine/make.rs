@@ -9,9 +9,9 @@ use crate::interp::Dropped;
 use crate::interp::op::Op;
 use crate::shadow::mode::Mode;
 use crate::shadow::pages::{PageId, ShadowPage, ShadowUnit};
-use crate::shadow::scanner::{self, CodeBytes, PAGE};
+use crate::shadow::scanner::{self, ALL_FLAGS, CodeBytes, PAGE};
 use crate::shadow::space;
-use crate::shadow::translate::Target;
+use crate::shadow::translate::{Neighbours, Target};
 use crate::shadow::windowed;
 
 /// Most instructions across page boundaries that are remembered.
@@ -255,8 +255,14 @@ impl<B: Bus> Shadow<B> {
             counts: self.counts,
             lockstep: self.context.in_lockstep,
         };
+        // Where code is written over, less is to be dropped.
+        let neighbours = if self.patched.knows(physical) {
+            Neighbours::new()
+        } else {
+            self.pages.get(id).neighbours(&unit, page_eip, &self.tables, miss)
+        };
         let base = self.cache.next();
-        let made = self.translator.translate(&unit, target, base);
+        let made = self.translator.translate(&unit, target, &neighbours, base);
         let mut ops = Vec::with_capacity(made.ops.len());
         for &(at, place) in &made.ops {
             let op = self.interp.decode_one(bytes.from(usize::from(at)), mode.code32())?;
@@ -288,12 +294,14 @@ impl<B: Bus> Shadow<B> {
         self.statistics.units += 1;
         self.statistics.instructions += unit.instructions.len() as u64;
         self.statistics.code_bytes += len as u64;
-        let entries = made.entries.iter().map(|(entry, _)| *entry).collect();
+        let live = |entry: u16| unit.instructions.get(&entry).map_or(ALL_FLAGS, |item| item.live_in);
+        let entries = made.entries.iter().map(|(entry, _)| (*entry, live(*entry))).collect();
         let unit = ShadowUnit {
             ops,
             spill,
             ranges,
             entries,
+            links: made.links,
             borrows: made.borrows,
             ways_out: made.ways_out,
             map: made.map,

@@ -1,6 +1,7 @@
 //! Jumps, calls, returns, and the polls that let interrupts in.
 //!
-//! Within a unit a jump is a jump. Anything else goes through tables: the exec map gives for a linear page the entry table of
+//! Within a unit a jump is a jump, and so it is to a unit of the same page that exists when it is made: whoever jumps to one by itself
+//! is dropped with it. Anything else goes through tables: the exec map gives for a linear page the entry table of
 //! the shadow page that is mapped there, and that the code of each instruction; what is not there leads to the
 //! miss stub. So nothing needs to be patched or unlinked, whatever the guest does to its code or its page tables.
 //!
@@ -100,11 +101,41 @@ enum By {
     Call,
 }
 
+/// Code that is known when a jump to it is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Known {
+    /// In this unit.
+    Own(Label),
+    /// A neighbour's.
+    Other(u64),
+}
+
 impl Emit<'_> {
-    /// The label of an instruction of this unit.
-    fn inside(&self, eip: u32) -> Option<(u16, Label)> {
+    /// The code at an EIP, if it is known.
+    fn known(&self, eip: u32) -> Option<Known> {
         let offset = on_page(self.mode, self.target.page_eip, eip)?;
-        self.labels.get(&offset).map(|label| (offset, *label))
+        let own = self.labels.get(&offset).map(|label| Known::Own(*label));
+        own.or_else(|| self.neighbours.get(&offset).map(|neighbour| Known::Other(neighbour.code)))
+    }
+
+    fn jump_known(&mut self, to: Known) {
+        match to {
+            Known::Own(label) => self.asm.jmp(label),
+            Known::Other(code) => {
+                self.links.insert(code);
+                self.asm.jmp_to(code);
+            }
+        }
+    }
+
+    /// Control goes on with the instruction at another offset, whose code is not what follows.
+    pub(super) fn fall_to(&mut self, offset: u16) {
+        self.store_notes();
+        let eip = self.eip(offset);
+        match self.known(eip) {
+            Some(known) => self.jump_known(known),
+            None => self.jump_external(eip, eip),
+        }
     }
 
     /// Whether going there could be part of a loop without any other poll.
@@ -114,11 +145,11 @@ impl Emit<'_> {
 
     /// Jumps to a constant EIP. `live`: somebody there reads arithmetic flags.
     pub(super) fn jump_to(&mut self, from: u32, to: u32, live: Keep) {
-        match self.inside(to) {
-            Some((_, label)) if !self.is_backward(from, to) => self.asm.jmp(label),
-            Some((_, label)) if live != Keep::All => {
+        match self.known(to) {
+            Some(known) if !self.is_backward(from, to) => self.jump_known(known),
+            Some(known) if live != Keep::All => {
                 self.count(to);
-                if live == Keep::Nothing {
+                if let (Known::Own(label), Keep::Nothing) = (known, live) {
                     let wanted = self.asm.label();
                     self.asm.cmp_mem_imm(W::B, self.attention(), 0);
                     self.asm.jcc(E, label);
@@ -126,7 +157,7 @@ impl Emit<'_> {
                     self.later(Stub::Poll { label: wanted, back: label, eip: to, saved: Keep::Nothing });
                 } else {
                     self.poll(to, live);
-                    self.asm.jmp(label);
+                    self.jump_known(known);
                 }
             }
             _ => self.jump_external(from, to),
@@ -135,10 +166,16 @@ impl Emit<'_> {
 
     /// Calls the code at a constant EIP, and polls.
     fn call_to(&mut self, to: u32, live: Keep) {
-        match self.inside(to) {
-            Some((_, label)) if live != Keep::All => {
+        match self.known(to) {
+            Some(known) if live != Keep::All => {
                 self.poll(to, live);
-                self.asm.call(label);
+                match known {
+                    Known::Own(label) => self.asm.call(label),
+                    Known::Other(code) => {
+                        self.links.insert(code);
+                        self.asm.call_to(code);
+                    }
+                }
             }
             _ => {
                 self.asm.mov_imm(R8, self.mode.linear(to));
@@ -148,7 +185,7 @@ impl Emit<'_> {
     }
 
     /// The attention byte.
-    fn attention(&self) -> asm::Mem {
+    pub(super) fn attention(&self) -> asm::Mem {
         asm::at(R13, self.places.attention)
     }
 
@@ -199,8 +236,8 @@ impl Emit<'_> {
         self.go_to_r8(by);
     }
 
-    /// Leaves at `eip` when the budget is used up, if code is to count.
-    fn count(&mut self, eip: u32) {
+    /// Leaves at `eip` when the budget is used up, if code is to count. No flag changes.
+    pub(super) fn count(&mut self, eip: u32) {
         if self.target.counts == Counts::Nothing {
             return;
         }
@@ -211,6 +248,7 @@ impl Emit<'_> {
             asm.jmp(go_on);
         });
         self.asm.mov(W::Q, RCX, R10);
+        self.store(self.notes);
         self.leave(eip, Leave::Attention);
         self.asm.bind(go_on);
     }
@@ -296,14 +334,18 @@ impl Emit<'_> {
         true
     }
 
-    fn live_at(unit: &Unit, offset: Option<u16>) -> Keep {
+    pub(super) fn live_at(unit: &Unit, offset: Option<u16>) -> Keep {
         offset
             .and_then(|offset| unit.instructions.get(&offset))
             .map_or(Keep::All, |item| Keep::of(item.live_in))
     }
 
     fn live_there(&self, unit: &Unit, eip: u32) -> Keep {
-        Self::live_at(unit, on_page(self.mode, self.target.page_eip, eip))
+        let offset = on_page(self.mode, self.target.page_eip, eip);
+        match offset.and_then(|offset| self.neighbours.get(&offset)) {
+            Some(neighbour) => Keep::of(neighbour.live),
+            None => Self::live_at(unit, offset),
+        }
     }
 
     pub(super) fn jump(&mut self, eip: u32, item: &Scanned, unit: &Unit) {
@@ -313,8 +355,12 @@ impl Emit<'_> {
 
     pub(super) fn jump_if(&mut self, eip: u32, condition: u8, item: &Scanned, unit: &Unit) {
         let to = target(&item.instruction);
-        match self.inside(to) {
-            Some((_, label)) if !self.is_backward(eip, to) => self.asm.jcc(Cond(condition), label),
+        match self.known(to) {
+            Some(Known::Own(label)) if !self.is_backward(eip, to) => self.asm.jcc(Cond(condition), label),
+            Some(Known::Other(code)) if !self.is_backward(eip, to) => {
+                self.links.insert(code);
+                self.asm.jcc_to(Cond(condition), code);
+            }
             Some(_) => {
                 let skip = self.asm.label();
                 self.asm.jcc(Cond(condition ^ 1), skip);

@@ -37,7 +37,7 @@ pub(super) enum Access {
 }
 
 /// An operand in memory.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Operand {
     pub(super) seg: Seg,
     pub(super) base: Option<Reg>,

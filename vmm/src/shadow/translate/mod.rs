@@ -19,6 +19,7 @@ mod segment;
 mod stack;
 mod string;
 mod system;
+mod tight;
 
 pub use flow::Returns;
 pub use memory::access;
@@ -36,6 +37,7 @@ use memory::Stub;
 use notes::{Late, Notes};
 use std::collections::{BTreeMap, BTreeSet};
 use std::mem::offset_of;
+use tight::TightLoop;
 
 /// Where the engine's own code is.
 #[derive(Clone, Copy, Debug)]
@@ -87,17 +89,31 @@ pub enum Borrow {
     Count,
 }
 
+/// Code of another unit of the same page, which a unit may jump to by itself as long as both are kept.
+#[derive(Clone, Copy, Debug)]
+pub struct Neighbour {
+    /// Where it is.
+    pub code: u64,
+    /// Arithmetic flags that are read there before they are written again.
+    pub live: u32,
+}
+
+/// Neighbours by their offset in the page.
+pub type Neighbours = BTreeMap<u16, Neighbour>;
+
 /// What came of it.
 pub struct Translated {
     /// Offsets in the page of instructions that can be entered, and where their code is from the start.
     pub entries: Vec<(u16, u32)>,
+    /// The neighbours' code that it jumps to.
+    pub links: Vec<u64>,
     /// Terminal instructions: offset in the page, and where in the code the address of the instruction's `Op` belongs.
     pub ops: Vec<(u16, u32)>,
     /// Offsets of instructions whose access is made while a guest's register is not what it should be.
     pub borrows: Vec<(u16, Borrow)>,
-    /// Offsets of instructions whose faults leave by a way of their own, and where that is from the start.
-    pub ways_out: Vec<(u16, u32)>,
-    /// For listings: offset of each instruction, and where its code starts.
+    /// Where the code starts of instructions whose faults leave by a way of their own, and where that is.
+    pub ways_out: Vec<(u32, u32)>,
+    /// Offset of each instruction, and where its code starts. Loops are in it several times.
     pub map: Vec<(u16, u32)>,
     /// Where the code starts that is needed rarely.
     pub stubs: u32,
@@ -118,14 +134,19 @@ struct Emit<'a> {
     target: Target,
     mode: Mode,
     labels: BTreeMap<u16, Label>,
+    neighbours: &'a Neighbours,
+    /// See [`Translated::links`].
+    links: BTreeSet<u64>,
     stubs: Vec<Late>,
     /// What the floating-point unit is to remember still.
     notes: Notes,
     /// See [`Translated::ways_out`].
-    ways_out: Vec<(u16, Label)>,
+    ways_out: Vec<(u32, Label)>,
     ops: Vec<(u16, u32)>,
     /// The offset of the instruction being emitted.
     offset: u16,
+    /// Where its code starts.
+    start: u32,
     /// The instruction being emitted is one whose access meets devices: EIP behind it, and where its code ends.
     device: Option<(u32, Label)>,
     /// See [`Emit::reached`].
@@ -138,7 +159,7 @@ struct Emit<'a> {
     fpu_is_loaded: bool,
     /// The selector of CS has been noted since the last label.
     fpu_cs_noted: bool,
-    /// The segment whose selector was noted last since the last label.
+    /// The segment whose selector was noted last since the last label, in code of 16 bits.
     fpu_operand_noted: Option<Seg>,
 }
 
@@ -182,7 +203,13 @@ impl Translator {
     }
 
     /// Makes `unit` into code that will be at `base`. The code itself is in [`Translator::code`] until the next call.
-    pub fn translate(&mut self, unit: &Unit, target: Target, base: u64) -> Translated {
+    pub fn translate(
+        &mut self,
+        unit: &Unit,
+        target: Target,
+        neighbours: &Neighbours,
+        base: u64,
+    ) -> Translated {
         self.asm.restart(base);
         let mut labels = BTreeMap::new();
         for (offset, item) in &unit.instructions {
@@ -197,11 +224,14 @@ impl Translator {
             target,
             mode: target.mode,
             labels,
+            neighbours,
+            links: BTreeSet::new(),
             stubs: Vec::new(),
             notes: Notes::default(),
             ways_out: Vec::new(),
             ops: Vec::new(),
             offset: 0,
+            start: 0,
             device: None,
             place: asm::at(asm::R15, 0),
             borrows: Vec::new(),
@@ -214,11 +244,12 @@ impl Translator {
         let stubs = emit.asm.code.len() as u32;
         emit.stubs();
         let (labels, ops, borrows, ways_out) = (emit.labels, emit.ops, emit.borrows, emit.ways_out);
+        let links = emit.links.into_iter().collect();
         self.asm.finish();
-        let place = |(offset, label): (&u16, &Label)| self.asm.place(*label).map(|place| (*offset, place));
-        let entries = labels.iter().filter_map(place).collect();
-        let ways_out = ways_out.iter().map(|(offset, label)| (offset, label)).filter_map(place).collect();
-        Translated { entries, ops, borrows, ways_out, map, stubs }
+        let place = |label: &Label| self.asm.place(*label);
+        let entries = labels.iter().filter_map(|(offset, label)| Some((*offset, place(label)?))).collect();
+        let ways_out = ways_out.iter().filter_map(|(start, label)| Some((*start, place(label)?))).collect();
+        Translated { entries, links, ops, borrows, ways_out, map, stubs }
     }
 
     /// The code of the last unit.
@@ -241,18 +272,24 @@ impl Emit<'_> {
         let mut instructions = unit.instructions.iter();
         while let Some((&offset, item)) = instructions.next() {
             if let Some(expected) = falls_to.filter(|expected| *expected != offset) {
-                self.store_notes();
-                self.jump_external(self.eip(expected), self.eip(expected));
+                self.fall_to(expected);
             }
+            let mut tight = None;
             if let Some(&label) = self.labels.get(&offset) {
                 self.store_notes();
-                if loops.contains(&offset) {
+                tight = loops.contains(&offset).then(|| self.tight_loop(unit, offset)).flatten();
+                if loops.contains(&offset) && !tight.as_ref().is_some_and(TightLoop::has_notes) {
                     self.asm.align(LOOP_ALIGNMENT);
                 }
                 self.asm.bind(label);
                 self.fpu_is_loaded = false;
                 self.fpu_cs_noted = false;
                 self.fpu_operand_noted = None;
+            }
+            if let Some(tight) = tight {
+                falls_to = self.turns(&tight, unit, &mut map);
+                instructions.nth(tight.turn() - 2);
+                continue;
             }
             let run = if self.polls_next { Vec::new() } else { self.stack_run(unit, offset) };
             if let Some((last, item)) = run.last() {
@@ -265,7 +302,7 @@ impl Emit<'_> {
                 }
                 continue;
             }
-            map.push((offset, self.asm.code.len() as u32));
+            self.begin(offset, &mut map);
             let polls = std::mem::take(&mut self.polls_next);
             let continues = self.instruction(offset, item, unit);
             if polls && continues {
@@ -275,10 +312,16 @@ impl Emit<'_> {
             falls_to = continues.then(|| offset + item.len() as u16);
         }
         if let Some(expected) = falls_to {
-            self.store_notes();
-            self.jump_external(self.eip(expected), self.eip(expected));
+            self.fall_to(expected);
         }
         map
+    }
+
+    /// Before the code of an instruction.
+    fn begin(&mut self, offset: u16, map: &mut Vec<(u16, u32)>) {
+        self.offset = offset;
+        self.start = self.asm.code.len() as u32;
+        map.push((offset, self.start));
     }
 
     /// Where jumps go back to.
@@ -311,7 +354,6 @@ impl Emit<'_> {
 
     fn ordinary_instruction(&mut self, offset: u16, item: &Scanned, unit: &Unit) -> bool {
         let eip = self.eip(offset);
-        self.offset = offset;
         self.notes_before(item);
         if item.crosses {
             self.check_next_page(eip, item);

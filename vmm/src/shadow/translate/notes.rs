@@ -14,11 +14,11 @@ use crate::shadow::bridge::Context;
 use crate::shadow::classify::{Kind, has_memory};
 use crate::shadow::fpu;
 use crate::shadow::scanner::Scanned;
-use iced_x86::{Instruction, InstructionInfoFactory, OpAccess};
+use iced_x86::{Instruction, InstructionInfoFactory, Mnemonic, OpAccess, OpKind};
 use std::mem::offset_of;
 
 /// Notes that were put off.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Notes {
     /// EIP and FOP of an instruction.
     instruction: Option<(u32, u16)>,
@@ -46,6 +46,35 @@ const fn fpu_field(offset: usize) -> asm::Mem {
 /// Whether notes can be put off across an instruction.
 const fn lets_pass(kind: Kind) -> bool {
     matches!(kind, Kind::Plain | Kind::Float | Kind::Nothing | Kind::Lea)
+}
+
+impl Operand {
+    /// The same address seen from after an instruction that changes one of its registers, if that is as good as known: it adds a
+    /// constant.
+    fn after(&self, instruction: &Instruction) -> Option<Self> {
+        use Mnemonic::*;
+        let register = instruction.op0_register();
+        if self.short || instruction.op0_kind() != OpKind::Register || !register.is_gpr32() {
+            return None;
+        }
+        let is_immediate = instruction.op_count() == 2
+            && matches!(instruction.op1_kind(), OpKind::Immediate32 | OpKind::Immediate8to32);
+        let added = match instruction.mnemonic() {
+            Inc => 1,
+            Dec => -1,
+            Add if is_immediate => instruction.immediate(1) as i32,
+            Sub if is_immediate => (instruction.immediate(1) as i32).wrapping_neg(),
+            _ => return None,
+        };
+        let register = super::host(register.number());
+        let mut factor = i32::from(self.base == Some(register));
+        if let Some((index, scale)) = self.index
+            && index == register
+        {
+            factor += i32::from(scale);
+        }
+        Some(Self { disp: self.disp.wrapping_sub(added.wrapping_mul(factor)), ..*self })
+    }
 }
 
 /// Whether an instruction writes one of the registers of an operand.
@@ -78,8 +107,10 @@ impl Emit<'_> {
         if let Some(operand) = self.notes.operand
             && changes(&item.instruction, &operand)
         {
-            self.store_operand(&operand);
-            self.notes.operand = None;
+            self.notes.operand = operand.after(&item.instruction);
+            if self.notes.operand.is_none() {
+                self.store_operand(&operand);
+            }
         }
         let accesses = has_memory(&item.instruction) || item.live.is_some();
         if self.mode.window() && accesses && !self.notes.is_empty() {
@@ -90,7 +121,7 @@ impl Emit<'_> {
     /// Remembers that faults of this instruction leave by a way that stores what was put off.
     fn note_way_out(&mut self) {
         let label = self.asm.label();
-        self.ways_out.push((self.offset, label));
+        self.ways_out.push((self.start, label));
         self.later(Stub::WayOut { label });
     }
 
@@ -109,13 +140,7 @@ impl Emit<'_> {
     /// Remembers the operand in memory of such an instruction.
     pub(super) fn note_operand(&mut self, operand: &Operand) {
         self.notes.operand = Some(*operand);
-        if self.fpu_operand_noted.replace(operand.seg) == Some(operand.seg) {
-            return;
-        }
-        if self.mode.code32() {
-            let place = context(offset_of!(Context, fpu_operand_segment));
-            self.asm.store_imm(W::B, place, operand.seg as i32);
-        } else {
+        if !self.mode.code32() && self.fpu_operand_noted.replace(operand.seg) != Some(operand.seg) {
             self.store_selector(operand.seg, offset_of!(FpuState, operand_selector));
         }
     }
@@ -156,6 +181,10 @@ impl Emit<'_> {
     fn store_operand(&mut self, operand: &Operand) {
         self.offset(operand, R9);
         self.asm.store(W::D, fpu_field(offset_of!(FpuState, operand_offset)), R9);
+        if self.mode.code32() {
+            let place = context(offset_of!(Context, fpu_operand_segment));
+            self.asm.store_imm(W::B, place, operand.seg as i32);
+        }
     }
 
     fn store_selector(&mut self, seg: Seg, offset: usize) {
