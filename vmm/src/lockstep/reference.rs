@@ -6,11 +6,12 @@ use super::flags::{CodePages, Undefined};
 use super::report::register_differences;
 use crate::cpu::bus::{Bus, PAGE_SIZE, PageGrant};
 use crate::cpu::overlay::{Disagreement, Overlay};
-use crate::cpu::registers::eflags;
+use crate::cpu::registers::{eflags, gpr};
 use crate::cpu::state::{Activity, InterruptShadow};
 use crate::cpu::{CpuState, Seg, Vcpu};
 use crate::interp::Interp;
 use crate::shadow::scanner::CodeBytes;
+use iced_x86::OpKind;
 use ipc::time::VirtualTime;
 use ipc::width::Width;
 use std::ffi::c_void;
@@ -191,6 +192,11 @@ impl Reference {
                 if self.same_registers(shadow, run) && self.disagreements(1).is_empty() {
                     return Verdict::Same(instructions);
                 }
+                let behind = self.elements_behind(shadow, run);
+                if behind > 0 {
+                    self.step_elements(behind);
+                    continue;
+                }
                 if let Some(found) =
                     found.as_mut().filter(|found| instructions > 0 && found.len() < MOST_PLACES)
                 {
@@ -229,6 +235,52 @@ impl Reference {
         found.free_flags = self.flags_that_may_differ(&path, shadow, run, u32::MAX);
         found.code = self.code_bytes(run.start, true).map(|(_, code)| code);
         Verdict::Differs(Box::new(found))
+    }
+
+    /// How many elements of a repeated store or move the reference has yet to do until it is where shadow code gave way in the midst of
+    /// one: at a page that is not there, or to an interrupt.
+    fn elements_behind(&mut self, shadow: &CpuState, run: &Run) -> u32 {
+        let state = &self.cpu.state;
+        let others = |state: &CpuState| {
+            let mut others = state.gpr;
+            for n in [gpr::ECX, gpr::ESI, gpr::EDI] {
+                others[n] = 0;
+            }
+            others
+        };
+        let left = |state: &CpuState| state.gpr[gpr::ECX];
+        if !run.mode.code32()
+            || left(shadow) == 0
+            || left(state) <= left(shadow)
+            || others(state) != others(shadow)
+        {
+            return 0;
+        }
+        let behind = left(state) - left(shadow);
+        let linear = run.mode.linear(state.eip);
+        let Some((physical, bytes)) = self.code_bytes(linear, true) else { return 0 };
+        let page = self.pages.page(physical, linear, run.mode, bytes);
+        let repeats = page.instruction(linear).is_some_and(|instruction| {
+            instruction.is_string_instruction()
+                && instruction.has_rep_prefix()
+                && instruction.op0_kind() == OpKind::MemoryESEDI
+        });
+        if repeats { behind } else { 0 }
+    }
+
+    /// So many elements of a repeated instruction, and no more.
+    fn step_elements(&mut self, elements: u32) {
+        let (eip, rest) = (self.cpu.state.eip, self.cpu.state.gpr[gpr::ECX] - elements);
+        self.cpu.state.gpr[gpr::ECX] = elements;
+        let faults = self.interp.statistics().faults;
+        // (It gives way to itself now and then.)
+        while self.cpu.state.eip == eip && self.interp.statistics().faults == faults {
+            self.interp.step(&mut self.cpu);
+        }
+        if self.interp.statistics().faults == faults {
+            self.cpu.state.eip = eip;
+        }
+        self.cpu.state.gpr[gpr::ECX] += rest;
     }
 
     fn disagreements(&self, most: usize) -> Vec<Disagreement> {

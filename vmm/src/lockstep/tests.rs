@@ -1,10 +1,10 @@
 //! What is right passes, what is wrong is found and named.
 
-use crate::cpu::Vcpu;
-use crate::cpu::registers::gpr;
+use crate::cpu::registers::{gpr, rights};
 use crate::cpu::testing::{DEVICE_PAGE, RamBus, protected};
+use crate::cpu::{Segment, Vcpu};
 use crate::interp::Exit;
-use crate::shadow::Shadow;
+use crate::shadow::{Shadow, WindowPolicy};
 
 const CODE: u32 = 0x1_0000;
 const HLT: u8 = 0xf4;
@@ -174,4 +174,37 @@ fn outdated_translations_are_counted() {
     cpu.bus.poke32(u64::from(crate::cpu::testing::at::TABLE) + 5 * 4, 0x7000 | 7);
     passes(&mut cpu, &mut shadow);
     assert_eq!(shadow.outdated(), 1);
+}
+
+#[test]
+fn a_repeated_store_in_a_window_that_ends_at_a_device_passes() {
+    // mov edi, 0x5008 / mov ecx, 0x800 / rep stosd / E: jmp E
+    let code = [0xbf, 0x08, 0x50, 0, 0, 0xb9, 0x00, 0x08, 0, 0, 0xf3, 0xab, 0xeb, 0xfe];
+    let (mut cpu, mut shadow) = guest(&code);
+    shadow.use_windows(WindowPolicy::Always);
+    cpu.enable_paging();
+    for page in [CODE, 0x5000] {
+        cpu.set_pte(page, page | 7);
+    }
+    // Behind the end of RAM.
+    cpu.set_pte(0x6000, 0xf000_0000 | 7);
+    cpu.set_pte(0x7000, 0x7000 | 7);
+    for n in 0..6 {
+        let kind = if n == 1 { rights::FLAT_CODE } else { rights::FLAT_DATA };
+        cpu.state.segments[n] = Segment::new(0xb, kind | rights::DPL, 0, u32::MAX);
+    }
+    cpu.state.cpl = 3;
+    cpu.state.gpr[gpr::EAX] = 0x1234_5678;
+    cpu.state.eip = CODE;
+    cpu.state_replaced();
+    for _ in 0..20 {
+        assert_eq!(shadow.run(&mut cpu, 1000), Exit::Budget, "{}", shadow.difference().unwrap_or_default());
+    }
+    assert_eq!(cpu.state.eip, CODE + code.len() as u32 - 2);
+    assert_eq!(cpu.state.gpr[gpr::ECX], 0);
+    assert_eq!(
+        [0x5004, 0x5008, 0x5ffc, 0x7000, 0x7004].map(|at| cpu.bus.peek32(at)),
+        [0, 0x1234_5678, 0x1234_5678, 0x1234_5678, 0x1234_5678]
+    );
+    assert!(shadow.statistics().windows.promotions > 0, "this host has no windows for us");
 }

@@ -164,11 +164,14 @@ impl Emit<'_> {
         }
     }
 
-    /// Calls the code at a constant EIP, and polls.
-    fn call_to(&mut self, to: u32, live: Keep) {
+    /// Calls the code at a constant EIP, and polls if it is backward: what calls itself comes back by such a call.
+    fn call_to(&mut self, from: u32, to: u32, live: Keep) {
+        let polls = self.is_backward(from, to);
         match self.known(to) {
-            Some(known) if live != Keep::All => {
-                self.poll(to, live);
+            Some(known) if !polls || live != Keep::All => {
+                if polls {
+                    self.poll(to, live);
+                }
                 match known {
                     Known::Own(label) => self.asm.call(label),
                     Known::Other(code) => {
@@ -437,7 +440,7 @@ impl Emit<'_> {
             if self.is_backward(eip, to) {
                 self.count(to);
             }
-            self.call_to(to, live);
+            self.call_to(eip, to, live);
             self.landing(self.behind(eip, item));
             return true;
         }

@@ -281,10 +281,7 @@ impl Emit<'_> {
                 if loops.contains(&offset) && !tight.as_ref().is_some_and(TightLoop::has_notes) {
                     self.asm.align(LOOP_ALIGNMENT);
                 }
-                self.asm.bind(label);
-                self.fpu_is_loaded = false;
-                self.fpu_cs_noted = false;
-                self.fpu_operand_noted = None;
+                self.bind(label);
             }
             if let Some(tight) = tight {
                 falls_to = self.turns(&tight, unit, &mut map);
@@ -315,6 +312,14 @@ impl Emit<'_> {
             self.fall_to(expected);
         }
         map
+    }
+
+    /// Where control may come from elsewhere, too.
+    fn bind(&mut self, label: Label) {
+        self.asm.bind(label);
+        self.fpu_is_loaded = false;
+        self.fpu_cs_noted = false;
+        self.fpu_operand_noted = None;
     }
 
     /// Before the code of an instruction.

@@ -4,7 +4,7 @@
 //! floating-point unit is to remember ([`super::notes`]) is put off across turns too: then the first is one by itself, before which
 //! nothing was put off, and the others know what the turn before has put off.
 //!
-//! Nothing can be entered but the first turn's start.
+//! Only the first turn can be entered: at its start and, if nothing is put off, where jumps lead into its midst.
 
 use super::memory::Stub;
 use super::notes::Notes;
@@ -72,18 +72,30 @@ impl Emit<'_> {
         }
         let mut body = Vec::new();
         let mut next = offset;
+        let mut is_entered_inside = false;
+        // Where its other jumps lead.
+        let mut exits = Vec::new();
         for (&at, item) in unit.instructions.range(offset..).take(LONGEST_WITH_NOTES) {
-            if at != next || item.crosses || item.live.is_some() || at != offset && item.leader {
+            if at != next || item.crosses || item.live.is_some() {
                 return None;
             }
+            is_entered_inside |= at != offset && item.leader;
             next = at + item.len() as u16;
-            let goes_back = matches!(item.kind, Kind::Jump | Kind::Jcc(_))
-                && on_page(self.mode, self.target.page_eip, target(&item.instruction)) == Some(offset);
-            if goes_back {
+            let to = matches!(item.kind, Kind::Jump | Kind::Jcc(_))
+                .then(|| on_page(self.mode, self.target.page_eip, target(&item.instruction)))
+                .flatten();
+            if to == Some(offset) {
                 if body.is_empty() || Self::live_at(unit, Some(offset)) == Keep::All {
                     return None;
                 }
+                // From a later turn they would lead into the first, around the poll.
+                if exits.iter().any(|to| (offset..next).contains(to)) {
+                    return None;
+                }
                 let has_notes = body.iter().any(|(_, item): &(u16, &Scanned)| item.fop.is_some());
+                if has_notes && is_entered_inside {
+                    return None;
+                }
                 let mut tight = TightLoop { body, jump: (at, item), turns: 1, has_notes };
                 let most = if has_notes { MOST_TURNS + 1 } else { MOST_TURNS };
                 let least = if has_notes { 2 } else { 1 };
@@ -93,6 +105,7 @@ impl Emit<'_> {
             if !is_straight(item.kind) {
                 return None;
             }
+            exits.extend(to);
             body.push((at, item));
         }
         None
@@ -118,8 +131,15 @@ impl Emit<'_> {
                 again = Some(second);
             }
             for (offset, item) in &tight.body {
+                let inside = self.labels.get(offset).filter(|_| turn == 1 && *offset != start);
+                if let Some(&label) = inside {
+                    self.bind(label);
+                }
                 self.begin(*offset, map);
                 self.instruction(*offset, item, unit);
+            }
+            if let Some(&label) = self.labels.get(&tight.jump.0).filter(|_| turn == 1) {
+                self.bind(label);
             }
             self.begin(tight.jump.0, map);
             // The same after every turn: each notes the same, or nothing.
