@@ -29,7 +29,7 @@ pub enum WindowPolicy {
 /// Time-stamp counter ticks that user code runs in one address space before it gets a window: about 2 ms.
 const HOT: u64 = 5_000_000;
 /// Accesses that are not plain between two looks at how fast they come.
-const LOOK: u64 = 256;
+const LOOK: u64 = 64;
 /// Page faults of the guest's between two looks at how fast they come.
 const LOOK_AT_FAULTS: u64 = 256;
 /// Ticks per such access below which there are too many: about 25 µs, of which each costs some 3.
