@@ -103,7 +103,7 @@ enum By {
 
 /// Code that is known when a jump to it is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Known {
+pub(super) enum Known {
     /// In this unit.
     Own(Label),
     /// A neighbour's.
@@ -149,18 +149,23 @@ impl Emit<'_> {
             Some(known) if !self.is_backward(from, to) => self.jump_known(known),
             Some(known) if live != Keep::All => {
                 self.count(to);
-                if let (Known::Own(label), Keep::Nothing) = (known, live) {
-                    let wanted = self.asm.label();
-                    self.asm.cmp_mem_imm(W::B, self.attention(), 0);
-                    self.asm.jcc(E, label);
-                    self.asm.jmp(wanted);
-                    self.later(Stub::Poll { label: wanted, back: label, eip: to, saved: Keep::Nothing });
-                } else {
-                    self.poll(to, live);
-                    self.jump_known(known);
-                }
+                self.poll_and_jump(to, known, live);
             }
             _ => self.jump_external(from, to),
+        }
+    }
+
+    /// Jumps to the code of EIP `to`, or leaves there when attention is wanted. `live`: not all flags.
+    pub(super) fn poll_and_jump(&mut self, to: u32, known: Known, live: Keep) {
+        if let (Known::Own(label), Keep::Nothing) = (known, live) {
+            let wanted = self.asm.label();
+            self.asm.cmp_mem_imm(W::B, self.attention(), 0);
+            self.asm.jcc(E, label);
+            self.asm.jmp(wanted);
+            self.later(Stub::Poll { label: wanted, back: label, eip: to, saved: Keep::Nothing });
+        } else {
+            self.poll(to, live);
+            self.jump_known(known);
         }
     }
 
@@ -188,7 +193,7 @@ impl Emit<'_> {
     }
 
     /// The attention byte.
-    pub(super) fn attention(&self) -> asm::Mem {
+    fn attention(&self) -> asm::Mem {
         asm::at(R13, self.places.attention)
     }
 

@@ -6,10 +6,10 @@
 //!
 //! Only the first turn can be entered: at its start and, if nothing is put off, where jumps lead into its midst.
 
-use super::memory::Stub;
+use super::flow::Known;
 use super::notes::Notes;
 use super::{Emit, Keep, LOOP_ALIGNMENT};
-use crate::shadow::asm::{Cond, E, Label, W};
+use crate::shadow::asm::{Cond, Label};
 use crate::shadow::classify::Kind;
 use crate::shadow::scanner::{Scanned, Unit, on_page, target};
 
@@ -165,15 +165,6 @@ impl Emit<'_> {
             return;
         }
         let live = Self::live_at(unit, Some(tight.start()));
-        if live == Keep::Nothing {
-            let wanted = self.asm.label();
-            self.asm.cmp_mem_imm(W::B, self.attention(), 0);
-            self.asm.jcc(E, again);
-            self.asm.jmp(wanted);
-            self.later(Stub::Poll { label: wanted, back: again, eip: start, saved: live });
-        } else {
-            self.poll(start, live);
-            self.asm.jmp(again);
-        }
+        self.poll_and_jump(start, Known::Own(again), live);
     }
 }
