@@ -412,7 +412,9 @@ fn float_is_plain(instruction: &Instruction, mode: Mode) -> bool {
     );
     // (The size is that of a form with memory, also where the operand is a register.)
     let fits = !has_memory(instruction) || matches!(instruction.memory_size().size(), 1..=16);
-    known && !other && fits
+    // The SDM, and so iced-x86, counts the form with MMX registers among MMX; it came with SSE2.
+    let exists = instruction.mnemonic() != Paddq || mode.sse2();
+    known && exists && !other && fits
 }
 
 /// A near branch is as wide as the mode's EIP, or it is rare.

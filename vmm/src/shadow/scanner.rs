@@ -421,4 +421,13 @@ mod tests {
         assert!(unit.instructions[&1].leader);
         assert!(!unit.instructions[&2].leader);
     }
+
+    #[test]
+    fn instructions_that_came_with_sse2_are_not_there_without_it() {
+        // PADDD and PADDQ with MMX registers.
+        let mut page = [0; PAGE];
+        page[..6].copy_from_slice(&[0x0f, 0xfe, 0xc1, 0x0f, 0xd4, 0xc1]);
+        let kinds = [0, 3].map(|at| decode(&CodeBytes::of(&page, None), mode(), 0, at).map(|(_, kind)| kind));
+        assert!(matches!(kinds, [Some(Kind::Float), Some(Kind::Terminal(_))]), "{kinds:?}");
+    }
 }
