@@ -34,6 +34,8 @@ pub struct Snippet<'a> {
     pub user: bool,
     /// DS, ES and SS are flat.
     pub flat: bool,
+    /// Memory is accessed through a window: of a user, 32-bit and flat.
+    pub window: bool,
     /// SSE and SSE2 are there.
     pub sse: bool,
     /// In real mode, with segments as it loads them.

@@ -144,6 +144,7 @@ impl Mode {
             | bit(snippet.stack32, STACK32)
             | bit(snippet.user, USER)
             | bit(snippet.flat, FLAT_DS | FLAT_ES | FLAT_SS)
+            | bit(snippet.window, WINDOW)
             | bit(snippet.sse, SSE | SSE2)
             | bit(snippet.segmented, SEGMENTED);
         Self { bits, cs_base: snippet.cs_base }

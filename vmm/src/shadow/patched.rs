@@ -144,6 +144,7 @@ mod tests {
             stack32: false,
             user: false,
             flat: false,
+            window: false,
             sse: false,
             segmented: true,
             cs_base: 0,

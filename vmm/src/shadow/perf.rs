@@ -40,11 +40,14 @@ impl PerfMap {
         }
     }
 
-    /// A unit's code was made.
+    /// A unit's code was made, which uses a window or not.
     #[inline]
-    pub fn add(&mut self, code: u64, len: u32, linear: u32) {
+    pub fn add(&mut self, code: u64, len: u32, linear: u32, window: bool) {
+        let kind = if window { "@window" } else { "" };
         if let Some(file) = &mut self.file
-            && writeln!(file, "{code:x} {len:x} guest:{linear:08x}").and_then(|()| file.flush()).is_err()
+            && writeln!(file, "{code:x} {len:x} guest:{linear:08x}{kind}")
+                .and_then(|()| file.flush())
+                .is_err()
         {
             self.file = None;
         }
@@ -65,13 +68,17 @@ mod tests {
     #[test]
     fn units_are_lines_until_all_code_is_dropped() {
         let mut map = PerfMap::default();
-        map.add(1, 2, 3);
+        map.add(1, 2, 3, false);
         map.clear();
         assert!(map.file.is_none(), "nobody wants it");
         map.restart();
-        map.add(0x4000_1000, 0x20, 0xc012_3456);
+        map.add(0x4000_1000, 0x20, 0xc012_3456, false);
+        map.add(0x4000_1020, 0x8, 0x0804_8000, true);
         let path = format!("/tmp/perf-{}.map", std::process::id());
-        assert_eq!(std::fs::read_to_string(&path).expect("it is there"), "40001000 20 guest:c0123456\n");
+        assert_eq!(
+            std::fs::read_to_string(&path).expect("it is there"),
+            "40001000 20 guest:c0123456\n40001020 8 guest:08048000@window\n"
+        );
         map.clear();
         assert_eq!(std::fs::read_to_string(&path).expect("it is there"), "");
         std::fs::remove_file(path).expect("it is there");

@@ -346,47 +346,64 @@ fn flag_use(item: &Scanned, page_eip: u32) -> (u32, u32) {
     (read, killed & ALL_FLAGS)
 }
 
+/// What an instruction does to the flags that are live, and where they are looked at behind it.
+struct Flow {
+    read: u32,
+    killed: u32,
+    /// Live behind it whatever the unit has: it leads out of the unit.
+    outside: u32,
+    /// Instructions of the unit, by number, that may come next.
+    next: [Option<usize>; 2],
+}
+
 /// Backwards over the unit until nothing changes.
 fn find_live_flags(unit: &mut Unit, mode: Mode, page_eip: u32) {
     let offsets: Vec<u16> = unit.instructions.keys().copied().collect();
-    for item in unit.instructions.values_mut() {
-        item.live_in = 0;
-        item.live_out = 0;
-    }
+    let number = |at: u16| offsets.binary_search(&at).ok();
+    let flow = |(n, (&offset, item)): (usize, (&u16, &Scanned))| {
+        let end = usize::from(offset) + item.len();
+        // Mostly it is simply the next one.
+        let behind = || match offsets.get(n + 1) {
+            Some(&next) if usize::from(next) == end => Some(n + 1),
+            _ => u16::try_from(end).ok().and_then(number),
+        };
+        let there = || on_page(mode, page_eip, target(&item.instruction)).and_then(number);
+        let next: &[Option<usize>] = match item.kind {
+            Kind::Jump | Kind::Call => &[there()],
+            Kind::Jcc(_) | Kind::Loop => &[there(), behind()],
+            Kind::Return
+            | Kind::JumpIndirect
+            | Kind::CallIndirect
+            | Kind::FarJump
+            | Kind::FarCall
+            | Kind::FarReturn
+            | Kind::InterruptReturn
+            | Kind::Terminal(_) => &[None],
+            _ => &[behind()],
+        };
+        let outside = if next.contains(&None) { ALL_FLAGS } else { 0 };
+        let (read, killed) = flag_use(item, page_eip);
+        Flow { read, killed, outside, next: [next[0], next.get(1).copied().flatten()] }
+    };
+    let flows: Vec<Flow> = unit.instructions.iter().enumerate().map(flow).collect();
+    let mut live_in = vec![0; flows.len()];
+    let live_out = |flow: &Flow, live_in: &[u32]| {
+        flow.next.iter().flatten().fold(flow.outside, |live, &next| live | live_in[next])
+    };
     loop {
         let mut changed = false;
-        for &offset in offsets.iter().rev() {
-            let live_in = |at: u16| unit.instructions.get(&at).map_or(ALL_FLAGS, |item| item.live_in);
-            let Some(item) = unit.instructions.get(&offset) else { continue };
-            let next = usize::from(offset) + item.len();
-            let after = || if next < PAGE { live_in(next as u16) } else { ALL_FLAGS };
-            let there = || on_page(mode, page_eip, target(&item.instruction)).map_or(ALL_FLAGS, live_in);
-            let live_out = match item.kind {
-                Kind::Jump | Kind::Call => there(),
-                Kind::Jcc(_) | Kind::Loop => there() | after(),
-                Kind::Return
-                | Kind::JumpIndirect
-                | Kind::CallIndirect
-                | Kind::FarJump
-                | Kind::FarCall
-                | Kind::FarReturn
-                | Kind::InterruptReturn => ALL_FLAGS,
-                Kind::Terminal(_) => ALL_FLAGS,
-                _ => after(),
-            };
-            let (read, killed) = flag_use(item, page_eip);
-            let before = live_out & !killed | read;
-            if let Some(item) = unit.instructions.get_mut(&offset)
-                && (before != item.live_in || live_out != item.live_out)
-            {
-                item.live_in = before;
-                item.live_out = live_out;
-                changed = true;
-            }
+        for (n, flow) in flows.iter().enumerate().rev() {
+            let before = live_out(flow, &live_in) & !flow.killed | flow.read;
+            changed |= before != live_in[n];
+            live_in[n] = before;
         }
         if !changed {
             break;
         }
+    }
+    for (n, item) in unit.instructions.values_mut().enumerate() {
+        item.live_in = live_in[n];
+        item.live_out = live_out(&flows[n], &live_in);
     }
 }
 
@@ -403,6 +420,7 @@ mod tests {
             stack32: true,
             user: true,
             flat: true,
+            window: false,
             sse: false,
             segmented: false,
             cs_base: 0,

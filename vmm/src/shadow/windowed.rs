@@ -79,6 +79,8 @@ pub struct Windowed {
     looked: u64,
     /// Page faults of the guest's in windows, and when they were looked at.
     faults: (u64, u64),
+    /// The address space and page of the guest's last page fault in a window: the page is there when the program goes on, most likely.
+    awaited: Option<(u32, u32)>,
     /// Some page that was mapped ever is part of a large one.
     has_large: bool,
     /// The last pause of a window, and whether it may still last.
@@ -241,7 +243,9 @@ impl Windowed {
             return None;
         }
         self.follow_protection(cpu);
-        self.windows.ready(cpu.state.cr3)
+        let window = self.windows.ready(cpu.state.cr3)?;
+        self.map_awaited(cpu);
+        Some(window)
     }
 
     /// The window that code is to be entered with.
@@ -253,6 +257,7 @@ impl Windowed {
             covered.restart(cr3);
         }
         let window = self.active().ready(cr3)?;
+        self.map_awaited(cpu);
         #[expect(unsafe_code, reason = "the segment that code in windows uses")]
         // SAFETY: windows are only on where that is possible (`new`).
         unsafe {
@@ -286,6 +291,7 @@ impl Windowed {
                 Some(linear) if self.fill(cpu, linear, access.write) => return Verdict::Retry,
                 // A page fault of the guest's.
                 Some(linear) if !Self::is_permitted(cpu, linear, access.write) => {
+                    self.awaited = Some((cpu.state.cr3, linear & !(PAGE_SIZE as u32 - 1)));
                     self.count_fault(cpu.state.cr3);
                     return Verdict::Continue(0);
                 }
@@ -381,6 +387,19 @@ impl Windowed {
             self.fill_behind(cpu, page, around);
         }
         true
+    }
+
+    /// Maps the page that the guest has just brought in, which saves the signal that would ask for it.
+    #[inline]
+    fn map_awaited<B: Bus>(&mut self, cpu: &mut Vcpu<B>) {
+        if let Some((cr3, page)) = self.awaited
+            && cr3 == cpu.state.cr3
+        {
+            self.awaited = None;
+            if let Some(before) = page.checked_sub(PAGE_SIZE as u32).filter(|_| !cpu.is_covered()) {
+                self.fill_behind(cpu, before, 2);
+            }
+        }
     }
 
     /// Maps pages behind `page`, wherever in memory they are, up to the first that is mapped or cannot be.

@@ -16,12 +16,15 @@ const FLAT: Snippet<'static> = Snippet {
     stack32: true,
     user: false,
     flat: true,
+    window: false,
     sse: true,
     segmented: false,
     cs_base: 0,
 };
 /// 32-bit with segments that have bases and limits.
 const SEGMENTED: Snippet<'static> = Snippet { flat: false, ..FLAT };
+/// 32-bit, flat, of a user in a window.
+const WINDOW: Snippet<'static> = Snippet { user: true, window: true, ..FLAT };
 /// Real mode.
 const REAL: Snippet<'static> = Snippet {
     eip: 0x100,
@@ -130,6 +133,24 @@ const LISTINGS: &[(&str, &[Listed])] = &[
             ("CALL far", REAL, &[0x9a, 0x10, 0x00, 0x00, 0xf0]),
             ("RET far", REAL, &[0xcb]),
             ("IRET", REAL, &[0xcf]),
+        ],
+    ),
+    (
+        "window",
+        &[
+            ("a load and a store", WINDOW, &[0x8b, 0x43, 0x08, 0x89, 0x04, 0x8b]),
+            ("a load with an index", WINDOW, &[0x8b, 0x44, 0x8b, 0x04]),
+            ("a run of PUSH and a CALL", WINDOW, &[0x55, 0x53, 0x6a, 0xff, 0xe8, 0x10, 0x20, 0x00, 0x00]),
+            ("POP and RET", WINDOW, &[0x5b, 0x5d, 0xc3]),
+            (
+                "what comes between",
+                WINDOW,
+                &[0x53, 0x8b, 0x44, 0x24, 0x08, 0x8d, 0x14, 0x24, 0x50, 0x83, 0xec, 0x10],
+            ),
+            ("a frame", WINDOW, &[0x55, 0x89, 0xe5, 0x57, 0x83, 0xec, 0x0c, 0x89, 0x04, 0x24, 0x31, 0xc0]),
+            ("the end of one", WINDOW, &[0x83, 0xc4, 0x0c, 0x5b, 0x5e, 0x31, 0xc0, 0xc3]),
+            ("flags of ADD that are read", WINDOW, &[0x83, 0xc4, 0x0c, 0x72, 0x00]),
+            ("a tight loop", WINDOW, &[0x8a, 0x0e, 0x46, 0x84, 0xc9, 0x75, 0xf9]),
         ],
     ),
     (

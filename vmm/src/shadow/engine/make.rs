@@ -311,7 +311,7 @@ impl<B: Bus> Shadow<B> {
         };
         self.pages.add_unit(id, unit);
         self.code_index.push((code, id));
-        self.perf.add(code, len as u32, location.linear);
+        self.perf.add(code, len as u32, location.linear, mode.window());
         found
     }
 }

@@ -506,7 +506,7 @@ impl Emit<'_> {
     pub(super) fn return_to_r11(&mut self, popped: i32, item: &Scanned) {
         let extra =
             if item.instruction.op_count() == 1 { i32::from(item.instruction.immediate16()) } else { 0 };
-        self.move_stack(popped + extra);
+        self.settle_stack_and_move(popped + extra);
         if self.predicts_returns() {
             return self.asm.ret();
         }

@@ -333,7 +333,7 @@ impl Emit<'_> {
 
     /// The same as [`Emit::reach`] for the top of the stack: `bytes` below it (`down`), or at it.
     pub(super) fn reach_stack(&mut self, eip: u32, disp: i32, size: u32, access: Access, keep_flags: Keep) {
-        let operand = Operand::at(Seg::Ss, asm::R12, disp, !self.mode.stack32());
+        let operand = self.with_lag(Operand::at(Seg::Ss, asm::R12, disp, !self.mode.stack32()));
         self.reach(eip, &operand, size, access, keep_flags, false);
     }
 

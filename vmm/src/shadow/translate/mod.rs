@@ -359,6 +359,9 @@ impl Emit<'_> {
 
     fn ordinary_instruction(&mut self, offset: u16, item: &Scanned, unit: &Unit) -> bool {
         let eip = self.eip(offset);
+        if self.put_off_stack_move(item) {
+            return true;
+        }
         self.notes_before(item);
         if item.crosses {
             self.check_next_page(eip, item);

@@ -3,18 +3,24 @@
 //! The host's own must not reach the guest, so shadow code stores the guest's. Only the last ones count: a note is put off until
 //! something might look, or until what it is made of changes, and dropped when the next one comes first. The ways out of an instruction
 //! that are taken rarely store what is still put off ([`Late`]); faults in windows go by such a way too ([`Emit::note_way_out`]).
+//!
+//! In windows constant moves of ESP are put off in the same way, by PUSH, POP and their kin, and by ADD and SUB where nobody reads their
+//! flags: R12 then lags behind, accesses of the stack have that in their displacement, and one move does for all. Never
+//! both at a time.
 
 use super::memory::{Operand, Stub};
+use super::stack::SLOT;
 use super::{Emit, context, segment_field, state};
 use crate::cpu::fpu::FpuState;
 use crate::cpu::registers::Seg;
 use crate::cpu::{CpuState, Segment};
-use crate::shadow::asm::{self, R9, Reg, W};
+use crate::shadow::asm::{self, R9, R12, Reg, W};
 use crate::shadow::bridge::Context;
 use crate::shadow::classify::{Kind, has_memory};
 use crate::shadow::fpu;
 use crate::shadow::scanner::Scanned;
-use iced_x86::{Instruction, InstructionInfoFactory, Mnemonic, OpAccess, OpKind};
+use crate::shadow::window::GUARD_BYTES;
+use iced_x86::{Instruction, InstructionInfoFactory, Mnemonic, OpAccess, OpKind, Register};
 use std::mem::offset_of;
 
 /// Notes that were put off.
@@ -24,12 +30,49 @@ pub(super) struct Notes {
     instruction: Option<(u32, u16)>,
     /// Its operand in memory, or that of one before it.
     operand: Option<Operand>,
+    /// ESP is elsewhere than R12.
+    stack: Lag,
+}
+
+/// How far R12 lags behind ESP.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Lag {
+    /// ESP minus what R12 has of it.
+    by: i32,
+    /// Nothing was accessed where ESP is now. Then R12 must wrap round like ESP when it follows: a loop of such moves could carry it out of
+    /// the window and its guards.
+    unproven: bool,
 }
 
 impl Notes {
     pub(super) const fn is_empty(&self) -> bool {
-        self.instruction.is_none() && self.operand.is_none()
+        self.instruction.is_none() && self.operand.is_none() && self.stack.by == 0
     }
+}
+
+/// How far R12 may lag behind before an instruction: displacements stay short.
+const LONGEST_LAG: u32 = 64;
+/// How far one ADD or SUB may move ESP beyond that.
+const LONGEST_MOVE: u32 = 4096;
+const _: () = assert!(((LONGEST_LAG + LONGEST_MOVE) as u64) < GUARD_BYTES / 8);
+
+/// Whether R12 may lag behind across an instruction.
+fn stack_may_lag(item: &Scanned) -> bool {
+    let instruction = &item.instruction;
+    let names_esp = (0..instruction.op_count()).any(|n| {
+        instruction.op_kind(n) == OpKind::Register
+            && matches!(instruction.op_register(n), Register::ESP | Register::SP)
+    });
+    let moves_by_slot = instruction.stack_pointer_increment().unsigned_abs() == SLOT as u32;
+    !item.crosses
+        && item.live.is_none()
+        && !names_esp
+        && match item.kind {
+            Kind::Plain | Kind::Lea | Kind::Nothing => true,
+            Kind::Push | Kind::Pop => moves_by_slot,
+            Kind::Call | Kind::Return => true,
+            _ => false,
+        }
 }
 
 /// Code that is needed rarely, behind the unit, and what was put off where it is needed.
@@ -48,25 +91,29 @@ const fn lets_pass(kind: Kind) -> bool {
     matches!(kind, Kind::Plain | Kind::Float | Kind::Nothing | Kind::Lea)
 }
 
+/// What an instruction adds to a 32-bit register, if it is a constant.
+fn added_constant(instruction: &Instruction) -> Option<i32> {
+    use Mnemonic::*;
+    if instruction.op0_kind() != OpKind::Register || !instruction.op0_register().is_gpr32() {
+        return None;
+    }
+    let is_immediate = instruction.op_count() == 2
+        && matches!(instruction.op1_kind(), OpKind::Immediate32 | OpKind::Immediate8to32);
+    match instruction.mnemonic() {
+        Inc => Some(1),
+        Dec => Some(-1),
+        Add if is_immediate => Some(instruction.immediate(1) as i32),
+        Sub if is_immediate => Some((instruction.immediate(1) as i32).wrapping_neg()),
+        _ => None,
+    }
+}
+
 impl Operand {
     /// The same address seen from after an instruction that changes one of its registers, if that is as good as known: it adds a
     /// constant.
     fn after(&self, instruction: &Instruction) -> Option<Self> {
-        use Mnemonic::*;
-        let register = instruction.op0_register();
-        if self.short || instruction.op0_kind() != OpKind::Register || !register.is_gpr32() {
-            return None;
-        }
-        let is_immediate = instruction.op_count() == 2
-            && matches!(instruction.op1_kind(), OpKind::Immediate32 | OpKind::Immediate8to32);
-        let added = match instruction.mnemonic() {
-            Inc => 1,
-            Dec => -1,
-            Add if is_immediate => instruction.immediate(1) as i32,
-            Sub if is_immediate => (instruction.immediate(1) as i32).wrapping_neg(),
-            _ => return None,
-        };
-        let register = super::host(register.number());
+        let added = added_constant(instruction).filter(|_| !self.short)?;
+        let register = super::host(instruction.op0_register().number());
         let mut factor = i32::from(self.base == Some(register));
         if let Some((index, scale)) = self.index
             && index == register
@@ -101,6 +148,16 @@ impl Emit<'_> {
         if self.notes.is_empty() {
             return;
         }
+        if self.notes.stack.by != 0 {
+            if !stack_may_lag(item) || self.notes.stack.by.unsigned_abs() > LONGEST_LAG {
+                return self.store_notes();
+            }
+            let accesses = matches!(item.kind, Kind::Push | Kind::Pop | Kind::Call | Kind::Return);
+            if accesses || has_memory(&item.instruction) {
+                self.note_way_out();
+            }
+            return;
+        }
         if !lets_pass(item.kind) {
             return self.store_notes();
         }
@@ -123,6 +180,78 @@ impl Emit<'_> {
         let label = self.asm.label();
         self.ways_out.push((self.start, label));
         self.later(Stub::WayOut { label });
+    }
+
+    /// An operand in memory of an instruction, with R12 as it is.
+    pub(super) fn operand(&self, instruction: &Instruction) -> Operand {
+        self.with_lag(Operand::of(instruction))
+    }
+
+    /// An operand that the guest has at ESP, with R12 as it is.
+    pub(super) fn with_lag(&self, operand: Operand) -> Operand {
+        let lag = if operand.base == Some(R12) { self.notes.stack.by } else { 0 };
+        Operand { disp: operand.disp.wrapping_add(lag), ..operand }
+    }
+
+    /// [`Emit::move_stack`] by an instruction that has accessed the stack there, later if it can be put off.
+    pub(super) fn move_stack_later(&mut self, by: i32) {
+        if self.mode.window() && by.unsigned_abs() as usize == SLOT {
+            self.notes.stack = Lag { by: self.notes.stack.by + by, unproven: false };
+        } else {
+            self.move_stack(by);
+        }
+    }
+
+    /// ADD and SUB of a constant to ESP, and copies of ESP, while R12 lags behind or so that it does. True: that is all that was to be done.
+    pub(super) fn put_off_stack_move(&mut self, item: &Scanned) -> bool {
+        let (instruction, lag) = (&item.instruction, self.notes.stack);
+        let has_notes = self.notes.instruction.is_some() || self.notes.operand.is_some();
+        if !self.mode.window() || has_notes || item.crosses || item.live.is_some() {
+            return false;
+        }
+        let is_esp = |n| {
+            n < instruction.op_count()
+                && instruction.op_kind(n) == OpKind::Register
+                && instruction.op_register(n) == Register::ESP
+        };
+        if instruction.mnemonic() == Mnemonic::Mov && is_esp(1) && !is_esp(0) && lag.by != 0 {
+            let to = instruction.op0_register();
+            if instruction.op0_kind() == OpKind::Register && to.is_gpr32() {
+                self.asm.lea(W::D, super::host(to.number()), asm::at(R12, lag.by));
+                return true;
+            }
+        }
+        let Some(by) = added_constant(instruction).filter(|_| is_esp(0) && item.live_out == 0) else {
+            return false;
+        };
+        if by.unsigned_abs() > LONGEST_MOVE || lag.by.unsigned_abs() > LONGEST_LAG {
+            return false;
+        }
+        self.notes.stack = Lag { by: lag.by + by, unproven: true };
+        true
+    }
+
+    /// Moves the stack pointer as far as that was put off, and by `more` where the stack has just been accessed; no flag changes.
+    pub(super) fn settle_stack_and_move(&mut self, more: i32) {
+        let lag = std::mem::take(&mut self.notes.stack);
+        self.move_stack(lag.by + more);
+    }
+
+    /// Moves the stack pointer as far as that was put off; no flag changes.
+    pub(super) fn settle_stack(&mut self) {
+        let lag = std::mem::take(&mut self.notes.stack);
+        self.follow_stack(lag);
+    }
+
+    fn follow_stack(&mut self, lag: Lag) {
+        match lag {
+            Lag { by: 0, .. } => {}
+            Lag { by, unproven: false } => self.move_stack(by),
+            Lag { by, unproven: true } => {
+                self.asm.lea(W::D, R12, asm::at(R12, by));
+                self.fix_stack();
+            }
+        }
     }
 
     /// Remembers an x87 instruction that is not a control instruction. In code of 16 bits segments change often: selectors are stored
@@ -176,6 +305,7 @@ impl Emit<'_> {
         if let Some(operand) = notes.operand {
             self.store_operand(&operand);
         }
+        self.follow_stack(notes.stack);
     }
 
     fn store_operand(&mut self, operand: &Operand) {

@@ -135,7 +135,7 @@ impl Emit<'_> {
     /// Emits a guest instruction with its operand in memory where the guest has it, in the segment of the window.
     pub(super) fn encode_through_gs(&mut self, instruction: &Instruction) {
         let mut instruction = *instruction;
-        let operand = Operand::of(&instruction);
+        let operand = self.operand(&instruction);
         instruction.set_code(widened(instruction.code()));
         self.rename(&mut instruction);
         instruction.set_segment_prefix(Register::GS);
@@ -165,7 +165,7 @@ impl Emit<'_> {
 
     pub(super) fn plain(&mut self, eip: u32, item: &Scanned) {
         if has_memory(&item.instruction) {
-            let operand = Operand::of(&item.instruction);
+            let operand = self.operand(&item.instruction);
             let size = item.instruction.memory_size().size() as u32;
             if self.through_gs(&item.instruction, &operand) {
                 self.encode_through_gs(&item.instruction);
@@ -199,7 +199,7 @@ impl Emit<'_> {
     }
 
     pub(super) fn lea(&mut self, item: &Scanned) {
-        let operand = Operand::of(&item.instruction);
+        let operand = self.operand(&item.instruction);
         let register = item.instruction.op0_register();
         let to = host(number(register));
         if register.is_gpr32() {

@@ -15,7 +15,7 @@ use std::mem::offset_of;
 const ALL: [usize; 8] = [gpr::EDI, gpr::ESI, gpr::EBP, gpr::ESP, gpr::EBX, gpr::EDX, gpr::ECX, gpr::EAX];
 
 /// Bytes of what one instruction of a run pushes or pops.
-const SLOT: usize = 4;
+pub(super) const SLOT: usize = 4;
 /// Most instructions of a run.
 const LONGEST_RUN: usize = 16;
 
@@ -163,7 +163,7 @@ impl Emit<'_> {
                 self.asm.store(w, self.reached(), from);
             }
             OpKind::Memory => {
-                self.reach(eip, &Operand::of(instruction), size, Access::Read, keep, false);
+                self.reach(eip, &self.operand(instruction), size, Access::Read, keep, false);
                 self.asm.load(w, R11, self.reached());
                 self.reach_stack(eip, -(size as i32), size, Access::Write, keep);
                 self.asm.store(w, self.reached(), R11);
@@ -174,7 +174,7 @@ impl Emit<'_> {
                 self.asm.store_imm(w, self.reached(), value);
             }
         }
-        self.move_stack(-(size as i32));
+        self.move_stack_later(-(size as i32));
     }
 
     pub(super) fn push_segment(&mut self, eip: u32, item: &Scanned) {
@@ -199,7 +199,7 @@ impl Emit<'_> {
             }
         } else {
             self.asm.load(width(size), to, self.reached());
-            self.move_stack(size as i32);
+            self.move_stack_later(size as i32);
         }
     }
 
@@ -263,6 +263,7 @@ impl Emit<'_> {
         let next = eip.wrapping_add(item.len() as u32);
         self.reach_stack(eip, -(size as i32), size, Access::Write, keep);
         self.asm.store_imm(width(size), self.reached(), next as i32);
-        self.move_stack(-(size as i32));
+        self.move_stack_later(-(size as i32));
+        self.settle_stack();
     }
 }

@@ -133,11 +133,13 @@ impl Emit<'_> {
             for (offset, item) in &tight.body {
                 let inside = self.labels.get(offset).filter(|_| turn == 1 && *offset != start);
                 if let Some(&label) = inside {
+                    self.settle_stack();
                     self.bind(label);
                 }
                 self.begin(*offset, map);
                 self.instruction(*offset, item, unit);
             }
+            self.settle_stack();
             if let Some(&label) = self.labels.get(&tight.jump.0).filter(|_| turn == 1) {
                 self.bind(label);
             }
