@@ -91,10 +91,10 @@ fn attack_board(board: &Board, bytes: &Segment, random: &mut Random) {
     let value = [a, a & 0xff, 1 << (a & 63), 0][(b & 3) as usize];
     // Most of it is the bitmap of code.
     let words = if b & 4 == 0 { BOARD_HEAD } else { size_of::<Board>() as u64 };
-    let at = c % words & !7;
+    let at = (c % words) & !7;
     // Two words of four bytes: the version and the run state.
     let ends = [offset_of!(Board, version), offset_of!(Board, powered_off)].map(|offset| offset as u64 & !7);
-    match a >> 32 & 31 {
+    match (a >> 32) & 31 {
         0 => board.call_vcpu(b as u32),
         1 => _ = board.intr.publish(Some(b as u8), c as u8, a as u8),
         2 => board.set_shadow(b as u32, c as u32, a & 1 != 0, a & 2 != 0),

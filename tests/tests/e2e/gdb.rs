@@ -55,7 +55,7 @@ const WHITE: [u8; 3] = [0xff; 3];
 /// How long the model is held at the breakpoint: longer than the watchdog's patience.
 const HELD: Duration = Duration::from_secs(7);
 
-/// `line` of `vmsim trace show`, without the answer: number and call.
+/// A line of `vmsim trace show`: the transaction's number and the rest.
 fn numbered(line: &str) -> Option<(u64, &str)> {
     let (number, rest) = line.trim_start().split_once(' ')?;
     Some((number.parse().ok()?, rest.trim()))
@@ -83,11 +83,12 @@ fn a_replay_stops_in_gdb_before_the_transaction_that_it_is_told() {
 
     assert!(stopped.contains("received signal SIGTRAP"), "{}", gdb.said());
     // It says itself where it is.
-    let said = gdb.said();
-    let place = format!("Stops at transaction {number}: ");
-    let (_, place) = said.split_once(&place).unwrap_or_else(|| panic!("no '{place}' in {said}"));
-    let place = place.lines().next().expect("a line");
-    assert!(call.starts_with(place), "stopped at '{place}', which in the recording is '{call}'");
+    let place = poll("place where it stops", PATIENCE, || {
+        let said = gdb.said();
+        let (_, place) = said.split_once(&format!("Stops at transaction {number}: "))?;
+        Some(place.split_once('\n')?.0.to_owned())
+    });
+    assert!(call.starts_with(&place), "stopped at '{place}', which in the recording is '{call}'");
     // As many calls as gdb counted itself.
     let hits = gdb.ask("info breakpoints");
     assert!(hits.contains(&format!("already hit {number} times")), "{hits}");
