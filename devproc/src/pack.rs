@@ -30,6 +30,27 @@ pub(crate) fn pack(value: impl Pack, out: &mut Vec<u8>) {
     }
 }
 
+/// Appends bytes that `fill` appends, with their number before them: what bytes of a `Vec` are. The number has room for
+/// some hundred bytes; for others they are moved.
+pub(crate) fn pack_sized(out: &mut Vec<u8>, fill: impl FnOnce(&mut Vec<u8>)) {
+    const ROOM: usize = 2;
+    let start = out.len();
+    out.extend_from_slice(&[0; ROOM]);
+    fill(out);
+    let len = out.len() - start - ROOM;
+    match out.get_mut(start..start + ROOM) {
+        Some(room) if (1 << 7..1 << 14).contains(&len) => {
+            room.copy_from_slice(&[len as u8 | 0x80, (len >> 7) as u8]);
+        }
+        _ => {
+            let bytes = out.split_off(start + ROOM);
+            out.truncate(start);
+            pack(len, out);
+            out.extend(bytes);
+        }
+    }
+}
+
 /// With more room. It is not needed twice: buffers are kept.
 #[cold]
 #[inline(never)]
@@ -195,5 +216,16 @@ mod tests {
         let mut out = vec![1];
         pack(long, &mut out);
         assert_eq!((out.len(), out[0], out[2000]), (2001, 1, 7));
+    }
+
+    #[test]
+    fn bytes_have_their_number_before_them_however_many_they_are() {
+        for len in [0, 1, 127, 128, 200, (1 << 14) - 1, 1 << 14, 40_000] {
+            let bytes = vec![7u8; len];
+            let mut out = vec![1, 2];
+            pack_sized(&mut out, |out| out.extend(&bytes));
+            assert_eq!(out[..2], [1, 2]);
+            assert_eq!(out[2..], postcard::to_stdvec(&bytes).unwrap(), "{len} bytes");
+        }
     }
 }

@@ -62,17 +62,11 @@ pub fn main(builder: impl Fn(&str) -> Option<Builder>) -> std::process::ExitCode
     let args: Vec<String> = std::env::args().skip(1).collect();
     let (device, vm) = match args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         [device, "--attach", vm] | ["--attach", vm, device] => (device, vm),
-        ["replay", file] => return record::run(file.as_ref(), 1, builder),
-        ["replay", file, "--limit", limit] if limit.parse::<u64>().is_ok_and(|limit| limit > 0) => {
-            return record::run(file.as_ref(), limit.parse().unwrap_or(1), builder);
-        }
-        _ => {
-            eprintln!(
-                "usage: DEVICE --attach VM   (for example: gpu --attach vm; 'vmsim ps' lists VMs)\n       \
-                 replay FILE [--limit DIFFERENCES]   (a recording of 'vmsim device record')"
-            );
-            return std::process::ExitCode::FAILURE;
-        }
+        ["replay", file, ref options @ ..] => match record::Options::parse(options) {
+            Some(options) => return record::run(file.as_ref(), &options, builder),
+            None => return usage(),
+        },
+        _ => return usage(),
     };
     let result = match builder(device) {
         Some(builder) => process::run(vm, device, builder),
@@ -88,4 +82,12 @@ pub fn main(builder: impl Fn(&str) -> Option<Builder>) -> std::process::ExitCode
             std::process::ExitCode::FAILURE
         }
     }
+}
+
+fn usage() -> std::process::ExitCode {
+    eprintln!(
+        "usage: DEVICE --attach VM   (for example: gpu --attach vm; 'vmsim ps' lists VMs)\n       \
+         replay FILE [--limit DIFFERENCES] [--stop-at TRANSACTION]   (a recording of 'vmsim device record')"
+    );
+    std::process::ExitCode::FAILURE
 }

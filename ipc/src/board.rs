@@ -53,6 +53,8 @@ pub mod attention {
     pub const MAP: u32 = 1 << 4;
     /// Somebody wants to look at the guest, or a debugger has something to say.
     pub const DEBUG: u32 = 1 << 5;
+    /// All there are.
+    pub const ALL: u32 = (1 << 6) - 1;
 }
 
 /// What the VM as a whole is told to do.

@@ -73,12 +73,43 @@ struct Part {
     room: usize,
 }
 
+/// Parts that the two slots do not hold as they are: bits 0-31 for slot 0, 32-63 for slot 1. One word, because the halves are
+/// changed by turns and together, and a wide read of what was just written by halves takes its time.
+#[derive(Clone, Copy, Debug)]
+struct Lacks(u64);
+
+impl Lacks {
+    /// Both lack these parts.
+    #[inline]
+    fn both(parts: u32) -> Self {
+        Self(u64::from(parts) << 32 | u64::from(parts))
+    }
+
+    /// Both lack these too.
+    #[inline]
+    fn add(&mut self, parts: u32) {
+        self.0 |= Self::both(parts).0;
+    }
+
+    /// What slot `slot` (0 or 1) lacks.
+    #[inline]
+    fn of(self, slot: u64) -> u32 {
+        (self.0 >> (32 * slot)) as u32
+    }
+
+    /// Slot `slot` lacks nothing.
+    #[inline]
+    fn clear(&mut self, slot: u64) {
+        self.0 &= u64::from(u32::MAX) << (32 * (slot ^ 1));
+    }
+}
+
 /// The only writer of a [`StatePage`]: the parts of the state, and which of them each slot lacks.
 #[derive(Debug)]
 pub struct StateWriter {
     parts: Vec<Part>,
-    /// Bit n: the slot does not hold part n as it is.
-    lacks: [u32; 2],
+    /// What the slots lack.
+    lacks: Lacks,
     /// What it has published last. Where another value is found, somebody else wrote the slots meanwhile.
     published: u64,
     /// Parts that were never given.
@@ -92,7 +123,7 @@ impl StateWriter {
         let all = (1 << parts) - 1;
         Self {
             parts: (0..parts).map(|_| Part::default()).collect(),
-            lacks: [all; 2],
+            lacks: Lacks::both(all),
             published: 0,
             missing: all,
         }
@@ -113,8 +144,7 @@ impl StateWriter {
     #[inline]
     pub fn part(&mut self, number: usize) -> &mut Vec<u8> {
         let bit = 1 << number;
-        self.lacks[0] |= bit;
-        self.lacks[1] |= bit;
+        self.lacks.add(bit);
         self.missing &= !bit;
         let bytes = &mut self.parts[number].bytes;
         bytes.clear();
@@ -127,7 +157,7 @@ impl StateWriter {
     pub fn commit(&mut self, page: &StatePage, sequence: u64, version: u16, record: &[u64]) -> bool {
         let published = page.published.load(Ordering::Relaxed);
         if published != self.published {
-            self.lacks = [self.all(); 2];
+            self.lacks = Lacks::both(self.all());
         }
         if record.len() > COMMIT_WORDS {
             return false;
@@ -137,7 +167,7 @@ impl StateWriter {
         // content is no longer current.
         fence(Ordering::Release);
         let slot = &page.slots[target as usize];
-        if !self.complete(slot, self.lacks[target as usize]) {
+        if !self.complete(slot, self.lacks.of(target)) {
             // Another layout, once.
             if !self.lay_out() || !self.complete(slot, self.all()) {
                 return false;
@@ -150,7 +180,7 @@ impl StateWriter {
         for (cell, word) in slot.record.iter().zip(record) {
             cell.store(*word, Ordering::Relaxed);
         }
-        self.lacks[target as usize] = 0;
+        self.lacks.clear(target);
         self.published = ((published >> 1).wrapping_add(1) << 1) | target;
         // SYNC POINT state: everything above is visible to whoever sees the new value.
         page.published.store(self.published, Ordering::Release);
@@ -190,7 +220,7 @@ impl StateWriter {
             part.first_word = end / WORD;
             end += part.room;
         }
-        self.lacks = [self.all(); 2];
+        self.lacks = Lacks::both(self.all());
         true
     }
 }

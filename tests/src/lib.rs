@@ -5,6 +5,7 @@
 //! Every test has a [`Home`] of its own (runtime directory, temporary files), so that tests run
 //! side by side and beside the user's own VMs.
 
+mod gdb;
 mod guests;
 mod home;
 mod image;
@@ -14,6 +15,7 @@ mod toy;
 mod vm;
 mod wrapped;
 
+pub use gdb::Gdb;
 pub use guests::guest;
 pub use home::{Home, Said, run};
 pub use image::{Pixels, read_png};

@@ -133,6 +133,9 @@ pub enum Command {
         /// End with so many differences
         #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
         limit: u64,
+        /// Under a debugger: stop before transaction N, as 'vmsim trace show' counts them
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+        stop_at: Option<u64>,
     },
     /// Print exceptions, interrupts and port accesses of the guest as they happen, or what is in a recording of
     /// 'vmsim device record'

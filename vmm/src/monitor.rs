@@ -164,6 +164,11 @@ impl Monitor {
     /// Deals with what others want from the vCPU. False when the VM stops.
     fn attend(&mut self) -> bool {
         let bits = self.guest.vcpu.bus.board().attention();
+        if bits & !attention::ALL != 0 {
+            // From a process that misbehaves. Nobody would take them, and the vCPU would look who calls for ever: it would
+            // neither sleep nor run shadow code for long.
+            self.guest.vcpu.bus.board().take_attention(!attention::ALL);
+        }
         if bits & !attention::INTR == 0 {
             return !(self.parked || self.debugger_holds()) || self.follow_run_state();
         }

@@ -634,6 +634,7 @@ fn run_recorded(name: &str, first: Option<u64>, recording: &Path) -> (Seen, u32)
     let report = replay(
         std::io::BufReader::new(file),
         |_| Some(build),
+        None,
         |difference| {
             differences.push(difference.clone());
             true

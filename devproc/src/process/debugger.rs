@@ -1,7 +1,8 @@
-//! What a device process does for its debugger: lets itself be attached to, and waits for one when it was told to.
+//! What a device process does for its debugger: lets itself be attached to, and waits for one when it was told to. And
+//! what a replay does: stops where it was told to.
 
 use ipc::setup::DEBUG_VARIABLE;
-use rustix::process::{PTracer, set_ptracer};
+use rustix::process::{PTracer, Signal, getpid, kill_process, set_ptracer};
 use std::time::Duration;
 
 /// How often it looks whether a debugger has come.
@@ -21,7 +22,17 @@ pub fn wait_if_told(device: &str) {
     }
 }
 
-fn is_traced() -> bool {
+/// Has the debugger stop the process here, after saying where that is. Without a debugger the process dies of it.
+// A name in backtraces, one frame below whoever is to be looked at.
+#[inline(never)]
+pub fn stop(place: &str) {
+    eprintln!("Stops at {place}");
+    // The signal arrives before the call returns: there is one thread. It cannot fail for the process itself.
+    let _ = kill_process(getpid(), Signal::TRAP);
+}
+
+/// Whether a debugger runs this process.
+pub fn is_traced() -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let tracer = status.lines().find_map(|line| line.strip_prefix("TracerPid:"));
     // Where that cannot be told, nobody would ever be waited for.

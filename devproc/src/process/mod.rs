@@ -8,7 +8,7 @@
 mod commit;
 #[cfg(test)]
 mod crash_points;
-mod debugger;
+pub(crate) mod debugger;
 mod effects;
 mod faults;
 mod host;

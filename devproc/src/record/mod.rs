@@ -22,5 +22,5 @@ mod tape;
 mod tests;
 
 pub use hash::hash_picture;
-pub use run::run;
+pub use run::{Options, run};
 pub use tape::{Recorder, Sink};

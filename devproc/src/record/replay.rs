@@ -16,7 +16,7 @@ use super::show;
 use super::stand_in::{StandIn, Surroundings, World};
 use crate::device::{self, Device, Frame, IoError, RegionId, ResetKind, TimerId, Width};
 use crate::outside::{ImageAct, Outside};
-use crate::process::{BuildContext, Builder};
+use crate::process::{BuildContext, Builder, debugger};
 use ipc::link::PAYLOAD_BYTES;
 use ipc::machine::MachineConfig;
 use ipc::time::VirtualTime;
@@ -107,18 +107,21 @@ pub struct Report {
 /// Whether to go on after a difference.
 pub type GoOn = bool;
 
-/// Replays a recording with the models that `build` gives for its device. `tell` is told each difference.
+/// Replays a recording with the models that `build` gives for its device. `tell` is told each difference. Before the
+/// models are called for transaction `stop_at` the process is stopped for its debugger.
 ///
 /// # Errors
 /// [`ReplayError`].
 pub fn replay(
     source: impl Read,
     build: impl Fn(&str) -> Option<Builder>,
+    stop_at: Option<u64>,
     mut tell: impl FnMut(&Difference) -> GoOn,
 ) -> Result<Report, ReplayError> {
     let began = Instant::now();
     let (mut items, header) = Items::new(source)?;
     let mut player = Player::new(header, build)?;
+    player.stop_at = stop_at;
     let mut more = true;
     while more
         && !player.over
@@ -172,6 +175,7 @@ struct Player {
     pictures: Vec<Option<PictureHash>>,
     started: bool,
     over: bool,
+    stop_at: Option<u64>,
     host_start: u64,
     guest_start: u64,
     now: u64,
@@ -196,6 +200,7 @@ impl Player {
             pictures: Vec::new(),
             started: false,
             over: false,
+            stop_at: None,
             host_start: 0,
             guest_start: 0,
             now: 0,
@@ -365,6 +370,9 @@ impl Player {
         let frame = &mut self.frames[number];
         let mut host = StandIn::new(call.now, world, &mut self.around);
         let run = || perform(model, call, frame, drew_before, &mut host);
+        if self.stop_at == Some(count) {
+            debugger::stop(&format!("transaction {count}: {}", show::call(&self.names, call)));
+        }
         let (answer, drew) = match catch_unwind(AssertUnwindSafe(run)) {
             Ok(done) => done?,
             Err(panic) => {

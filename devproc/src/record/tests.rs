@@ -245,6 +245,7 @@ fn play(recording: &[u8], fault: Fault) -> Result<(Report, Vec<Difference>), Rep
     let report = replay(
         recording,
         |_| Some(builder(fault)),
+        None,
         |difference| {
             told.push(difference.clone());
             false
@@ -357,7 +358,7 @@ fn entries(bytes: &[u8]) -> Vec<(usize, usize)> {
 /// Whatever is in a recording: nothing panics, and an error is one line.
 fn swallow(bytes: &[u8]) {
     for fault in [Fault::None, Fault::Bit] {
-        let outcome = replay(bytes, |_| Some(builder(fault)), |_| true);
+        let outcome = replay(bytes, |_| Some(builder(fault)), None, |_| true);
         if let Err(error) = outcome {
             assert!(!error.to_string().contains('\n'), "{error}");
         }

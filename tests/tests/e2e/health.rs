@@ -1,10 +1,8 @@
 //! Device processes that are stopped, traced, slow or hang.
 
 use rustix::process::{Pid, Signal, kill_process};
-use std::io::Write;
-use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
-use vmsim_tests::{Home, Missing, PATIENCE, Toy, Vm, guest, poll, program_in_path, skip};
+use vmsim_tests::{Gdb, Home, PATIENCE, Toy, Vm, guest, poll};
 
 fn signal(pid: u32, signal: Signal) {
     kill_process(Pid::from_raw(pid as i32).expect("a process"), signal).expect("the process lives");
@@ -68,35 +66,6 @@ fn time_stands_still_while_the_vmm_is_stopped() {
     is_stopped("vmm");
 }
 
-/// gdb on a process, told what to do on its standard input.
-struct Gdb(Child);
-
-impl Gdb {
-    /// `None`, said on the terminal, where there is no gdb or it may not attach.
-    fn attach(pid: u32) -> Option<Self> {
-        let Some(gdb) = program_in_path("gdb") else {
-            skip("gdb is not installed", Missing::Installable);
-            return None;
-        };
-        let mut command = Command::new(gdb);
-        command.args(["-nx", "-q", "-p", &pid.to_string()]).stdin(Stdio::piped());
-        Some(Self(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("gdb starts")))
-    }
-
-    fn say(&mut self, what: &str) {
-        let input = self.0.stdin.as_mut().expect("its input");
-        writeln!(input, "{what}").expect("gdb listens");
-    }
-}
-
-impl Drop for Gdb {
-    fn drop(&mut self) {
-        // One that has ended already needs no end.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
 #[test]
 fn time_stands_still_while_gdb_holds_the_gpu_and_the_watchdog_leaves_it_alone() {
     let Some(image) = guest("freedos-1440.img") else { return };
@@ -113,9 +82,6 @@ fn time_stands_still_while_gdb_holds_the_gpu_and_the_watchdog_leaves_it_alone() 
 
     assert_eq!(time_stands(&vm), stood);
     assert_eq!(state(&vm, "gpu"), "traced");
-    gdb.say("break devproc::gpu::vga::Vga::render");
-    gdb.say("stepi");
-    gdb.say("delete");
     gdb.say("detach");
     vm.wait_text("1,337,344 bytes free");
     let after = vm.ps();

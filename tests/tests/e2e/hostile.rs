@@ -1,13 +1,14 @@
 //! A device process, and somebody at the control socket, that do their worst: the VM lives.
 
+use crate::floppy::with_program;
 use ipc::control::{Request, Role};
 use ipc::message::PROTOCOL_VERSION;
 use std::io::{Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
-use vmsim_tests::{Home, PATIENCE, Vm, guest, poll};
+use vmsim_tests::{Home, PATIENCE, Vm, cpu_time, guest, poll};
 
 /// HAMMER.COM: reads and writes port 300h until a key is pressed.
 const HAMMER: &[u8] = &[
@@ -34,24 +35,29 @@ fn attacks(seen: &Path) -> u64 {
     text.lines().filter_map(|line| line.parse::<u64>().ok()).sum()
 }
 
+fn attacks_wanted() -> u64 {
+    let wanted = std::env::var("VMSIM_HOSTILE_MESSAGES").ok().and_then(|text| text.parse().ok());
+    wanted.unwrap_or(ATTACKS)
+}
+
+/// A VM with DOS from a copy of `image` with HAMMER.COM, and a hostile device process whose executable has this name; and the
+/// file that says what it does.
+fn attacked_vm(image: &Path, name: &str) -> (Vm, PathBuf) {
+    let home = Home::new();
+    let floppy = with_program(&home, image, "HAMMER.COM", HAMMER);
+    let exe = home.file(name);
+    std::os::unix::fs::symlink(Home::built("hostile-device"), &exe).expect("a link");
+    // By its name its link is the last.
+    let option = format!("worst={}", exe.display());
+    let vm = Vm::start_in(home, &["--floppy", &floppy, "--no-sandbox", "--device", &option]);
+    (vm, exe.with_extension("seen"))
+}
+
 #[test]
 fn a_hostile_device_process_ends_neither_the_vm_nor_the_guest() {
     let Some(image) = guest("freedos-1440.img") else { return };
-    let wanted = std::env::var("VMSIM_HOSTILE_MESSAGES").ok().and_then(|text| text.parse().ok());
-    let wanted: u64 = wanted.unwrap_or(ATTACKS);
-    let home = Home::new();
-    let floppy = home.copy(&image);
-    let disk = std::fs::File::options().read(true).write(true).open(&floppy).expect("the image");
-    let files = fatfs::FileSystem::new(disk, fatfs::FsOptions::new()).expect("a FAT file system");
-    files.root_dir().create_file("HAMMER.COM").expect("a file").write_all(HAMMER).expect("a file");
-    files.unmount().expect("the image is complete");
-    let exe = home.file("hostile");
-    std::os::unix::fs::symlink(Home::built("hostile-device"), &exe).expect("a link");
-    let seen = exe.with_extension("seen");
-    let option = format!("hostile={}", exe.display());
-    // `hostile` would come before `keyboard`: its link is to be the last.
-    let option = option.replacen("hostile=", "worst=", 1);
-    let vm = Vm::start_in(home, &["--floppy", &floppy, "--no-sandbox", "--device", &option]);
+    let wanted = attacks_wanted();
+    let (vm, seen) = attacked_vm(&image, "hostile");
     let vmm = vm.pid_of("vmm");
     vm.wait_prompt();
     vm.type_text("hammer\\n");
@@ -85,6 +91,52 @@ fn a_hostile_device_process_ends_neither_the_vm_nor_the_guest() {
     assert!(stolen.is_empty(), "RAM outside its range: {stolen:?}");
     println!("{} attacks; the guest is back after {:?}", attacks(&seen), asked.elapsed());
     assert_eq!(vm.ps().process("vmm").pid, Some(vmm));
+    vm.stop();
+}
+
+#[test]
+fn a_call_of_the_vcpu_for_nothing_does_not_keep_it_from_sleeping() {
+    let Some(image) = guest("mikeos.img") else { return };
+    let (vm, _) = attacked_vm(&image, "hostile-board");
+    let vmm = vm.pid_of("vmm");
+
+    // The call was made while it started.
+    vm.wait_text("Thanks for trying out MikeOS");
+
+    poll("a guest that sleeps", PATIENCE, || {
+        let before = cpu_time(vmm);
+        std::thread::sleep(Duration::from_secs(1));
+        (cpu_time(vmm) - before < Duration::from_millis(250)).then_some(())
+    });
+    vm.stop();
+}
+
+#[test]
+fn a_device_process_that_writes_all_over_the_board_ends_neither_vmm_nor_supervisor() {
+    let Some(image) = guest("freedos-1440.img") else { return };
+    let wanted = attacks_wanted();
+    let (vm, seen) = attacked_vm(&image, "hostile-board");
+    let vmm = vm.pid_of("vmm");
+    vm.wait_prompt();
+    std::fs::write(seen.with_extension("go"), "").expect("a file");
+
+    let started = Instant::now();
+    while attacks(&seen) < wanted {
+        assert!(started.elapsed() < TIME.max(Duration::from_millis(wanted)), "{} attacks", attacks(&seen));
+        // Time, lines and the memory map are anybody's guess: what the guest makes of them does not matter here.
+        let status = vm.ps();
+        assert_eq!(status.process("vmm").pid, Some(vmm), "{status:?}");
+        if status.process("worst").state == "offline" {
+            let _ = vm.vmsim(&["device", "restart", "worst", "--state", "cold"]);
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+
+    // It still does what it is told, and ends in order.
+    let registers = vm.vmsim(&["regs"]).ok();
+    assert!(registers.to_lowercase().contains("eip"), "{registers}");
+    vm.vmsim(&["reset"]).ok();
+    println!("{} attacks on the board: {:?}", attacks(&seen), vm.ps());
     vm.stop();
 }
 

@@ -15,6 +15,7 @@ mod demo;
 mod display;
 mod faults;
 mod floppy;
+mod gdb;
 mod health;
 mod hostile;
 mod linux;

@@ -6,6 +6,7 @@ use super::print_text;
 use crate::cli::{DeviceCommand, State, SwapArgs};
 use crate::client;
 use anyhow::{Context, Result, bail};
+use devproc::record::Options;
 use devproc::record::coverage::Coverage;
 use devproc::record::items::Items;
 use ipc::control::{Control, ControlError, Reply, Request, StateChoice};
@@ -82,14 +83,14 @@ fn choice(state: State) -> StateChoice {
 }
 
 /// Replays a recording with the models of this program, or becomes the program that does it.
-pub fn replay(file: &Path, exe: Option<&Path>, limit: u64) -> Result<ExitCode> {
-    let Some(exe) = exe else { return Ok(devproc::record::run(file, limit, devproc::standard::builder)) };
-    Err(replayer(exe, file, limit).exec()).with_context(|| format!("Device executable {}", exe.display()))
+pub fn replay(file: &Path, exe: Option<&Path>, options: &Options) -> Result<ExitCode> {
+    let Some(exe) = exe else { return Ok(devproc::record::run(file, options, devproc::standard::builder)) };
+    Err(replayer(exe, file, options).exec()).with_context(|| format!("Device executable {}", exe.display()))
 }
 
-fn replayer(exe: &Path, file: &Path, limit: u64) -> Command {
+fn replayer(exe: &Path, file: &Path, options: &Options) -> Command {
     let mut command = Command::new(exe);
-    command.arg("replay").arg(file).args(["--limit", &limit.to_string()]);
+    command.arg("replay").arg(file).args(options.arguments());
     command
 }
 
@@ -201,7 +202,7 @@ fn compare(
     let mut pipe = Pipe::new(device, vm)?;
     // Held until the second build reads: the device process needs somebody at the other end.
     let held = pipe.reader()?;
-    let child = replayer(exe, &pipe.path, limit).spawn();
+    let child = replayer(exe, &pipe.path, &Options { limit, ..Options::default() }).spawn();
     let mut second = Second(child.with_context(|| format!("Device executable {}", exe.display()))?);
     pipe.start()?;
     crate::progress::say(&format!(

@@ -52,7 +52,10 @@ pub fn dispatch(cli: Cli) -> Result<ExitCode> {
         Command::Serial(args) => return serial::serial(&args),
         Command::Log(args) => log::log(&args)?,
         Command::Device(command) => return device::device(&command),
-        Command::Replay { file, exe, limit } => return device::replay(&file, exe.as_deref(), limit),
+        Command::Replay { file, exe, limit, stop_at } => {
+            let options = devproc::record::Options { limit, stop_at };
+            return device::replay(&file, exe.as_deref(), &options);
+        }
         Command::Stats(vm) => inspect::stats(vm.name.as_deref())?,
         Command::Shadow { at, vm } => inspect::shadow(vm.name.as_deref(), at)?,
         Command::Regs(vm) => inspect::regs(vm.name.as_deref())?,

@@ -24,7 +24,7 @@ use crate::device::{
     StateError, TimerId, WriteResult, Writes, load_state, save_parts,
 };
 use crate::host::{A20Source, Host, ResetRequest};
-use crate::pack::pack;
+use crate::pack::{pack, pack_sized};
 use ipc::input::HostEvent;
 use ipc::time::VirtualTime;
 use spec::*;
@@ -57,10 +57,6 @@ pub struct I8042 {
     // Volatile state
     state: State,
     changed: Parts,
-
-    // Runtime glue
-    /// States of the sub-devices on their way into ours: saving allocates nothing.
-    scratch: std::cell::RefCell<Vec<u8>>,
 }
 
 impl Default for I8042 {
@@ -77,13 +73,7 @@ impl I8042 {
 
     /// A controller with the devices given.
     pub fn with_devices(keyboard: Box<dyn Ps2Device>, auxiliary: Option<Box<dyn Ps2Device>>) -> Self {
-        Self {
-            keyboard,
-            auxiliary,
-            state: State::default(),
-            changed: ALL_PARTS,
-            scratch: std::cell::RefCell::default(),
-        }
+        Self { keyboard, auxiliary, state: State::default(), changed: ALL_PARTS }
     }
 
     fn status(&self) -> Status {
@@ -414,21 +404,14 @@ impl Device for I8042 {
     }
 
     fn save_part(&self, part: usize, out: &mut Vec<u8>) {
-        let scratch = &mut *self.scratch.borrow_mut();
-        scratch.clear();
         match 1 << part {
             part::CONTROLLER => pack(&self.state, out),
-            part::KEYBOARD => {
-                self.keyboard.save(scratch);
-                pack(scratch.len(), out);
-                out.extend_from_slice(scratch);
-            }
+            part::KEYBOARD => pack_sized(out, |out| self.keyboard.save(out)),
             _ => {
+                out.push(self.auxiliary.is_some().into());
                 if let Some(device) = &self.auxiliary {
-                    device.save(scratch);
+                    pack_sized(out, |out| device.save(out));
                 }
-                pack(self.auxiliary.as_ref().map(|_| scratch.len()), out);
-                out.extend_from_slice(scratch);
             }
         }
     }

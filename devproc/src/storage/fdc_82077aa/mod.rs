@@ -251,7 +251,7 @@ impl Fdc {
     /// Reset through the DOR or DSR: stops everything; LOCK keeps the FIFO set-up
     /// (sections 3.2 and 5.2.9).
     fn software_reset(&mut self, host: &mut dyn Host) {
-        self.changed |= part::BUFFER;
+        self.changed |= self.state.buffer();
         let state = &mut self.state;
         state.phase = Phase::Reset;
         state.command.clear();

@@ -1,7 +1,7 @@
 //! What the controller remembers, and how it is saved.
 
 use super::spec::{Command, DRIVES, MAX_COMMAND, MAX_RESULT, configure, dor, perpendicular, rate, tdr};
-use crate::device::StateError;
+use crate::device::{Parts, StateError};
 use crate::pack::{Many, pack, pack_fields, pack_variants};
 use crate::storage::image::SECTOR_BYTES;
 use ipc::time::VirtualTime;
@@ -83,7 +83,7 @@ pub(super) mod part {
     use crate::device::Parts;
 
     /// Bytes of the buffer in one part.
-    pub(super) const PIECE_BYTES: usize = 128;
+    pub(super) const PIECE_BYTES: usize = 256;
     const PIECES: usize = SECTOR_BYTES / PIECE_BYTES;
     pub(super) const LAST: usize = 1 + PIECES;
     /// How many there are.
@@ -93,8 +93,11 @@ pub(super) mod part {
     pub(in super::super) const REGISTERS: Parts = 1 << 0;
     /// All that comes after them.
     pub(in super::super) const REST: Parts = 1 << LAST;
-    /// The whole buffer.
-    pub(in super::super) const BUFFER: Parts = REST - 2;
+
+    /// A buffer of `len` bytes.
+    pub(in super::super) fn buffer(len: usize) -> Parts {
+        (2 << len.div_ceil(PIECE_BYTES).min(PIECES)) - 2
+    }
 
     /// The part that holds byte `at` of the buffer.
     pub(in super::super) fn piece(at: usize) -> Parts {
@@ -193,6 +196,11 @@ impl State {
             inward: false,
             head_select: false,
         }
+    }
+
+    /// The parts that hold the bytes of the buffer.
+    pub fn buffer(&self) -> Parts {
+        part::buffer(self.transfer.as_ref().map_or(0, |transfer| transfer.buffer.len()))
     }
 
     /// Appends part `part`. All parts are what the state is when it is serialized.

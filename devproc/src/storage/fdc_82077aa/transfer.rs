@@ -107,7 +107,7 @@ impl Fdc {
         let head = u8::from(second & unit::HDS != 0);
         self.state.head_select = head != 0;
         self.state.phase = Phase::Execution;
-        self.changed |= part::BUFFER;
+        self.changed |= self.state.buffer();
         self.state.transfer = Some(Transfer {
             stage: Stage::Locate,
             id,
@@ -135,7 +135,8 @@ impl Fdc {
 
     /// The transfer timer: goes on with the command, or ends it.
     pub(super) fn transfer_step(&mut self, host: &mut dyn Host) {
-        self.changed |= part::BUFFER;
+        // Another sector may take the place of this one.
+        self.changed |= self.state.buffer();
         let (Some(mut transfer), Some(command)) = (self.state.transfer.take(), self.command()) else {
             return;
         };
@@ -149,6 +150,7 @@ impl Fdc {
             Continue(()) => self.state.transfer = Some(transfer),
             Break(code) => self.end_transfer(command, &transfer, code, host),
         }
+        self.changed |= self.state.buffer();
         // Raised only now, with the transfer in place, so that the status shown fits.
         if self.state.transfer.as_ref().is_some_and(|t| t.stage == Stage::Pio) {
             self.raise_interrupt(host);

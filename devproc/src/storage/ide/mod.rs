@@ -208,7 +208,11 @@ impl Ide {
     }
 
     fn write_register(&mut self, channel: usize, offset: u64, value: u8, host: &mut dyn Host) -> WriteResult {
-        self.changed |= part::registers(channel, 0) | part::registers(channel, 1);
+        self.changed |= match offset {
+            // For the selected device; what else it changes is noted there.
+            reg::STATUS_COMMAND => part::registers(channel, 0),
+            _ => part::registers(channel, 0) | part::registers(channel, 1),
+        };
         let state = &mut self.channels[channel];
         state.control &= !control::HOB;
         let push = |pair: &mut Pair| *pair = [value, pair[0]];
@@ -272,8 +276,13 @@ impl Ide {
         self.publish(channel, host);
     }
 
-    /// Moves data through the data port, and notes what changes.
-    fn move_data(&mut self, channel: usize, go: impl FnOnce(&mut Disk<'_>)) -> Result<(), IoError> {
+    /// Moves data through the data port, and notes what changes. `fills` says whether it goes into the sector.
+    fn move_data(
+        &mut self,
+        channel: usize,
+        fills: bool,
+        go: impl FnOnce(&mut Disk<'_>),
+    ) -> Result<(), IoError> {
         let mut disk = self.selected(channel).ok_or(IoError::NoResponse)?;
         let before = disk.place();
         go(&mut disk);
@@ -282,7 +291,8 @@ impl Ide {
         // Another sector, or none.
         self.changed |= match (before, after) {
             (Some((sector, from)), Some((same, to))) if sector == same && from <= to => {
-                part::transfer(channel, unit) | part::sector(channel, unit, from..to)
+                let filled = if fills { part::sector(channel, unit, from..to) } else { 0 };
+                part::transfer(channel, unit) | filled
             }
             _ => part::device(channel, unit),
         };
@@ -290,13 +300,13 @@ impl Ide {
     }
 
     fn data_in(&mut self, channel: usize, out: &mut [u8], host: &mut dyn Host) -> Result<(), IoError> {
-        self.move_data(channel, |disk| disk.data_in(out))?;
+        self.move_data(channel, false, |disk| disk.data_in(out))?;
         self.publish(channel, host);
         Ok(())
     }
 
     fn data_out(&mut self, channel: usize, data: &[u8], host: &mut dyn Host) -> WriteResult {
-        self.move_data(channel, |disk| disk.data_out(data))?;
+        self.move_data(channel, true, |disk| disk.data_out(data))?;
         self.publish(channel, host);
         Ok(())
     }

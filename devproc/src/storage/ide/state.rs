@@ -134,14 +134,35 @@ impl Unit {
         self.power = Power::Active;
     }
 
-    /// All but the transfer, which comes last.
+    /// All but the transfer, which comes last. Postcard has a byte for each of these, so they can be copied at once.
     #[inline(always)]
     fn registers(&self) -> impl Pack {
-        (
-            (self.status, self.error, self.features, self.count, self.low, self.mid, self.high, self.device),
-            (self.interrupt, self.multiple, self.keep_settings, self.write_cache, self.look_ahead),
-            (self.dma_mode, self.power, self.heads, self.sectors),
-        )
+        let [[features, old_features], [count, old_count]] = [self.features, self.count];
+        let [[low, old_low], [mid, old_mid], [high, old_high]] = [self.low, self.mid, self.high];
+        [
+            self.status,
+            self.error,
+            features,
+            old_features,
+            count,
+            old_count,
+            low,
+            old_low,
+            mid,
+            old_mid,
+            high,
+            old_high,
+            self.device,
+            u8::from(self.interrupt),
+            self.multiple,
+            u8::from(self.keep_settings),
+            u8::from(self.write_cache),
+            u8::from(self.look_ahead),
+            self.dma_mode,
+            self.power as u8,
+            self.heads,
+            self.sectors,
+        ]
     }
 
     /// The transfer, but the bytes of the sector in flight, which come last.
@@ -194,7 +215,6 @@ impl Channel {
 
 pack_variants!(Addressing);
 pack_variants!(Kind);
-pack_variants!(Power);
 
 /// Parts of a channel in which the state is saved: registers of each device, followed by pieces of the sector
 /// that it has in flight, and the bus master registers.
@@ -204,8 +224,9 @@ pub(super) mod part {
     use std::ops::Range;
 
     /// Bytes of a sector in one part.
-    pub(in super::super) const PIECE_BYTES: usize = 128;
+    pub(in super::super) const PIECE_BYTES: usize = 256;
     const PIECES: usize = SECTOR_BYTES / PIECE_BYTES;
+    const _: () = assert!(SECTOR_BYTES.is_multiple_of(PIECE_BYTES));
     /// Parts of one device before the pieces: its registers, and what it does.
     pub(super) const FIRST_PIECE: usize = 2;
     /// Parts of one device.
@@ -259,7 +280,10 @@ impl Channel {
         match piece.checked_sub(part::FIRST_PIECE) {
             Some(piece) => {
                 let buffer = unit.transfer.as_ref().map_or(&[][..], |transfer| &transfer.buffer);
-                out.extend_from_slice(buffer.chunks(part::PIECE_BYTES).nth(piece).unwrap_or_default());
+                // A sector has whole pieces, and to copy one is cheaper when its length is known.
+                if let Some(bytes) = buffer.as_chunks::<{ part::PIECE_BYTES }>().0.get(piece) {
+                    out.extend_from_slice(bytes);
+                }
             }
             None if piece == 0 && number == 0 => {
                 pack((self.selected, self.control, unit.registers()), out);
