@@ -54,7 +54,8 @@ pub fn restored_plan(args: &RestoreArgs, extract: bool) -> Result<Plan> {
     }
 
     // Saved processes keep their slots; any other comes after them.
-    let saved = vm.machine.devices.iter().map(|device| device_plan(device, host));
+    let saved = vm.machine.devices.iter().zip(&vm.devices);
+    let saved = saved.map(|(process, device)| device_plan(process, device.off_bus, host));
     let saved = saved.collect::<Result<Vec<_>>>().with_context(place)?;
     let order: Vec<_> = saved.iter().map(|device| device.name.clone()).collect();
     let mut devices: BTreeMap<_, _> = saved.into_iter().map(|device| (device.name.clone(), device)).collect();
@@ -96,7 +97,8 @@ pub fn restored_plan(args: &RestoreArgs, extract: bool) -> Result<Plan> {
 }
 
 /// What is said of a device process that was saved; its program need not be there if the command line has another one.
-fn device_plan(saved: &DeviceProcess, host: &HostArgs) -> Result<DevicePlan> {
+/// One that was off the bus stays so, unless it is another one: whoever names a program wants it to run, as with a swap.
+fn device_plan(saved: &DeviceProcess, off_bus: bool, host: &HostArgs) -> Result<DevicePlan> {
     let replaced = |option: &String| option.split_once('=').is_some_and(|(name, _)| name == saved.name);
     let replaced = host.device.iter().any(replaced);
     Ok(DevicePlan {
@@ -110,6 +112,7 @@ fn device_plan(saved: &DeviceProcess, host: &HostArgs) -> Result<DevicePlan> {
         sandbox: saved.sandbox,
         faults: saved.faults.clone(),
         dma: saved.dma.clone(),
+        off_bus: off_bus && !replaced,
         ..DevicePlan::new(&saved.name)
     })
 }
