@@ -2,8 +2,10 @@
 
 mod faults;
 mod saved;
+mod saved_files;
 
 pub use saved::{Restored, restored_plan};
+pub use saved_files::KeptImages;
 
 use crate::cli::{Boot, DisplayKind, HostArgs, RunArgs};
 use crate::default_guest;

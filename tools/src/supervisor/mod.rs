@@ -22,7 +22,7 @@ mod swap;
 mod watchdog;
 
 use crate::cli::DisplayKind;
-use crate::config::{DevicePlan, Plan, Restored};
+use crate::config::{DevicePlan, KeptImages, Plan, Restored};
 use crate::progress::say;
 use crate::roles::Executable;
 use anyhow::{Context, Result, bail};
@@ -192,7 +192,7 @@ impl Supervisor {
         let parts =
             ImageLocks::take(&config).and_then(|images| Ok((images, VmMemory::create(&config, &devices)?)));
         let parts = parts.and_then(|(images, memory)| Ok((images, restore(&memory, restored)?, memory)));
-        let (images, GoesOn { processor, paused, held_output }, memory) = match parts {
+        let (images, GoesOn { processor, paused, held_output, kept }, memory) = match parts {
             Ok(parts) => parts,
             Err(error) => {
                 dir.remove();
@@ -254,6 +254,7 @@ impl Supervisor {
             supervisor.listen_for_debugger(at, wait)?;
         }
         supervisor.say_what_is_off_the_bus();
+        kept.keep();
         Ok(supervisor)
     }
 
@@ -642,14 +643,16 @@ struct GoesOn {
     paused: bool,
     /// For whoever connects first to each serial port.
     held_output: Vec<Vec<u8>>,
+    /// Images that stay if it starts.
+    kept: KeptImages,
 }
 
 /// Puts what was saved into a VM's memory, and returns the rest.
 fn restore(memory: &VmMemory, restored: Option<Restored>) -> Result<GoesOn> {
-    let Some(Restored { mut vm, path, paused }) = restored else { return Ok(GoesOn::default()) };
+    let Some(Restored { mut vm, path, paused, kept }) = restored else { return Ok(GoesOn::default()) };
     memory.restore(&mut vm).with_context(|| format!("Saved VM {}", path.display()))?;
     let held_output = vm.serial.into_iter().map(|port| port.held).collect();
-    Ok(GoesOn { processor: Some(vm.processor), paused, held_output })
+    Ok(GoesOn { processor: Some(vm.processor), paused, held_output, kept })
 }
 
 /// Answers a client before the process ends: nobody takes a further answer when that one has left, or when
