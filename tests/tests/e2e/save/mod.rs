@@ -2,6 +2,7 @@
 
 mod devices;
 mod disks;
+mod display;
 mod faults;
 mod serial;
 
