@@ -4,6 +4,7 @@
 //! Whether a rule strikes depends on nothing but the rule, the seed and how many events it has seen, and the count is kept in
 //! the link: the same machine file gives the same faults, whoever died meanwhile.
 
+use crate::time::VirtualTime;
 use serde::{Deserialize, Serialize};
 
 /// Rules per device process.
@@ -82,6 +83,78 @@ impl Faults {
     }
 }
 
+/// What faults have under way on one interrupt line. It is kept in the link, so that a successor goes on with it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LineFault {
+    /// A model holds the line, and the machine does not see it.
+    pub rise: Option<KeptRise>,
+    /// A pulse that no model makes.
+    pub pulse: Option<Pulse>,
+}
+
+/// How a rise is kept from the machine. It is forgotten when the line falls.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum KeptRise {
+    /// Until then.
+    Late(VirtualTime),
+    /// For good.
+    Dropped,
+}
+
+/// Where a pulse has got to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Pulse {
+    /// It begins then.
+    Begins(VirtualTime),
+    /// The line is high, and falls then.
+    Ends(VirtualTime),
+}
+
+/// Word of a rise that is dropped.
+const DROPPED: u64 = u64::MAX;
+/// Bit of a pulse that has begun.
+const BEGUN: u64 = 1 << 0;
+
+impl LineFault {
+    /// When something of it happens next.
+    pub fn due(&self) -> Option<VirtualTime> {
+        let rise = self.rise.and_then(|rise| match rise {
+            KeptRise::Late(due) => Some(due),
+            KeptRise::Dropped => None,
+        });
+        let pulse = self.pulse.map(|(Pulse::Begins(due) | Pulse::Ends(due))| due);
+        [rise, pulse].into_iter().flatten().min()
+    }
+
+    /// As two words of a link: 0 for nothing. Each stands for itself, so that whoever dies between them leaves no nonsense.
+    pub fn words(&self) -> [u64; 2] {
+        let rise = match self.rise {
+            None => 0,
+            Some(KeptRise::Late(due)) => due.0.saturating_add(1).min(DROPPED - 1),
+            Some(KeptRise::Dropped) => DROPPED,
+        };
+        let time = |due: VirtualTime| due.0.saturating_add(1).min(u64::MAX >> 1) << 1;
+        let pulse = match self.pulse {
+            None => 0,
+            Some(Pulse::Begins(due)) => time(due),
+            Some(Pulse::Ends(due)) => time(due) | BEGUN,
+        };
+        [rise, pulse]
+    }
+
+    /// Of the words of a link, whatever they are.
+    pub fn from_words([rise, pulse]: [u64; 2]) -> Self {
+        let rise = match rise {
+            0 => None,
+            DROPPED => Some(KeptRise::Dropped),
+            late => Some(KeptRise::Late(VirtualTime(late - 1))),
+        };
+        let due = (pulse >> 1).checked_sub(1).map(VirtualTime);
+        let pulse = due.map(|due| if pulse & BEGUN == 0 { Pulse::Begins(due) } else { Pulse::Ends(due) });
+        Self { rise, pulse }
+    }
+}
+
 /// The finaliser of SplitMix64 (Steele, Lea, Flood, "Fast splittable pseudorandom number generators", 2014): each bit of the
 /// result depends on each of the argument.
 fn mix(value: u64) -> u64 {
@@ -99,6 +172,24 @@ mod tests {
         let rule = FaultRule { fault: Fault::FloatRead, when, only: None };
         let faults = Faults { seed, rules: vec![rule] };
         (1..=events).filter(|number| faults.strikes(0, *number)).collect()
+    }
+
+    #[test]
+    fn what_is_under_way_on_a_line_is_the_same_in_words_and_any_words_are_something() {
+        let times = [0, 1, 7_000_000_000, u64::MAX >> 2].map(VirtualTime);
+        let rises = times.map(KeptRise::Late).into_iter().chain([KeptRise::Dropped]).map(Some).chain([None]);
+        for rise in rises {
+            for time in times {
+                for pulse in [None, Some(Pulse::Begins(time)), Some(Pulse::Ends(time))] {
+                    let fault = LineFault { rise, pulse };
+                    assert_eq!(LineFault::from_words(fault.words()), fault);
+                }
+            }
+        }
+        assert_eq!(LineFault::default().words(), [0; 2]);
+        let last = LineFault { rise: Some(KeptRise::Late(VirtualTime(u64::MAX))), pulse: None };
+        assert!(matches!(LineFault::from_words(last.words()).rise, Some(KeptRise::Late(_))));
+        assert_eq!(LineFault::from_words([0, BEGUN]), LineFault::default());
     }
 
     #[test]

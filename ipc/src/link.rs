@@ -7,7 +7,8 @@
 #![expect(unsafe_code)] // For `unsafe impl Shared` and for copying payloads from shared memory.
 
 use crate::dma::{MAX_RANGES, RamRange};
-use crate::fault::MAX_FAULTS;
+use crate::fault::{LineFault, MAX_FAULTS};
+use crate::interrupt::ALL_LINES;
 use crate::message::MESSAGE_WORDS;
 use crate::mirror::Mirrored;
 use crate::raster::RasterCell;
@@ -90,6 +91,8 @@ pub struct LinkLayout {
     pub states: [StatePage; MAX_MODELS],
     /// Events that each fault rule of the process has seen.
     pub faults: [AtomicU64; MAX_FAULTS],
+    /// What faults have under way on each interrupt line, see [`LineFault::words`].
+    line_faults: [[AtomicU64; 2]; ALL_LINES],
     /// Ranges of guest RAM that the process has: start and end of each, 0 and 0 for none.
     dma: [[AtomicU64; 2]; MAX_RANGES],
 }
@@ -203,6 +206,22 @@ impl LinkLayout {
             end: end.load(Ordering::Relaxed),
         };
         self.dma.iter().map(load).filter(|range| range.start < range.end).collect()
+    }
+
+    /// Says what faults have under way on line `line`. Device side, and the launcher before it.
+    pub fn set_line_fault(&self, line: usize, fault: &LineFault) {
+        let Some(cells) = self.line_faults.get(line) else { return };
+        for (cell, word) in cells.iter().zip(fault.words()) {
+            cell.store(word, Ordering::Relaxed);
+        }
+    }
+
+    /// What faults have under way on each interrupt line: ISA IRQs, then PIRQs.
+    pub fn line_faults(&self) -> [LineFault; ALL_LINES] {
+        std::array::from_fn(|line| {
+            let words = self.line_faults[line].each_ref().map(|cell| cell.load(Ordering::Relaxed));
+            LineFault::from_words(words)
+        })
     }
 
     /// Changes of the region table so far; odd while it changes.

@@ -187,7 +187,8 @@ Examples:
   vmsim save dos.saved --stop                suspend; its disk images stay where they are
   vmsim restore dos.saved                    go on
   vmsim save --with-disks there.saved        a copy that can be restored any number of times
-  vmsim restore there.saved --name again --display none --detach";
+  vmsim restore there.saved --name again --display none --detach
+  vmsim restore there.saved --keep-disks images   the same with disks that stay when the VM ends";
 
 /// Arguments of `vmsim run`.
 #[derive(Clone, Debug, Default, Args)]
@@ -254,6 +255,10 @@ pub struct RestoreArgs {
     /// Take images that have changed since; the guest may then damage what is on them
     #[arg(long)]
     pub force: bool,
+    /// Write the disk images that are in the file into this folder and use them there; they stay when the VM ends
+    /// [default: copies that last as long as the VM]
+    #[arg(long, value_name = "DIR")]
+    pub keep_disks: Option<PathBuf>,
     /// Do not let the guest go on before 'vmsim resume'
     #[arg(long)]
     pub paused: bool,

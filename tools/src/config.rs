@@ -2,8 +2,10 @@
 
 mod faults;
 mod saved;
+mod saved_files;
 
 pub use saved::{Restored, restored_plan};
+pub use saved_files::KeptImages;
 
 use crate::cli::{Boot, DisplayKind, HostArgs, RunArgs};
 use crate::default_guest;
@@ -65,6 +67,8 @@ pub struct DevicePlan {
     pub faults: Faults,
     /// The guest RAM that it may reach by DMA at most; `None`: what its models ask for.
     pub dma: Option<Vec<RamRange>>,
+    /// It is not started: it was off the bus when the VM was saved.
+    pub off_bus: bool,
 }
 
 impl DevicePlan {
@@ -72,7 +76,8 @@ impl DevicePlan {
         let watchdog = Some(DEFAULT_WATCHDOG);
         let faults = Faults::default();
         let executable = Executable::Own;
-        Self { name: name.into(), executable, watchdog, debug: false, sandbox: true, faults, dma: None }
+        let name = name.into();
+        Self { name, executable, watchdog, debug: false, sandbox: true, faults, dma: None, off_bus: false }
     }
 }
 

@@ -4,7 +4,8 @@
 //! Each fault is a line in the log, with its number: `at = NUMBER` makes the very same one again.
 
 use super::machine::{DeviceProcess, Shared};
-use ipc::fault::{FIRST_PIRQ, Fault, Faults};
+use ipc::board::ALL_LINES;
+use ipc::fault::{FIRST_PIRQ, Fault, Faults, KeptRise, LineFault, Pulse};
 use ipc::link::LinkLayout;
 use ipc::message::{Kind, Message, Status};
 use ipc::sync::Ordering;
@@ -15,34 +16,17 @@ use ipc::time::VirtualTime;
 const GAP: u64 = 20_000;
 /// Length of that pulse, ns.
 const PULSE: u64 = 50_000;
-/// Changes of lines that can wait at a time. There is one per line, and a model makes no more.
-const MOST_WAITING: usize = 64;
 
 /// The faults of a process.
 #[derive(Debug, Default)]
 pub struct Injector {
     faults: Faults,
-    /// Faults of interrupts are made: not while the process starts.
+    /// Further faults of interrupts are made: not while the process starts.
     lines_on: bool,
     /// Lines of the process that are high as far as the machine can see.
     high: u32,
-    /// Lines whose rise is kept back until they fall or until it is due.
-    kept: u32,
-    /// Lines that are high because of a pulse of ours.
-    pulsed: u32,
-    /// When lines change by themselves.
-    waiting: Vec<(VirtualTime, u32, Change)>,
-}
-
-/// What a line does by itself.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Change {
-    /// A rise that is late.
-    Rise,
-    /// A pulse that repeats one begins.
-    Pulse,
-    /// And ends.
-    Fall,
+    /// What is under way on each line. The link has the same, for a successor.
+    lines: [LineFault; ALL_LINES],
 }
 
 impl Injector {
@@ -80,7 +64,15 @@ impl Injector {
 
     /// When the next change of a line is due.
     pub fn next(&self) -> Option<VirtualTime> {
-        self.waiting.iter().map(|(due, ..)| *due).min()
+        if self.is_idle() {
+            return None;
+        }
+        self.lines.iter().filter_map(LineFault::due).min()
+    }
+
+    /// Takes over what a predecessor had under way.
+    fn resume(&mut self, layout: &LinkLayout) {
+        self.lines = layout.line_faults();
     }
 
     /// Begins to make faults of interrupts. `held`: the lines that the process holds.
@@ -97,83 +89,96 @@ impl Injector {
         line: u32,
         level: bool,
     ) -> bool {
-        if !self.lines_on {
-            return level;
-        }
-        let bit = 1 << line;
-        let shown = match (level, self.high & bit != 0) {
-            (true, false) if self.kept & bit == 0 => self.rise(layout, now, line),
-            (true, shown) => shown,
-            (false, true) if self.pulsed & bit == 0 => self.fall(layout, now, line),
-            (false, shown) => {
-                self.kept &= !bit;
-                self.waiting.retain(|(_, other, change)| (*other, *change) != (line, Change::Rise));
-                shown
+        let Some(before) = self.lines.get(line as usize).copied() else { return level };
+        let pulsed = matches!(before.pulse, Some(Pulse::Ends(_)));
+        // While the process starts, what is under way goes on and nothing else counts: no line has changed.
+        let high = if self.lines_on { self.high & 1 << line != 0 } else { pulsed };
+        let mut fault = before;
+        let shown = match (level, high) {
+            (true, false) if fault.rise.is_some() => false,
+            (true, false) if self.lines_on => {
+                fault.rise = self.rise(layout, now, line);
+                fault.rise.is_none()
+            }
+            (true, _) => true,
+            (false, true) if !pulsed => {
+                fault.rise = None;
+                fault.pulse = self.fall(layout, now, line).or(fault.pulse);
+                false
+            }
+            (false, high) => {
+                fault.rise = None;
+                high
             }
         };
-        if level {
+        if level && pulsed {
             // It is the model's own now.
-            self.pulsed &= !bit;
+            fault.pulse = None;
         }
-        self.high = if shown { self.high | bit } else { self.high & !bit };
+        self.follow(layout, line, fault, shown);
         shown
     }
 
-    fn rise(&mut self, layout: &LinkLayout, now: impl Fn() -> VirtualTime, line: u32) -> bool {
+    /// Notes what is under way on a line, and what the machine is about to see of it.
+    fn follow(&mut self, layout: &LinkLayout, line: u32, fault: LineFault, shown: bool) {
+        let bit = 1 << line;
+        self.high = if shown { self.high | bit } else { self.high & !bit };
+        let Some(place) = self.lines.get_mut(line as usize) else { return };
+        if std::mem::replace(place, fault) != fault {
+            layout.set_line_fault(line as usize, &fault);
+        }
+    }
+
+    fn rise(&self, layout: &LinkLayout, now: impl Fn() -> VirtualTime, line: u32) -> Option<KeptRise> {
         let concerns = |fault, only: Option<u64>| {
             matches!(fault, Fault::DelayInterrupt { .. } | Fault::DropInterrupt)
                 && only.is_none_or(|only| only == u64::from(line))
         };
-        let Some((fault, number)) = self.strike(layout, concerns) else { return true };
-        self.kept |= 1 << line;
+        let (fault, number) = self.strike(layout, concerns)?;
         match fault {
             Fault::DelayInterrupt { nanos } => {
-                self.wait(now().after(nanos), line, Change::Rise);
                 tracing::warn!("Fault: interrupt {number} of {} is {} us late", name(line), nanos / 1000);
+                Some(KeptRise::Late(now().after(nanos)))
             }
-            _ => tracing::warn!("Fault: interrupt {number} of {} is dropped", name(line)),
+            _ => {
+                tracing::warn!("Fault: interrupt {number} of {} is dropped", name(line));
+                Some(KeptRise::Dropped)
+            }
         }
-        false
     }
 
-    fn fall(&mut self, layout: &LinkLayout, now: impl Fn() -> VirtualTime, line: u32) -> bool {
+    fn fall(&self, layout: &LinkLayout, now: impl Fn() -> VirtualTime, line: u32) -> Option<Pulse> {
         let concerns = |fault, only: Option<u64>| {
             fault == Fault::RepeatInterrupt && only.is_none_or(|only| only == u64::from(line))
         };
-        if let Some((_, number)) = self.strike(layout, concerns) {
-            self.wait(now().after(GAP), line, Change::Pulse);
-            tracing::warn!("Fault: interrupt {number} of {} is repeated", name(line));
-        }
-        false
-    }
-
-    fn wait(&mut self, due: VirtualTime, line: u32, change: Change) {
-        if self.waiting.len() < MOST_WAITING {
-            self.waiting.push((due, line, change));
-        }
+        let (_, number) = self.strike(layout, concerns)?;
+        tracing::warn!("Fault: interrupt {number} of {} is repeated", name(line));
+        Some(Pulse::Begins(now().after(GAP)))
     }
 
     /// Takes a change of a line that is due: the line, and the level that the machine sees from now on.
-    fn take_due(&mut self, now: VirtualTime) -> Option<(u32, bool)> {
-        let index = self.waiting.iter().position(|(due, ..)| *due <= now)?;
-        let (_, line, change) = self.waiting.swap_remove(index);
-        let bit = 1 << line;
-        let shown = match change {
-            Change::Rise => {
-                self.kept &= !bit;
+    fn take_due(&mut self, layout: &LinkLayout, now: VirtualTime) -> Option<(u32, bool)> {
+        let is_due = |fault: &LineFault| fault.due().is_some_and(|due| due <= now);
+        let index = self.lines.iter().position(is_due)?;
+        let (line, mut fault) = (index as u32, self.lines[index]);
+        let high = self.high & 1 << line != 0;
+        let shown = match fault {
+            LineFault { rise: Some(KeptRise::Late(due)), .. } if due <= now => {
+                // A pulse that it meets is not seen apart from it.
+                fault = LineFault::default();
                 true
             }
             // Unless the model has raised it again meanwhile.
-            Change::Pulse if self.high & bit == 0 => {
-                self.pulsed |= bit;
-                self.wait(now.after(PULSE), line, Change::Fall);
+            LineFault { pulse: Some(Pulse::Begins(_)), .. } => {
+                fault.pulse = (!high).then_some(Pulse::Ends(now.after(PULSE)));
                 true
             }
-            Change::Pulse => true,
-            Change::Fall => self.pulsed & bit == 0 && self.high & bit != 0,
+            _ => {
+                fault.pulse = None;
+                false
+            }
         };
-        self.pulsed &= if change == Change::Fall { !bit } else { !0 };
-        self.high = if shown { self.high | bit } else { self.high & !bit };
+        self.follow(layout, line, fault, shown);
         Some((line, shown))
     }
 }
@@ -208,6 +213,12 @@ impl DeviceProcess {
     /// Makes these faults from the time on when it serves.
     pub fn set_faults(&mut self, faults: Faults) {
         self.shared.injector = Injector::new(faults);
+    }
+
+    /// Goes on with the faults that a predecessor had under way. Before the lines are driven.
+    pub(super) fn resume_faults(&mut self) {
+        let Shared { injector, link, .. } = &mut self.shared;
+        injector.resume(link.layout());
     }
 
     /// The process serves: from now on its lines may be struck.
@@ -259,7 +270,8 @@ impl DeviceProcess {
         let mut worked = false;
         while self.shared.injector.next().is_some() {
             let now = self.shared.board().clock.now();
-            let Some((line, level)) = self.shared.injector.take_due(now) else { break };
+            let Shared { injector, link, .. } = &mut self.shared;
+            let Some((line, level)) = injector.take_due(link.layout(), now) else { break };
             self.show_line(line, level);
             self.follow_lines(now);
             worked = true;
@@ -294,6 +306,14 @@ mod tests {
         injector
     }
 
+    /// A process that goes on for another one, and starts.
+    fn successor(link: &Link, fault: Fault) -> Injector {
+        let rule = FaultRule { fault, when: When::At(1), only: Some(IRQ.into()) };
+        let mut successor = Injector::new(Faults { seed: 1, rules: vec![rule] });
+        successor.resume(link.layout());
+        successor
+    }
+
     #[test]
     fn a_dropped_interrupt_does_not_come_and_the_next_one_does() {
         let link = link("a");
@@ -310,8 +330,8 @@ mod tests {
         let mut injector = injector(Fault::DelayInterrupt { nanos: 500 }, When::Every(1));
         assert!(!injector.line(link.layout(), || VirtualTime(100), IRQ, true));
         assert_eq!(injector.next(), Some(VirtualTime(600)));
-        assert_eq!(injector.take_due(VirtualTime(599)), None);
-        assert_eq!(injector.take_due(VirtualTime(600)), Some((IRQ, true)));
+        assert_eq!(injector.take_due(link.layout(), VirtualTime(599)), None);
+        assert_eq!(injector.take_due(link.layout(), VirtualTime(600)), Some((IRQ, true)));
         assert!(injector.line(link.layout(), || VirtualTime(700), IRQ, true));
         assert!(!injector.line(link.layout(), || VirtualTime(800), IRQ, false));
         assert!(!injector.line(link.layout(), || VirtualTime(900), IRQ, true));
@@ -326,12 +346,60 @@ mod tests {
         let now = || VirtualTime(0);
         assert!(injector.line(link.layout(), now, IRQ, true));
         assert!(!injector.line(link.layout(), now, IRQ, false));
-        assert_eq!(injector.take_due(VirtualTime(GAP)), Some((IRQ, true)));
-        assert_eq!(injector.take_due(VirtualTime(GAP + PULSE)), Some((IRQ, false)));
+        assert_eq!(injector.take_due(link.layout(), VirtualTime(GAP)), Some((IRQ, true)));
+        assert_eq!(injector.take_due(link.layout(), VirtualTime(GAP + PULSE)), Some((IRQ, false)));
         assert_eq!(injector.next(), None);
         assert!(injector.line(link.layout(), now, IRQ, true));
         assert!(!injector.line(link.layout(), now, IRQ, false));
         assert_eq!(injector.next(), None);
+    }
+
+    #[test]
+    fn a_late_interrupt_of_a_predecessor_comes_when_it_was_due_and_a_dropped_one_does_not() {
+        for (what, part) in [(Fault::DelayInterrupt { nanos: 500 }, "e"), (Fault::DropInterrupt, "f")] {
+            let link = link(part);
+            let now = || VirtualTime(100);
+            assert!(!injector(what, When::At(1)).line(link.layout(), now, IRQ, true));
+            let mut successor = successor(&link, what);
+            // The models drive their lines from their states.
+            assert!(!successor.line(link.layout(), now, IRQ, true));
+            successor.begin_lines(0);
+            assert!(!successor.line(link.layout(), now, IRQ, true));
+            let late = what != Fault::DropInterrupt;
+            assert_eq!(successor.next(), late.then_some(VirtualTime(600)));
+            assert_eq!(successor.take_due(link.layout(), VirtualTime(600)), late.then_some((IRQ, true)));
+            assert!(!successor.line(link.layout(), now, IRQ, false));
+            assert!(successor.line(link.layout(), now, IRQ, true));
+            assert_eq!(link.layout().line_faults(), [LineFault::default(); ALL_LINES]);
+        }
+    }
+
+    #[test]
+    fn a_pulse_of_a_predecessor_begins_and_ends_when_it_was_to() {
+        let link = link("g");
+        let now = || VirtualTime(0);
+        let mut first = injector(Fault::RepeatInterrupt, When::At(1));
+        assert!(first.line(link.layout(), now, IRQ, true));
+        assert!(!first.line(link.layout(), now, IRQ, false));
+        let mut second = successor(&link, Fault::RepeatInterrupt);
+        assert!(!second.line(link.layout(), now, IRQ, false));
+        second.begin_lines(0);
+        assert_eq!(second.take_due(link.layout(), VirtualTime(GAP)), Some((IRQ, true)));
+        let mut third = successor(&link, Fault::RepeatInterrupt);
+        assert!(third.line(link.layout(), now, IRQ, false), "the machine sees it still");
+        third.begin_lines(1 << IRQ);
+        assert_eq!(third.take_due(link.layout(), VirtualTime(GAP + PULSE)), Some((IRQ, false)));
+        assert_eq!(third.next(), None);
+    }
+
+    #[test]
+    fn a_line_that_a_successor_does_not_hold_has_no_late_rise() {
+        let link = link("h");
+        let what = Fault::DelayInterrupt { nanos: 500 };
+        assert!(!injector(what, When::At(1)).line(link.layout(), || VirtualTime(0), IRQ, true));
+        let mut successor = successor(&link, what);
+        assert!(!successor.line(link.layout(), || VirtualTime(0), IRQ, false));
+        assert_eq!(successor.next(), None);
     }
 
     #[test]

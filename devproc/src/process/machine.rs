@@ -419,6 +419,7 @@ impl DeviceProcess {
                 page.clear();
             }
         }
+        self.resume_faults();
         self.start(from);
         if let Some(recording) = recording {
             self.record_from_start(recording, from == StartFrom::PowerOn);

@@ -46,14 +46,15 @@ impl Server {
     }
 
     /// The window whose title has `text` in it.
-    fn window(&self, text: &str) -> String {
+    pub fn window(&self, text: &str) -> String {
         poll(&format!("window '{text}'"), PATIENCE, || {
             let found = self.xdotool(&["search", "--onlyvisible", "--name", text])?;
             found.lines().next().map(str::to_owned)
         })
     }
 
-    fn has_window(&self, text: &str) -> bool {
+    /// Whether there is one.
+    pub fn has_window(&self, text: &str) -> bool {
         self.xdotool(&["search", "--onlyvisible", "--name", text]).is_some_and(|found| !found.is_empty())
     }
 
@@ -63,9 +64,24 @@ impl Server {
         self.xdotool(&["type", "--delay", "30", text]).expect("typing");
     }
 
-    fn press(&self, window: &str, key: &str) {
+    /// Presses a key in a window.
+    pub fn press(&self, window: &str, key: &str) {
         self.xdotool(&["windowfocus", "--sync", window]).expect("the focus");
         self.xdotool(&["key", key]).expect("a key");
+    }
+
+    /// What a window shows, 4 bytes a pixel.
+    pub fn picture(&self, window: &str) -> Vec<u8> {
+        use x11rb::protocol::xproto::{ConnectionExt, ImageFormat};
+        let (connection, _) = x11rb::connect(Some(&self.display)).expect("a connection");
+        let window = window.parse().expect("a window number");
+        let size = connection.get_geometry(window).expect("a request").reply().expect("the window's size");
+        let image = connection
+            .get_image(ImageFormat::Z_PIXMAP, window, 0, 0, size.width, size.height, !0)
+            .expect("a request")
+            .reply()
+            .expect("the window's picture");
+        image.data
     }
 
     /// Closes a window as its close button does.
@@ -107,17 +123,11 @@ fn with_window(server: &Server) -> Option<(Vm, String)> {
 
 /// What the X server shows in a window, as the share of its pixels that are lit.
 fn lit_on_screen(server: &Server, window: &str) -> f64 {
-    use x11rb::protocol::xproto::{ConnectionExt, ImageFormat};
-    let (connection, _) = x11rb::connect(Some(&server.display)).expect("a connection");
-    let window = window.parse().expect("a window number");
-    let size = connection.get_geometry(window).expect("a request").reply().expect("the window's size");
-    let image = connection
-        .get_image(ImageFormat::Z_PIXMAP, window, 0, 0, size.width, size.height, !0)
-        .expect("a request")
-        .reply()
-        .expect("the window's picture");
-    let lit = image.data.chunks(4).filter(|pixel| pixel[..3].iter().any(|part| *part > 0x40)).count();
-    lit as f64 / (f64::from(size.width) * f64::from(size.height))
+    let picture = server.picture(window);
+    let pixels = picture.chunks_exact(4);
+    let count = pixels.len();
+    let lit = pixels.filter(|pixel| pixel[..3].iter().any(|part| *part > 0x40)).count();
+    lit as f64 / count as f64
 }
 
 #[test]

@@ -14,7 +14,8 @@ fn demo_with_toy() -> (Vm, Toy) {
     (vm, toy)
 }
 
-fn wait_state(vm: &Vm, process: &str, state: &str) {
+/// Waits until `vmsim ps` says that of a process.
+pub fn wait_state(vm: &Vm, process: &str, state: &str) {
     poll(&format!("{process} {state}"), PATIENCE, || (vm.ps().process(process).state == state).then_some(()));
 }
 

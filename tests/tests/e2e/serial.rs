@@ -31,7 +31,7 @@ const BOOT_CODE: &[u8] = &[
 ];
 
 /// A VM that runs [`BOOT_CODE`] on the built-in firmware.
-fn echoing(args: &[&str]) -> Vm {
+pub fn echoing(args: &[&str]) -> Vm {
     let home = Home::new();
     let mut floppy = vec![0; 1440 << 10];
     floppy[..BOOT_CODE.len()].copy_from_slice(BOOT_CODE);
@@ -47,7 +47,7 @@ fn place(vm: &Vm) -> PathBuf {
 }
 
 /// Connects when the port is free.
-fn connect(vm: &Vm) -> UnixStream {
+pub fn connect(vm: &Vm) -> UnixStream {
     let stream = poll("free serial port", PATIENCE, || {
         let free = !vm.home().vmsim(&["ps"]).ok().contains(", connected");
         free.then(|| UnixStream::connect(place(vm)).ok()).flatten()
@@ -56,13 +56,15 @@ fn connect(vm: &Vm) -> UnixStream {
     stream
 }
 
-fn expect(from: &mut impl Read, wanted: &[u8]) {
+/// Reads what must come next.
+pub fn expect(from: &mut impl Read, wanted: &[u8]) {
     let mut got = vec![0; wanted.len()];
     from.read_exact(&mut got).expect("what the guest sends");
     assert_eq!(got, wanted);
 }
 
-fn incremented(data: &[u8]) -> Vec<u8> {
+/// What the guest answers.
+pub fn incremented(data: &[u8]) -> Vec<u8> {
     data.iter().map(|byte| byte.wrapping_add(1)).collect()
 }
 

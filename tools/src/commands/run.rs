@@ -8,9 +8,13 @@ use anyhow::{Context, Result, bail};
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode, Stdio};
+use std::time::Duration;
 
 /// What the detached supervisor says on standard output once the guest runs.
 const READY: &str = "ready";
+
+/// How long what the detached supervisor said while it started may take to come.
+const LAST_LINES: Duration = Duration::from_secs(1);
 
 /// Runs a VM in the foreground, or starts one that stays.
 pub fn run(args: &RunArgs) -> Result<ExitCode> {
@@ -43,16 +47,15 @@ fn start(host: &HostArgs, mut plan: Plan) -> Result<ExitCode> {
     let mut supervisor = Supervisor::start(plan)?;
     // After the place was taken: an earlier VM's log is not appended to.
     ipc::logging::to_file(&log.log("supervisor"), "supervisor").context("Supervisor's log")?;
-    if host.detached_supervisor {
-        let mut out = std::io::stdout();
-        writeln!(out, "{READY}").and_then(|()| out.flush()).context("Reporting to the starting process")?;
-    }
     let ports = supervisor.serial_ports();
     for port in &ports {
         if let Some(terminal) = &port.terminal {
             let (number, place) = (port.number, port.path.display());
             crate::progress::say(&format!("COM{number} is at {place} ({})", terminal.display()));
         }
+    }
+    if host.detached_supervisor {
+        report_ready().context("Reporting to the starting process")?;
     }
     let attached = match ports.iter().find(|port| stdio == Some(port.number)) {
         Some(port) => Some(serial::AttachedStdio::new(port.number, log.name(), &port.path)?),
@@ -69,6 +72,15 @@ fn start(host: &HostArgs, mut plan: Plan) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// Tells the starting process that the guest runs. Nobody listens from then on: the end of standard error says that everything which
+/// was said before has come.
+fn report_ready() -> std::io::Result<()> {
+    let mut out = std::io::stdout();
+    writeln!(out, "{READY}").and_then(|()| out.flush())?;
+    let nowhere = std::fs::File::options().write(true).open("/dev/null")?;
+    Ok(rustix::stdio::dup2_stderr(nowhere)?)
+}
+
 /// Starts this program again as a supervisor in a session of its own, and waits until its guest
 /// runs or it says why not.
 fn detach(name: &str) -> Result<ExitCode> {
@@ -83,9 +95,10 @@ fn detach(name: &str) -> Result<ExitCode> {
     let mut child = command.spawn().context("Cannot start the supervisor")?;
     // What it says while starting (for whom it waits, what is wrong) is passed on as it comes.
     let stderr = child.stderr.take();
-    let passed_on = std::thread::spawn(move || {
+    let (sender, passed_on) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
         let lines = stderr.map(BufReader::new).into_iter().flat_map(BufRead::lines);
-        lines.map_while(Result::ok).map(|line| eprintln!("{line}")).count()
+        sender.send(lines.map_while(Result::ok).map(|line| eprintln!("{line}")).count())
     });
     let mut line = String::new();
     if let Some(out) = child.stdout.take() {
@@ -93,11 +106,13 @@ fn detach(name: &str) -> Result<ExitCode> {
         BufReader::new(out).read_line(&mut line).context("Waiting for the supervisor")?;
     }
     if line.trim() == READY {
+        // Whatever still has the other end open has nothing to say to the user.
+        let _ = passed_on.recv_timeout(LAST_LINES);
         println!("{name}");
         return Ok(ExitCode::SUCCESS);
     }
     let status = child.wait().context("Waiting for the supervisor")?;
-    if passed_on.join().unwrap_or(0) == 0 {
+    if passed_on.recv().unwrap_or(0) == 0 {
         bail!("The supervisor ended: {status}");
     }
     Ok(ExitCode::FAILURE)

@@ -1,5 +1,6 @@
 //! From a saved VM and a command line to the checked description of a machine that goes on.
 
+use super::saved_files::{KeptImages, place_files};
 use super::{
     DevicePlan, Plan, beside_terminal, console, debugger, device_options, executable, recordings, serial,
     stdio,
@@ -7,13 +8,11 @@ use super::{
 use crate::cli::{DisplayKind, HostArgs, RestoreArgs};
 use crate::machine_file::SerialEnd;
 use crate::roles::Executable;
-use anyhow::{Context, Result, bail, ensure};
-use ipc::machine::{MachineConfig, SerialBackend};
+use anyhow::{Context, Result, ensure};
+use ipc::machine::SerialBackend;
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
-use vmm::saved::{DeviceProcess, MachineFile, Match, Program, SavedVm, Use};
+use std::path::PathBuf;
+use vmm::saved::{DeviceProcess, Program, SavedVm};
 
 /// Where the processes of the host are.
 const PROCESSES: &str = "/proc";
@@ -28,6 +27,8 @@ pub struct Restored {
     pub path: PathBuf,
     /// It waits for `vmsim resume`.
     pub paused: bool,
+    /// Images that are to stay when it has ended.
+    pub kept: KeptImages,
 }
 
 impl std::fmt::Debug for Restored {
@@ -54,7 +55,8 @@ pub fn restored_plan(args: &RestoreArgs, extract: bool) -> Result<Plan> {
     }
 
     // Saved processes keep their slots; any other comes after them.
-    let saved = vm.machine.devices.iter().map(|device| device_plan(device, host));
+    let saved = vm.machine.devices.iter().zip(&vm.devices);
+    let saved = saved.map(|(process, device)| device_plan(process, device.off_bus, host));
     let saved = saved.collect::<Result<Vec<_>>>().with_context(place)?;
     let order: Vec<_> = saved.iter().map(|device| device.name.clone()).collect();
     let mut devices: BTreeMap<_, _> = saved.into_iter().map(|device| (device.name.clone(), device)).collect();
@@ -82,7 +84,7 @@ pub fn restored_plan(args: &RestoreArgs, extract: bool) -> Result<Plan> {
     };
     let ends = ends.map(|end| end.unwrap_or(SerialEnd::None));
     let stdio = stdio(&ends, display, host.detach)?;
-    let temporary = place_files(args, &mut vm, &mut config, extract).with_context(place)?;
+    let (temporary, kept) = place_files(args, &mut vm, &mut config, extract).with_context(place)?;
     Ok(Plan {
         config,
         display: beside_terminal(display, stdio),
@@ -91,12 +93,13 @@ pub fn restored_plan(args: &RestoreArgs, extract: bool) -> Result<Plan> {
         debugger: debugger(host)?,
         recordings,
         temporary,
-        restored: Some(Restored { vm, path: args.file.clone(), paused: args.paused }),
+        restored: Some(Restored { vm, path: args.file.clone(), paused: args.paused, kept }),
     })
 }
 
 /// What is said of a device process that was saved; its program need not be there if the command line has another one.
-fn device_plan(saved: &DeviceProcess, host: &HostArgs) -> Result<DevicePlan> {
+/// One that was off the bus stays so, unless it is another one: whoever names a program wants it to run, as with a swap.
+fn device_plan(saved: &DeviceProcess, off_bus: bool, host: &HostArgs) -> Result<DevicePlan> {
     let replaced = |option: &String| option.split_once('=').is_some_and(|(name, _)| name == saved.name);
     let replaced = host.device.iter().any(replaced);
     Ok(DevicePlan {
@@ -110,6 +113,7 @@ fn device_plan(saved: &DeviceProcess, host: &HostArgs) -> Result<DevicePlan> {
         sandbox: saved.sandbox,
         faults: saved.faults.clone(),
         dma: saved.dma.clone(),
+        off_bus: off_bus && !replaced,
         ..DevicePlan::new(&saved.name)
     })
 }
@@ -125,95 +129,4 @@ fn serial_end(backend: &SerialBackend, own: bool) -> Option<SerialEnd> {
         SerialBackend::Socket(path) => SerialEnd::Socket(Some(path.clone())),
         SerialBackend::Pty(_) => SerialEnd::Pty,
     })
-}
-
-/// Finds the machine's files where they are now, and puts those that are kept inside into a folder of this run.
-fn place_files(
-    args: &RestoreArgs,
-    vm: &mut SavedVm,
-    config: &mut MachineConfig,
-    extract: bool,
-) -> Result<Option<tempfile::TempDir>> {
-    let files = vm.files.clone();
-    let mut given = Given { floppies: args.floppy.iter(), disks: args.disk.iter() };
-    let mut folder = None;
-    for (index, file) in files.iter().enumerate() {
-        let elsewhere = given.next(file.used_as);
-        let Some(place) = place_of(config, file.used_as) else { continue };
-        if file.outside.is_some() || elsewhere.is_some() {
-            let path = elsewhere.map_or_else(|| Ok(file.path.clone()), std::path::absolute)?;
-            check_image(file, &path, args.force)?;
-            *place = path;
-        } else if extract {
-            if folder.is_none() {
-                folder = Some(tempfile::Builder::new().prefix("vmsim-restored-").tempdir()?);
-            }
-            let Some(folder) = &folder else { continue };
-            *place = folder.path().join(format!("{index}-{}", base_name(&file.path)));
-            put_file(vm, index, place)?;
-        }
-    }
-    ensure!(
-        given.floppies.len() + given.disks.len() == 0,
-        "more images are given than the machine has drives with a medium"
-    );
-    Ok(folder)
-}
-
-/// Images that the command line names, in the order of the drives.
-struct Given<'a> {
-    floppies: std::slice::Iter<'a, PathBuf>,
-    disks: std::slice::Iter<'a, PathBuf>,
-}
-
-impl Given<'_> {
-    fn next(&mut self, used_as: Use) -> Option<&Path> {
-        let next = match used_as {
-            Use::Floppy(_) => self.floppies.next(),
-            Use::Disk(_) => self.disks.next(),
-            Use::Firmware | Use::VideoRom => None,
-        };
-        next.map(PathBuf::as_path)
-    }
-}
-
-fn base_name(path: &Path) -> String {
-    path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned())
-}
-
-/// Where the machine's description has the path of a file.
-fn place_of(config: &mut MachineConfig, used_as: Use) -> Option<&mut PathBuf> {
-    match used_as {
-        Use::Firmware => Some(&mut config.firmware),
-        Use::VideoRom => config.video_rom.as_mut(),
-        Use::Floppy(number) => Some(&mut config.floppies.get_mut(usize::from(number))?.as_mut()?.path),
-        Use::Disk(number) => Some(&mut config.disks.get_mut(usize::from(number))?.as_mut()?.path),
-    }
-}
-
-fn check_image(file: &MachineFile, path: &Path, force: bool) -> Result<()> {
-    let shown = path.display();
-    let image = File::open(path)
-        .with_context(|| format!("image {shown}: give the place where it is now (--floppy or --disk)"))?;
-    // One that was inside is not known by anything but its content.
-    let Some(identity) = &file.outside else { return Ok(()) };
-    let why = match identity.check(&image).with_context(|| format!("image {shown}"))? {
-        Match::Same => return Ok(()),
-        Match::Length(len) => format!("had {} bytes and has {len}", identity.len),
-        Match::Content => "has another content".into(),
-    };
-    if force {
-        crate::progress::say(&format!(
-            "image {shown} {why} since the VM was saved; taken all the same (--force)"
-        ));
-        return Ok(());
-    }
-    bail!("image {shown} {why} since the VM was saved: put back what it was, or use --force");
-}
-
-fn put_file(vm: &mut SavedVm, index: usize, path: &Path) -> Result<()> {
-    let file = File::create_new(path).with_context(|| format!("File {}", path.display()))?;
-    file.set_len(vm.file_len(index).unwrap_or(0))?;
-    vm.read_file(index, |at, block| file.write_all_at(block, at))?;
-    Ok(())
 }

@@ -22,7 +22,7 @@ mod swap;
 mod watchdog;
 
 use crate::cli::DisplayKind;
-use crate::config::{DevicePlan, Plan, Restored};
+use crate::config::{DevicePlan, KeptImages, Plan, Restored};
 use crate::progress::say;
 use crate::roles::Executable;
 use anyhow::{Context, Result, bail};
@@ -192,7 +192,7 @@ impl Supervisor {
         let parts =
             ImageLocks::take(&config).and_then(|images| Ok((images, VmMemory::create(&config, &devices)?)));
         let parts = parts.and_then(|(images, memory)| Ok((images, restore(&memory, restored)?, memory)));
-        let (images, (processor, paused), memory) = match parts {
+        let (images, GoesOn { processor, paused, held_output, kept }, memory) = match parts {
             Ok(parts) => parts,
             Err(error) => {
                 dir.remove();
@@ -230,17 +230,22 @@ impl Supervisor {
             .with_context(|| format!("Control socket {}", supervisor.dir.socket().display()))?;
         server::watch_signals(supervisor.sender.clone())?;
         let cables = supervisor.memory.serial();
-        supervisor.serial = Some(SerialPorts::open(&supervisor.config.serial, cables, &supervisor.sender)?);
-        for (slot, DevicePlan { name, executable, watchdog, debug, sandbox, faults, dma }) in
-            devices.into_iter().enumerate()
-        {
+        supervisor.serial =
+            Some(SerialPorts::open(&supervisor.config.serial, held_output, cables, &supervisor.sender)?);
+        for (slot, device) in devices.into_iter().enumerate() {
+            let DevicePlan { name, executable, watchdog, debug, sandbox, faults, dma, off_bus } = device;
             let path = recordings.iter().find(|(device, _)| *device == name).map(|(_, path)| path);
             let recording =
                 path.map(|path| recording::Tape::open(path).map_err(anyhow::Error::msg)).transpose()?;
             let managed = Managed::new(Role::Device(name), executable);
-            supervisor.processes[slot] =
-                Some(Managed { watchdog, debug, sandbox, recording, faults, dma, ..managed });
-            supervisor.spawn(slot)?;
+            let managed = Managed { watchdog, debug, sandbox, recording, faults, dma, ..managed };
+            // Whoever brings one back that is off the bus goes on from a predecessor, or begins in its place.
+            supervisor.processes[slot] = Some(Managed { attached_before: off_bus, ..managed });
+            if off_bus {
+                supervisor.take_off_bus(slot);
+            } else {
+                supervisor.spawn(slot)?;
+            }
         }
         supervisor.processes[VMM_SLOT] = Some(Managed::new(Role::Vmm, Executable::Own));
         supervisor.spawn(VMM_SLOT)?;
@@ -248,7 +253,20 @@ impl Supervisor {
         if let Some((at, wait)) = debugger {
             supervisor.listen_for_debugger(at, wait)?;
         }
+        supervisor.say_what_is_off_the_bus();
+        kept.keep();
         Ok(supervisor)
+    }
+
+    /// Tells whoever restores a VM what it is without.
+    fn say_what_is_off_the_bus(&self) {
+        let vm = &self.config.name;
+        for (_, name) in self.devices.iter().filter(|(slot, _)| self.is_off_bus(*slot as usize)) {
+            say(&format!(
+                "{name} is off the bus, as it was when the VM was saved; 'vmsim device restart {name} --vm {vm}' brings \
+                 it back"
+            ));
+        }
     }
 
     /// Serial ports to which somebody can connect.
@@ -261,7 +279,7 @@ impl Supervisor {
         loop {
             let waiting: Vec<String> = (0..=VMM_SLOT)
                 .filter(|slot| self.processes[*slot].is_some())
-                .filter(|slot| self.memory.process_state(*slot) != ProcessState::Ready)
+                .filter(|slot| !self.is_settled(*slot))
                 .map(|slot| self.name(slot))
                 .collect();
             if waiting.is_empty() {
@@ -423,8 +441,12 @@ impl Supervisor {
     }
 
     fn holds_time(&self, slot: usize, managed: &Managed) -> bool {
-        let ready = || matches!(self.memory.process_state(slot), ProcessState::Ready | ProcessState::Offline);
-        managed.stopped || slot != VMM_SLOT && !ready()
+        managed.stopped || slot != VMM_SLOT && !self.is_settled(slot)
+    }
+
+    /// Whether nobody waits for a process: it is there, or was given up.
+    fn is_settled(&self, slot: usize) -> bool {
+        matches!(self.memory.process_state(slot), ProcessState::Ready | ProcessState::Offline)
     }
 
     /// Says anew how host time is read off the time-stamp counter, when that is due.
@@ -527,6 +549,8 @@ impl Supervisor {
         }
         if let Some(save) = self.save.take() {
             save.abandon();
+            // What was kept from them is in no file.
+            self.give_serial_output();
         }
         // The guest's last words are sent by now.
         self.serial = None;
@@ -610,11 +634,25 @@ fn concerns_devices(request: &ipc::control::Request) -> bool {
     matches!(request, Record { .. } | RestartDevice { .. } | SwapDevice { .. })
 }
 
-/// Puts what was saved into a VM's memory: what its VMM begins with, and whether it is paused at first.
-fn restore(memory: &VmMemory, restored: Option<Restored>) -> Result<(Option<Exported>, bool)> {
-    let Some(Restored { mut vm, path, paused }) = restored else { return Ok((None, false)) };
+/// What a VM goes on from besides its memory; nothing for one that is switched on.
+#[derive(Default)]
+struct GoesOn {
+    /// For its VMM.
+    processor: Option<Exported>,
+    /// It is paused at first.
+    paused: bool,
+    /// For whoever connects first to each serial port.
+    held_output: Vec<Vec<u8>>,
+    /// Images that stay if it starts.
+    kept: KeptImages,
+}
+
+/// Puts what was saved into a VM's memory, and returns the rest.
+fn restore(memory: &VmMemory, restored: Option<Restored>) -> Result<GoesOn> {
+    let Some(Restored { mut vm, path, paused, kept }) = restored else { return Ok(GoesOn::default()) };
     memory.restore(&mut vm).with_context(|| format!("Saved VM {}", path.display()))?;
-    Ok((Some(vm.processor), paused))
+    let held_output = vm.serial.into_iter().map(|port| port.held).collect();
+    Ok(GoesOn { processor: Some(vm.processor), paused, held_output, kept })
 }
 
 /// Answers a client before the process ends: nobody takes a further answer when that one has left, or when

@@ -120,9 +120,7 @@ impl Supervisor {
                     "{name} died ({why}) and does not get on: it is off the bus; 'vmsim device restart {name} \
                      --vm {vm}' brings it back"
                 ));
-                let board = self.memory.board();
-                board.processes[process].state.store(ProcessState::Offline as u32, Ordering::Release);
-                board.disconnect(process);
+                self.take_off_bus(process);
                 self.keep_time();
             }
             Verdict::Restart(Duration::ZERO) => {
@@ -139,6 +137,18 @@ impl Supervisor {
                 });
             }
         }
+    }
+
+    /// Whether a device process was given up.
+    pub(super) fn is_off_bus(&self, process: usize) -> bool {
+        self.memory.process_state(process) == ProcessState::Offline
+    }
+
+    /// Gives a device process up: the guest goes on without it.
+    pub(super) fn take_off_bus(&self, process: usize) {
+        let board = self.memory.board();
+        board.processes[process].state.store(ProcessState::Offline as u32, Ordering::Release);
+        board.disconnect(process);
     }
 
     /// Starts a process that does not run again.
@@ -203,7 +213,7 @@ impl Supervisor {
             // A client that went away does not need its answer.
             Err(why) => return drop(reply.send(Reply::Refused(why))),
         };
-        let offline = self.memory.process_state(process) == ProcessState::Offline;
+        let offline = self.is_off_bus(process);
         let by_hand = self.processes[process].as_ref().is_some_and(|m| m.executable == Executable::ByHand);
         if offline {
             self.memory.forget_requests(process);

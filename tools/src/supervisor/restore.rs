@@ -27,7 +27,8 @@ impl VmMemory {
         let edges =
             std::array::from_fn::<_, ALL_LINES, _>(|line| vm.board.edges.get(line).copied().unwrap_or(0));
         board.lines.restore(&edges, &held.collect::<Vec<_>>());
-        self.serial().restore(&vm.serial);
+        let under_way = vm.serial.iter().map(|port| port.under_way.clone());
+        self.serial().restore(&under_way.collect::<Vec<_>>());
         for (slot, device) in vm.devices.iter().enumerate() {
             let link = self.link(slot).with_context(|| format!("There is no link for {}", device.name))?;
             restore_device(link, device)?;
@@ -61,6 +62,9 @@ fn restore_device(link: &LinkLayout, device: &Device) -> Result<()> {
     }
     for (cell, count) in link.faults.iter().zip(&device.fault_counts) {
         cell.store(*count, Ordering::Relaxed);
+    }
+    for (line, fault) in device.line_faults.iter().enumerate() {
+        link.set_line_fault(line, fault);
     }
     for event in &device.events {
         ensure!(link.events.push(encode_event(event)).is_ok(), "{} has more events than fit", device.name);

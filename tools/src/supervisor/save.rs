@@ -4,6 +4,7 @@
 //! gives its own state. Then every device process commits its states and parks, as in a swap of builds. From there on nothing
 //! changes, and a thread of its own writes what lies in shared memory. Whatever goes wrong, the VM goes on where it was.
 
+use super::serial::SerialPorts;
 use super::{DISPLAY, Managed, Supervisor};
 use crate::roles::Executable;
 use anyhow::{Context, Result};
@@ -14,7 +15,6 @@ use ipc::input::HostEvent;
 use ipc::link::{LinkLayout, decode_event};
 use ipc::machine::{DriveConfig, SerialBackend};
 use ipc::segment::Segment;
-use ipc::serial::UnderWay;
 use ipc::setup::{Command, Exported};
 use ipc::sync::Ordering;
 use ipc_channel::TryRecvError;
@@ -27,7 +27,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use vmm::saved::{
     About, Board, Clock, Contents, Device, DeviceProcess, FileSource, Identity, Machine, MachineFile, Model,
-    Program, Source, Use,
+    Program, SerialPort, Source, Use,
 };
 
 /// How long device processes that are being started again may take to be there.
@@ -112,13 +112,6 @@ impl Supervisor {
         anyhow::ensure!(!file.exists(), "{shown} exists already: remove it or choose another name");
         let folder = file.parent().with_context(|| format!("{shown} is no file name"))?;
         anyhow::ensure!(folder.is_dir(), "There is no folder {}", folder.display());
-        for (slot, name) in &self.devices {
-            anyhow::ensure!(
-                self.memory.process_state(*slot as usize) != ProcessState::Offline,
-                "{name} is off the bus: 'vmsim device restart {name} --vm {}' brings it back",
-                self.config.name
-            );
-        }
         Ok(())
     }
 
@@ -187,7 +180,9 @@ impl Supervisor {
 
     /// Asks the VMM to stop the guest once every device process serves.
     fn stop_when_ready(&self, until: Instant) -> Result<Stage, String> {
-        if let Some((_, name)) = self.devices.iter().find(|(slot, _)| !self.serves(*slot as usize)) {
+        // One that was given up is not waited for: its states are those that it committed last.
+        let is_missing = |slot: usize| !self.serves(slot) && !self.is_off_bus(slot);
+        if let Some((_, name)) = self.devices.iter().find(|(slot, _)| is_missing(*slot as usize)) {
             return if Instant::now() < until {
                 Ok(Stage::Ready { until })
             } else {
@@ -228,7 +223,7 @@ impl Supervisor {
     ) -> Result<Stage, String> {
         let mut waits_for = None;
         for ((slot, name), told) in self.devices.iter().zip(&mut told) {
-            if !self.has_parked(*slot as usize, told) {
+            if !self.is_off_bus(*slot as usize) && !self.has_parked(*slot as usize, told) {
                 waits_for = waits_for.or(Some((name, *told)));
             }
         }
@@ -280,6 +275,21 @@ impl Supervisor {
             }
             lifeline.send(Command::GoOn { reload: false });
         }
+        self.give_serial_output();
+    }
+
+    /// Lets those who are connected to serial ports have what was kept from them while the VM was saved.
+    pub(super) fn give_serial_output(&self) {
+        if let Some(serial) = &self.serial {
+            serial.go_on();
+        }
+    }
+
+    /// The serial ports as they are kept. What they hold is given to nobody from now on.
+    fn hold_serial_output(&self) -> Vec<SerialPort> {
+        let held = self.serial.as_ref().map(SerialPorts::hold).unwrap_or_default();
+        let under_way = self.memory.serial().under_way().into_iter();
+        under_way.zip(held).map(|(under_way, held)| SerialPort { under_way, held }).collect()
     }
 
     /// Everything that goes into the file. Only while the VM stands.
@@ -308,7 +318,7 @@ impl Supervisor {
                 .iter()
                 .filter_map(|(slot, name)| self.device(*slot as usize, name))
                 .collect(),
-            serial: self.memory.serial().under_way(),
+            serial: self.hold_serial_output(),
             input,
             files: self.files(with_disks),
             ram: self.memory.ram().clone(),
@@ -347,7 +357,8 @@ impl Supervisor {
     fn device(&self, slot: usize, name: &str) -> Option<(Device, Option<Segment>)> {
         let link = self.memory.link(slot)?;
         let build = self.processes[slot].as_ref().map(Managed::build).unwrap_or_default();
-        Some((describe(link, name, build), self.memory.device_memory(slot)))
+        let device = describe(link, name, build, self.is_off_bus(slot));
+        Some((device, self.memory.device_memory(slot)))
     }
 
     /// The machine's files, and whether each is to be kept inside.
@@ -373,7 +384,7 @@ impl Supervisor {
 pub const VMM_NAME: &str = "vmm";
 
 /// The states that a device process has committed, and what waits for it.
-fn describe(link: &LinkLayout, name: &str, build: String) -> Device {
+fn describe(link: &LinkLayout, name: &str, build: String, off_bus: bool) -> Device {
     let models = link.model_infos().into_iter().zip(&link.states).map(|(info, page)| Model {
         name: info.name,
         state: page.committed().map(|state| Exported { version: state.version, data: state.data }),
@@ -384,6 +395,8 @@ fn describe(link: &LinkLayout, name: &str, build: String) -> Device {
         models: models.collect(),
         events: link.events.waiting().into_iter().filter_map(decode_event).collect(),
         fault_counts: link.faults.iter().map(|count| count.load(Ordering::Relaxed)).collect(),
+        line_faults: link.line_faults().to_vec(),
+        off_bus,
     }
 }
 
@@ -395,7 +408,7 @@ struct Parts {
     processor: Exported,
     board: Board,
     devices: Vec<(Device, Option<Segment>)>,
-    serial: Vec<UnderWay>,
+    serial: Vec<SerialPort>,
     input: Vec<HostEvent>,
     files: Vec<(Use, PathBuf, bool)>,
     ram: Arc<Segment>,

@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use crossbeam::channel::Sender;
 use ipc::control::SerialStatus;
 use ipc::machine::SerialBackend;
-use ipc::serial::SerialCables;
+use ipc::serial::{PORTS, SerialCables};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::OFlags;
 use rustix::pty::OpenptFlags;
@@ -21,7 +21,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -61,24 +61,39 @@ struct PortShared {
     number: usize,
     /// Who is connected: both threads use it, the reader decides.
     peer: Mutex<Option<Arc<OwnedFd>>>,
+    /// What the guest has sent. Whoever moves characters of it has it locked: each is in one place.
+    output: Mutex<Output>,
     closing: AtomicBool,
     events: Sender<Event>,
 }
 
+/// What the guest has sent and nobody has read.
+#[derive(Default)]
+struct Output {
+    waiting: VecDeque<u8>,
+    /// It stays where it is: what is written into the file of a saved VM is not given to anybody else.
+    held: bool,
+}
+
 impl SerialPorts {
-    /// Makes sockets and pseudo-terminals and starts moving characters.
+    /// Makes sockets and pseudo-terminals and starts moving characters. Whoever connects first to a port is given what is in
+    /// `held` for it.
     pub fn open(
         backends: &[SerialBackend],
+        held: Vec<Vec<u8>>,
         cables: &Arc<SerialCables>,
         events: &Sender<Event>,
     ) -> Result<Self> {
+        let mut held = held.into_iter();
         let mut all = Self { ports: Vec::new(), writers: Vec::new(), sockets: Vec::new() };
         for (number, backend) in backends.iter().enumerate() {
             let label = || format!("Serial port COM{}", number + 1);
+            let waiting = held.next().unwrap_or_default().into();
             let shared = Arc::new(PortShared {
                 cables: cables.clone(),
                 number,
                 peer: Mutex::new(None),
+                output: Mutex::new(Output { waiting, held: false }),
                 closing: AtomicBool::new(false),
                 events: events.clone(),
             });
@@ -117,10 +132,32 @@ impl SerialPorts {
         };
         self.ports.iter().map(status).collect()
     }
+
+    /// Keeps what the guest has sent from those who are connected, until [`SerialPorts::go_on`]; returns what of it is not on the
+    /// cables any more, by port. Until then nothing is taken off the cables either.
+    pub fn hold(&self) -> [Vec<u8>; PORTS] {
+        let mut held = [const { Vec::new() }; PORTS];
+        for Port { shared, .. } in &self.ports {
+            let mut output = shared.output();
+            output.held = true;
+            if let Some(place) = held.get_mut(shared.number) {
+                *place = output.waiting.iter().copied().collect();
+            }
+        }
+        held
+    }
+
+    /// Gives what the guest has sent to those who are connected again.
+    pub fn go_on(&self) {
+        for Port { shared, .. } in &self.ports {
+            shared.output().held = false;
+            shared.cables.wake(shared.number);
+        }
+    }
 }
 
 impl Drop for SerialPorts {
-    /// Gives the last output to who is connected, and hangs up.
+    /// Gives the last output to who is connected, unless it is held, and hangs up.
     fn drop(&mut self) {
         for Port { shared, .. } in &self.ports {
             shared.closing.store(true, Ordering::Release);
@@ -156,6 +193,10 @@ impl PortShared {
     fn tell_device(&self) {
         // The supervisor's loop may have ended.
         let _ = self.events.send(Event::Serial);
+    }
+
+    fn output(&self) -> MutexGuard<'_, Output> {
+        self.output.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn closing(&self) -> bool {
@@ -244,39 +285,55 @@ impl PortShared {
     /// The writer: gives to the peer what the guest sends. Never waits for it for long, so that the guest is
     /// not held up.
     fn deliver(&self) {
-        let mut waiting = VecDeque::new();
         let mut quiet = 0;
         let mut closing_since = None;
         loop {
-            let came = self.cables.collect(self.number, &mut waiting);
             let peer = self.peer();
+            let mut output = self.output();
+            if output.held {
+                drop(output);
+                if self.closing() {
+                    return;
+                }
+                std::thread::sleep(ROUND);
+                continue;
+            }
+            let waiting = &mut output.waiting;
+            let came = self.cables.collect(self.number, waiting);
             let limit = if peer.is_some() { SLOW_OUTPUT } else { KEPT_OUTPUT };
             if waiting.len() > limit {
                 waiting.drain(..waiting.len() - limit);
             }
+            let written = match &peer {
+                Some(peer) if !waiting.is_empty() => {
+                    Some((peer, rustix::io::write(&**peer, waiting.as_slices().0)))
+                }
+                _ => None,
+            };
+            if let Some((_, Ok(count))) = written {
+                waiting.drain(..count);
+            }
+            let waits = !waiting.is_empty();
+            drop(output);
             if self.closing() {
                 let since = *closing_since.get_or_insert_with(Instant::now);
-                if waiting.is_empty() || peer.is_none() || since.elapsed() > LAST_WORDS {
+                if !waits || peer.is_none() || since.elapsed() > LAST_WORDS {
                     return;
                 }
             }
             quiet = if came > 0 { 0 } else { quiet + 1 };
-            match peer {
-                Some(peer) if !waiting.is_empty() => {
-                    match rustix::io::write(&*peer, waiting.as_slices().0) {
-                        Ok(count) => drop(waiting.drain(..count)),
-                        Err(rustix::io::Errno::AGAIN) => {
-                            let mut fds = [PollFd::new(&*peer, PollFlags::OUT)];
-                            // Time-out or not, it is tried again.
-                            let _ = poll(&mut fds, Some(&timespec(FULL_LOOK)));
-                        }
-                        // The reader will find that it has left.
-                        Err(_) => std::thread::sleep(ROUND),
-                    }
+            match written {
+                Some((_, Ok(_))) => {}
+                Some((peer, Err(rustix::io::Errno::AGAIN))) => {
+                    let mut fds = [PollFd::new(&**peer, PollFlags::OUT)];
+                    // Time-out or not, it is tried again.
+                    let _ = poll(&mut fds, Some(&timespec(FULL_LOOK)));
                 }
-                _ if quiet < BUSY_ROUNDS => std::thread::sleep(ROUND),
-                _ => {
-                    let news = || self.closing() || !waiting.is_empty() && self.peer().is_some();
+                // The reader will find that it has left.
+                Some((_, Err(_))) => std::thread::sleep(ROUND),
+                None if quiet < BUSY_ROUNDS => std::thread::sleep(ROUND),
+                None => {
+                    let news = || self.closing() || waits && self.peer().is_some();
                     self.cables.sleep(self.number, IDLE_LOOK, news);
                 }
             }
@@ -350,4 +407,81 @@ fn open_pty(link: &Path) -> Result<(OwnedFd, PathBuf)> {
     rustix::fs::fcntl_setfl(master.as_fd(), flags | OFlags::NONBLOCK)?;
     std::os::unix::fs::symlink(&path, link).with_context(|| format!("link {}", link.display()))?;
     Ok((master, path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ipc::segment::SegmentNames;
+    use std::io::Read;
+
+    /// COM1 with a socket in `folder`, and what was kept for its first client.
+    fn ports(folder: &Path, part: &str, held: &[u8]) -> (SerialPorts, Arc<SerialCables>, SegmentNames) {
+        let names = SegmentNames::new(&format!("ports{}{part}", std::process::id()));
+        let cables = Arc::new(SerialCables::create(&names.serial()).unwrap());
+        let backends = [SerialBackend::Socket(folder.join("com1")), SerialBackend::Unconnected];
+        // Nobody listens.
+        let (events, _) = crossbeam::channel::unbounded();
+        (SerialPorts::open(&backends, vec![held.to_vec()], &cables, &events).unwrap(), cables, names)
+    }
+
+    fn connect(ports: &SerialPorts) -> UnixStream {
+        let client = UnixStream::connect(&ports.ports[0].path).unwrap();
+        while !ports.status()[0].connected {
+            std::thread::sleep(ROUND);
+        }
+        client
+    }
+
+    /// The guest sends it.
+    fn send(cables: &SerialCables, data: &[u8]) {
+        for (at, byte) in (0..).zip(data) {
+            while !cables.put(0, at, *byte) {
+                std::thread::sleep(ROUND);
+            }
+            cables.set_sent(0, at + 1);
+        }
+    }
+
+    /// More than the socket has room for.
+    fn stream() -> Vec<u8> {
+        (0..400_000u32).map(|n| (n ^ n >> 8) as u8).collect()
+    }
+
+    #[test]
+    fn what_is_held_for_a_saved_vm_is_given_to_nobody_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let (ports, cables, names) = ports(folder.path(), "a", b"");
+        let mut client = connect(&ports);
+        send(&cables, &stream());
+
+        let [held, _] = ports.hold();
+        let under_way = cables.under_way().swap_remove(0).output;
+        let reading = std::thread::spawn(move || {
+            let mut got = Vec::new();
+            client.read_to_end(&mut got).map(|_| got)
+        });
+        // Long enough for a writer that does not hold it.
+        std::thread::sleep(LAST_WORDS);
+        drop(ports);
+
+        let got = reading.join().unwrap().unwrap();
+        assert!(!got.is_empty() && !held.is_empty(), "{} and {} characters", got.len(), held.len());
+        assert!([got, held, under_way].concat() == stream(), "a gap or a repetition");
+        names.remove_all();
+    }
+
+    #[test]
+    fn a_vm_that_goes_on_gives_everything_to_its_client() {
+        let folder = tempfile::tempdir().unwrap();
+        let (ports, cables, names) = ports(folder.path(), "b", b"kept ");
+        let mut client = connect(&ports);
+        send(&cables, &stream());
+        ports.hold();
+        ports.go_on();
+        let mut got = vec![0; 5 + stream().len()];
+        client.read_exact(&mut got).unwrap();
+        assert!(got == [b"kept ".to_vec(), stream()].concat());
+        names.remove_all();
+    }
 }

@@ -111,7 +111,7 @@ impl Supervisor {
     /// Gives a device that is off the bus another program. False when it is not off the bus.
     fn replace_dead(&mut self, device: &str, exe: Option<&Path>) -> Result<bool> {
         let process = self.device_slot(device).map_err(anyhow::Error::msg)?;
-        if self.memory.process_state(process) != ProcessState::Offline {
+        if !self.is_off_bus(process) {
             return Ok(false);
         }
         if let Some(managed) = &mut self.processes[process]

@@ -10,6 +10,7 @@
 
 mod container;
 pub mod memory;
+mod older;
 mod processor;
 
 pub use container::{Reader, SavedError, Section, SectionWriter, Writer};
@@ -18,7 +19,7 @@ pub use processor::Processor;
 
 use ipc::board::{ALL_LINES, MAX_DEVICES, MAX_RAM, Wiring};
 use ipc::dma::RamRange;
-use ipc::fault::{Faults, MAX_FAULTS};
+use ipc::fault::{Faults, LineFault, MAX_FAULTS};
 use ipc::input::HostEvent;
 use ipc::link::{EVENT_SLOTS, MAX_MODELS, STATE_BYTES};
 use ipc::machine::MachineConfig;
@@ -39,10 +40,10 @@ mod section {
     pub const CLOCK: (&str, u16) = ("clock", 1);
     pub const PROCESSOR: (&str, u16) = ("processor", super::Processor::VERSION);
     pub const BOARD: (&str, u16) = ("board", 1);
-    pub const DEVICE: (&str, u16) = ("device", 1);
+    pub const DEVICE: (&str, u16) = ("device", 2);
     /// Memory of the device before it.
     pub const DEVICE_MEMORY: (&str, u16) = ("device-memory", 1);
-    pub const SERIAL: (&str, u16) = ("serial", 1);
+    pub const SERIAL: (&str, u16) = ("serial", 2);
     pub const INPUT: (&str, u16) = ("input", 1);
     pub const FILE: (&str, u16) = ("file", 1);
     /// Content of the file before it.
@@ -139,6 +140,10 @@ pub struct Device {
     pub events: Vec<HostEvent>,
     /// Events that each fault rule has seen.
     pub fault_counts: Vec<u64>,
+    /// What faults have under way on each interrupt line.
+    pub line_faults: Vec<LineFault>,
+    /// It is off the bus: its process was given up, and the states are those that were committed last.
+    pub off_bus: bool,
 }
 
 /// State of one model.
@@ -148,6 +153,15 @@ pub struct Model {
     pub name: String,
     /// Its state; `None` when it has committed none.
     pub state: Option<Exported>,
+}
+
+/// A serial port's cable, and what is at the other end of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SerialPort {
+    /// What is under way on the cable.
+    pub under_way: UnderWay,
+    /// What the guest has sent and nobody has read, from before what is under way.
+    pub held: Vec<u8>,
 }
 
 /// What a file is for.
@@ -243,8 +257,8 @@ pub struct Contents<'a> {
     pub board: &'a Board,
     /// Device processes, in the order of their slots, with their memory.
     pub devices: Vec<(&'a Device, Option<&'a dyn Source>)>,
-    /// What is under way on the serial cables.
-    pub serial: &'a [UnderWay],
+    /// The serial ports.
+    pub serial: &'a [SerialPort],
     /// Input that no process was told yet.
     pub input: &'a [HostEvent],
     /// Files, with the content of those that are kept inside.
@@ -327,8 +341,8 @@ pub struct SavedVm<R: Read + Seek = BufReader<File>> {
     pub board: Board,
     /// Device processes, in the order of their slots.
     pub devices: Vec<Device>,
-    /// What is under way on the serial cables.
-    pub serial: Vec<UnderWay>,
+    /// The serial ports.
+    pub serial: Vec<SerialPort>,
     /// Input that no process was told yet.
     pub input: Vec<HostEvent>,
     /// Files.
@@ -400,6 +414,7 @@ impl<R: Read + Seek> SavedVm<R> {
             if device.models.len() > MAX_MODELS
                 || device.events.len() > EVENT_SLOTS
                 || device.fault_counts.len() > MAX_FAULTS
+                || device.line_faults.len() > ALL_LINES
                 || states.map(|state| state.data.len()).any(|len| len > STATE_BYTES)
             {
                 return refuse(section::DEVICE, format!("has more than fits for '{}'", device.name));
@@ -489,7 +504,7 @@ struct Parts {
     clock: Option<Clock>,
     processor: Option<Exported>,
     board: Option<Board>,
-    serial: Option<Vec<UnderWay>>,
+    serial: Option<Vec<SerialPort>>,
     input: Option<Vec<HostEvent>>,
     devices: Vec<Device>,
     device_memory: Vec<Option<MemorySection>>,
@@ -535,14 +550,18 @@ impl Parts {
             section::MACHINE => once(&mut self.machine, section, || value(reader, section)),
             section::CLOCK => once(&mut self.clock, section, || value(reader, section)),
             section::BOARD => once(&mut self.board, section, || value(reader, section)),
-            section::SERIAL => once(&mut self.serial, section, || value(reader, section)),
+            section::SERIAL => once(&mut self.serial, section, || {
+                value_since(2, reader, section, |cables: Vec<UnderWay>| {
+                    cables.into_iter().map(SerialPort::from).collect()
+                })
+            }),
             section::INPUT => once(&mut self.input, section, || value(reader, section)),
             section::PROCESSOR => once(&mut self.processor, section, || {
                 Ok(Exported { version: section.version, data: reader.read(section)? })
             }),
             section::RAM => once(&mut self.ram, section, || memory(reader, section, MAX_RAM)),
             section::DEVICE => {
-                self.devices.push(value(reader, section)?);
+                self.devices.push(value_since(2, reader, section, |device: older::Device1| device.into())?);
                 self.device_memory.push(None);
                 Ok(())
             }
@@ -592,6 +611,16 @@ fn value<R: Read + Seek, T: DeserializeOwned>(
     section: &Section,
 ) -> Result<T, SavedError> {
     decode(&section.name, &reader.read(section)?)
+}
+
+/// A value whose form is that of now since `version`, and was `O` before.
+fn value_since<R: Read + Seek, T: DeserializeOwned, O: DeserializeOwned>(
+    version: u16,
+    reader: &mut Reader<R>,
+    section: &Section,
+    renew: impl FnOnce(O) -> T,
+) -> Result<T, SavedError> {
+    if section.version < version { value(reader, section).map(renew) } else { value(reader, section) }
 }
 
 fn decode<T: DeserializeOwned>(section: &str, data: &[u8]) -> Result<T, SavedError> {

@@ -2,9 +2,10 @@ use super::*;
 use crate::bus::BusState;
 use crate::cpu::{CpuModel, CpuState};
 use ipc::dma::RamRange;
-use ipc::fault::{Fault, FaultRule, When};
+use ipc::fault::{Fault, FaultRule, KeptRise, Pulse, When};
 use ipc::input::Key;
 use ipc::machine::{BootDevice, DriveConfig, Geometry, SerialBackend};
+use ipc::time::VirtualTime;
 use proptest::prelude::*;
 use std::hash::Hasher;
 use std::io::Cursor;
@@ -33,7 +34,7 @@ struct Sample {
     processor: Processor,
     board: Board,
     gpu: Device,
-    serial: Vec<UnderWay>,
+    serial: Vec<SerialPort>,
     input: Vec<HostEvent>,
     firmware: MachineFile,
     disk: MachineFile,
@@ -91,8 +92,16 @@ fn sample() -> Sample {
             ],
             events: vec![HostEvent::Key { key: Key::A, pressed: true }],
             fault_counts: vec![8; MAX_FAULTS],
+            line_faults: vec![LineFault {
+                rise: Some(KeptRise::Late(VirtualTime(6_000_000_000))),
+                pulse: Some(Pulse::Ends(VirtualTime(5_500_000_000))),
+            }],
+            off_bus: true,
         },
-        serial: vec![UnderWay { taken: 4, sent: 5, input: b"in".into(), output: b"out".into() }],
+        serial: vec![SerialPort {
+            under_way: UnderWay { taken: 4, sent: 5, input: b"in".into(), output: b"out".into() },
+            held: b"held".into(),
+        }],
         input: vec![HostEvent::Mouse { dx: -1, dy: 2, dz: 0, buttons: 1 }],
         firmware: MachineFile { used_as: Use::Firmware, path: "/bios".into(), outside: None },
         disk: MachineFile {
@@ -268,6 +277,7 @@ fn parts_that_do_not_belong_together_are_refused() {
     refused(&|sample| sample.gpu.models = vec![sample.gpu.models[0].clone(); MAX_MODELS + 1], "'gpu'");
     let long = || Exported { version: 1, data: vec![0; STATE_BYTES + 1] };
     refused(&|sample| sample.gpu.models[0].state = Some(long()), "'gpu'");
+    refused(&|sample| sample.gpu.line_faults = vec![LineFault::default(); ALL_LINES + 1], "'gpu'");
     refused(&|sample| sample.board.edges.truncate(3), "another machine");
     refused(&|sample| sample.machine.config.disks[0] = None, "it is read");
     refused(&|sample| sample.disk.used_as = Use::Firmware, "Disk(0)");
@@ -281,6 +291,25 @@ fn parts_that_do_not_belong_together_are_refused() {
         twice
     });
     assert!(error(&doubled).contains("'clock' is there twice"));
+}
+
+#[test]
+fn older_versions_of_sections_are_read() {
+    let sample = sample();
+    let bytes = write(&sample);
+    let older = rewritten(&bytes, |section, content| {
+        let Device { name, build, models, events, fault_counts, .. } = &sample.gpu;
+        // A tuple is written as a structure is.
+        let content = match section.name.as_str() {
+            "device" => postcard::to_stdvec(&(name, build, models, events, fault_counts)).unwrap(),
+            "serial" => postcard::to_stdvec(&[&sample.serial[0].under_way][..]).unwrap(),
+            _ => return copied(section, content),
+        };
+        with_version(section, 1, content)
+    });
+    let vm = read(&older).unwrap();
+    assert_eq!(vm.devices, [Device { line_faults: Vec::new(), off_bus: false, ..sample.gpu }]);
+    assert_eq!(vm.serial, [SerialPort { held: Vec::new(), ..sample.serial[0].clone() }]);
 }
 
 #[test]
@@ -324,10 +353,10 @@ fn the_formats_are_those_of_their_versions() {
         ("machine", 1, 0xd75c_50f8_3704_7625),
         ("clock", 1, 0x2d23_e9cb_04c8_cff2),
         ("board", 1, 0x6401_6eb7_b028_4f0d),
-        ("serial", 1, 0xe0a1_94b2_c16d_97c4),
+        ("serial", 2, 0xaa6b_81c1_558b_5323),
         ("input", 1, 0xdf70_0e15_95df_b1ca),
         ("processor", 1, 0x05b3_858a_93cb_9d30),
-        ("device", 1, 0xdba6_ab08_0c7e_dd50),
+        ("device", 2, 0x3349_2fb5_8557_5d47),
         ("file", 1, 0x92fc_287a_9d62_2e59),
         ("file", 1, 0x0a53_058f_c158_039f),
     ];
