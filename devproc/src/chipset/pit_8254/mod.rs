@@ -138,12 +138,15 @@ impl Pit {
         let counter = &self.state.counters[index];
         let course = counter.course()?;
         let (origin, fraction) = CLOCK.moment(counter.clock())?;
+        // A count from behind a tick is not to be seen before the tick: the model is asked, and its timer comes first.
+        let tick = if index == SYSTEM_TIMER { counter.next_rise() } else { None };
+        let end = [course.end, tick].into_iter().flatten().min();
         let counting = Counting {
             register: index as u16,
             command: (CONTROL_OFFSET as u16, ControlWord::new().with_select(index as u8).into_bits()),
             rate: CLOCK,
             origin,
-            until: course.end.map_or(VirtualTime::NEVER, |clock| VirtualTime::of_ticks(clock, CLOCK_HZ)),
+            until: end.map_or(VirtualTime::NEVER, |clock| VirtualTime::of_ticks(clock, CLOCK_HZ)),
             fraction,
             phase: course.phase,
             period: course.period,

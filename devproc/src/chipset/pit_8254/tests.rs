@@ -563,9 +563,22 @@ fn only_what_a_statement_describes_is_stated() {
     // A new count, from its reload on.
     bench.outb(COUNTER_0, 5);
     bench.outb(COUNTER_0, 0);
-    assert_ne!(bench.host.counters[&0].0.until, VirtualTime::NEVER);
+    assert_eq!(bench.host.counters[&0].0.period, 990);
     clocks(&mut bench, 1000);
-    assert_eq!((bench.host.counters[&0].0.until, bench.host.counters[&0].0.first), (VirtualTime::NEVER, 5));
+    assert_eq!(bench.host.counters[&0].0.period, 5);
+}
+
+#[test]
+fn no_count_from_behind_a_tick_is_seen_before_the_tick() {
+    let mut bench = stated();
+    let before = edges(&bench);
+    // The host slept: the timer has not come.
+    bench.host.now = VirtualTime::of_ticks(1500, CLOCK_HZ);
+    assert_eq!((latched(&mut bench, 0), edges(&bench)), (501, before + 1));
+    // Before that, and of a counter without ticks, nobody is asked.
+    bench.host.now = VirtualTime::of_ticks(1501, CLOCK_HZ);
+    assert_eq!((latched(&mut bench, 0), bench.host.counters[&0].1), (500, Latch::default()));
+    assert_eq!(bench.host.counters[&0].0.until, VirtualTime::of_ticks(2001, CLOCK_HZ));
 }
 
 #[test]

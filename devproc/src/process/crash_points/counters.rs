@@ -142,6 +142,14 @@ fn run(name: &str, first: Option<u64>, again: Option<u64>) -> ((Vec<u8>, Vec<u32
     guest.read(COUNTER_0);
     guest.advance(PERIOD);
     guest.read(COUNTER_0);
+    // A control word lets go of what is latched.
+    guest.write(CONTROL, LATCH_2);
+    for (port, value) in [(CONTROL, 0xb6), (COUNTER_2, 7), (COUNTER_2, 0)] {
+        guest.write(port, value);
+    }
+    guest.advance(3 * MICROSECOND);
+    guest.read(COUNTER_2);
+    guest.read(COUNTER_2);
     // Without a command.
     guest.read(COUNTER_0);
     guest.read(PORT_61);
