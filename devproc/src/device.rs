@@ -8,6 +8,7 @@
 
 use crate::host::Host;
 pub use crate::register::Register;
+use ipc::counter::Latch;
 use ipc::input::HostEvent;
 use ipc::time::VirtualTime;
 pub use ipc::width::Width;
@@ -26,6 +27,10 @@ pub struct TimerId(pub u8);
 /// Index of a 32-bit cell in the device's mirror page (see [`Reads::Mirrored`]).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct MirrorSlot(pub u16);
+
+/// A model's own number for one of its counters, below [`ipc::counter::MAX_COUNTERS`] (see [`Reads::Counters`]).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CounterId(pub u8);
 
 /// The address space that a region lies in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -75,6 +80,9 @@ pub enum Reads {
     /// Memory whose reads *and writes* the bus makes by itself in the device memory, as [`Host::publish_raster`] says. At most one
     /// region of a process at a time.
     Raster,
+    /// Counters that the bus latches and reads by itself, as [`Host::publish_counter`] says; other accesses are as with `Trap`. At
+    /// most one model of a process has them.
+    Counters,
 }
 
 /// Memory of the device that the guest accesses without a trap.
@@ -171,6 +179,12 @@ impl Region {
     /// The same region with accesses made by the bus as a raster says.
     pub const fn rastered(mut self) -> Self {
         self.reads = Reads::Raster;
+        self
+    }
+
+    /// The same region with counters that the bus latches and reads while they are stated.
+    pub const fn counted(mut self) -> Self {
+        self.reads = Reads::Counters;
         self
     }
 
@@ -517,6 +531,12 @@ pub trait Device: Send {
     /// before the next request, and before the state is saved for somebody else.
     fn latch_loaded(&mut self, latch: u32) {
         let _ = latch;
+    }
+
+    /// The bus, which latches and reads the model's counters by itself while they are stated, has left this in the latch of one.
+    /// Called before any call in which the model acts, and before its state is saved for somebody else. A change of the state.
+    fn counter_moved(&mut self, counter: CounterId, latch: Latch) {
+        let _ = (counter, latch);
     }
 
     /// Whether the state may have changed since the last call to this method. A model that

@@ -3,8 +3,9 @@
 //! The trait is implemented by the device host (over shared memory) and by
 //! [`crate::testing::TestHost`] (in one process). Models see only this.
 
-use crate::device::{MirrorSlot, Region, RegionId, TimerId};
+use crate::device::{CounterId, MirrorSlot, Region, RegionId, TimerId};
 pub use ipc::board::ResetRequest;
+use ipc::counter::{Counting, Latch};
 use ipc::mirror::Mirrored;
 use ipc::raster::Raster;
 use ipc::time::VirtualTime;
@@ -169,6 +170,10 @@ pub trait Host {
 
     /// Says what the latch of that memory holds, after the model has changed it.
     fn publish_latch(&mut self, latch: u32);
+
+    /// Says how a counter of the region with [`crate::device::Reads::Counters`] counts from the end of this call on, and what its
+    /// latch holds: the bus latches and reads it by itself until the model says something else. `None`: it asks the model.
+    fn publish_counter(&mut self, counter: CounterId, counting: Option<Counting>, latch: Latch);
 
     /// Completes an access that was answered with [`crate::device::IoError::Deferred`].
     /// `value` is ignored for writes.

@@ -5,17 +5,19 @@
 //! from the mirror, fires timers as time is moved on, and maps "no answer" to all ones.
 
 use crate::device::{
-    Access, Device, IoError, MirrorSlot, Parts, Reads, Region, RegionId, ResetKind, Space, TimerId, Width,
+    Access, CounterId, Device, IoError, MirrorSlot, Parts, Reads, Region, RegionId, ResetKind, Space,
+    TimerId, Width,
 };
 use crate::host::{
     A20Source, DmaChannel, DmaDirection, DmaError, DmaOutcome, Host, IntxPin, IrqLines, ResetRequest,
     SerialCable,
 };
 use crate::isa_dma;
+use ipc::counter::{Counting, Latch};
 use ipc::mirror::Mirrored;
 use ipc::raster::{LANES, Raster};
 use ipc::time::VirtualTime;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Records what a model does to the machine.
 pub struct TestHost {
@@ -43,6 +45,8 @@ pub struct TestHost {
     pub raster: Option<Raster>,
     /// What the latch of that memory holds.
     pub latch: u32,
+    /// The counters that the bus latches and reads, and their latches.
+    pub counters: BTreeMap<u8, (Counting, Latch)>,
     /// Values given to deferred accesses.
     pub completed: Vec<u32>,
     /// Inputs of the A20 gate, by [`A20Source`].
@@ -88,6 +92,7 @@ impl TestHost {
             timed: BTreeMap::new(),
             raster: None,
             latch: 0,
+            counters: BTreeMap::new(),
             completed: Vec::new(),
             a20: [false; 2],
             resets: Vec::new(),
@@ -170,6 +175,12 @@ impl Host for TestHost {
     fn publish_latch(&mut self, latch: u32) {
         self.latch = latch;
     }
+    fn publish_counter(&mut self, counter: CounterId, counting: Option<Counting>, latch: Latch) {
+        match counting {
+            Some(counting) => _ = self.counters.insert(counter.0, (counting, latch)),
+            None => _ = self.counters.remove(&counter.0),
+        }
+    }
     fn complete_deferred(&mut self, value: u32) {
         self.completed.push(value);
     }
@@ -233,6 +244,11 @@ pub struct Bench<D: Device> {
     parts: Vec<Vec<u8>>,
     /// Parts that changed since [`Bench::take_changed`].
     changed: Parts,
+    /// The bus latches and reads counters by itself while they are stated, as in a machine. Otherwise the model is asked all the same,
+    /// and must say nothing else.
+    pub counts_alone: bool,
+    /// Counters whose latch the bus has changed since it told the model.
+    moved: BTreeSet<u8>,
 }
 
 impl<D: Device> Bench<D> {
@@ -250,7 +266,8 @@ impl<D: Device> Bench<D> {
         let mut device = device;
         device.attach(&mut host);
         let parts = Self::save_parts(&device, |_| true, vec![Vec::new(); device.parts()]);
-        Self { device, host, parts, changed: Parts::MAX }
+        let moved = BTreeSet::new();
+        Self { device, host, parts, changed: Parts::MAX, counts_alone: false, moved }
     }
 
     fn save_parts(device: &D, which: impl Fn(usize) -> bool, mut parts: Vec<Vec<u8>>) -> Vec<Vec<u8>> {
@@ -302,6 +319,18 @@ impl<D: Device> Bench<D> {
             }
             return value;
         }
+        let by_counter = self.counter(region, at, |counting| u64::from(counting.register) == at.offset);
+        let by_counter = by_counter.and_then(|(id, counting, latch)| {
+            let (byte, latch) = latch.read(|| counting.count(self.host.now))?;
+            Some((id, byte, latch))
+        });
+        if let Some((id, byte, latch)) = by_counter
+            && self.counts_alone
+        {
+            self.move_latch(id, latch);
+            return byte.into();
+        }
+        self.tell_moved();
         // The bus would answer by itself; the model is asked all the same, and must say nothing else.
         let published = self.published(region, at);
         let by_raster = self.read_by_raster(region, at).filter(|_| width == Width::Byte);
@@ -314,6 +343,13 @@ impl<D: Device> Bench<D> {
                 "the bus would read something else"
             );
         }
+        if let Some((id, byte, latch)) = by_counter {
+            assert_eq!(
+                (answer, self.latch_of(id)),
+                (Ok(byte.into()), Some(latch)),
+                "the bus would read something else"
+            );
+        }
         if let Some(value) = published {
             assert_eq!(answer, Ok(value), "{} is not what was published", region.name);
         }
@@ -321,6 +357,41 @@ impl<D: Device> Bench<D> {
             Ok(value) => value & width.mask(),
             Err(_) => width.mask(),
         }
+    }
+
+    /// The stated counter that an access meets, if it is to a region of such.
+    fn counter(
+        &self,
+        region: Region,
+        at: Access,
+        is_it: impl Fn(&Counting) -> bool,
+    ) -> Option<(u8, Counting, Latch)> {
+        let counters =
+            (region.reads == Reads::Counters && at.width == Width::Byte).then_some(&self.host.counters)?;
+        let (id, (counting, latch)) = counters.iter().find(|(_, (counting, _))| is_it(counting))?;
+        Some((*id, *counting, *latch))
+    }
+
+    fn latch_of(&self, id: u8) -> Option<Latch> {
+        self.host.counters.get(&id).map(|(_, latch)| *latch)
+    }
+
+    /// The bus changes the latch of a counter.
+    fn move_latch(&mut self, id: u8, latch: Latch) {
+        if let Some((_, old)) = self.host.counters.get_mut(&id) {
+            *old = latch;
+            self.moved.insert(id);
+        }
+    }
+
+    /// Tells the model what the bus did with its counters, before it acts or is saved.
+    fn tell_moved(&mut self) {
+        for id in std::mem::take(&mut self.moved) {
+            if let Some(latch) = self.latch_of(id) {
+                self.device.counter_moved(CounterId(id), latch);
+            }
+        }
+        self.check_changes();
     }
 
     /// Where a byte of the region with [`Reads::Raster`] is in the device memory, when the bus would make an access to it by itself.
@@ -367,9 +438,28 @@ impl<D: Device> Bench<D> {
             return self.write(space, high, half, value >> (8 * half.bytes()) & half.mask());
         }
         let at = Access { region: region.id, address, offset: address - region.base, width };
+        let is_command =
+            |c: &Counting| (u64::from(c.command.0), u32::from(c.command.1)) == (at.offset, value & 0xff);
+        let by_counter = self
+            .counter(region, at, is_command)
+            .and_then(|(id, counting, latch)| Some((id, latch.hold(|| counting.count(self.host.now))?)));
+        if let Some((id, latch)) = by_counter
+            && self.counts_alone
+        {
+            self.move_latch(id, latch);
+            return Ok(());
+        }
+        self.tell_moved();
         let by_raster = self.write_by_raster(region, at, value as u8).filter(|_| width == Width::Byte);
         let answer = self.device.write(at, value & width.mask(), &mut self.host);
         self.check_changes();
+        if let Some((id, latch)) = by_counter {
+            assert_eq!(
+                (answer, self.latch_of(id)),
+                (Ok(()), Some(latch)),
+                "the bus would latch something else"
+            );
+        }
         if let Some((place, word)) = by_raster {
             assert_eq!(
                 (answer, self.raster_word(place)),
@@ -440,6 +530,7 @@ impl<D: Device> Bench<D> {
             }
             self.host.timers.remove(&timer);
             self.host.now = self.host.now.max(deadline);
+            self.tell_moved();
             self.device.timer(timer, deadline, &mut self.host);
             self.check_changes();
         }
@@ -457,6 +548,7 @@ impl<D: Device> Bench<D> {
     /// # Panics
     /// When the fresh model refuses the state or saves it differently.
     pub fn restart(&mut self, fresh: D) {
+        self.tell_moved();
         let mut state = Vec::new();
         self.device.save(&mut state);
         let mut fresh = fresh;

@@ -30,6 +30,8 @@ pub mod pit {
     pub const COUNTER_0_SQUARE: i32 = 0x36;
     /// Counter 2, both bytes, interrupt on terminal count.
     pub const COUNTER_2_ONE_SHOT: i32 = 0xB0;
+    /// Counter 2, low byte only, interrupt on terminal count.
+    pub const COUNTER_2_LOW_BYTE: i32 = 0x90;
     /// Input clocks in 10 ms (1.193182 MHz).
     pub const TEN_MS: i32 = 11_932;
     pub const SYSTEM_CONTROL: i32 = 0x61;

@@ -26,6 +26,8 @@ pub mod board;
 #[cfg(not(loom))]
 pub mod control;
 #[cfg(not(loom))]
+pub mod counter;
+#[cfg(not(loom))]
 pub mod dma;
 #[cfg(not(loom))]
 pub mod input;

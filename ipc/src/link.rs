@@ -6,6 +6,7 @@
 
 #![expect(unsafe_code)] // For `unsafe impl Shared` and for copying payloads from shared memory.
 
+use crate::counter::{CounterCell, MAX_COUNTERS};
 use crate::dma::{MAX_RANGES, RamRange};
 use crate::fault::{LineFault, MAX_FAULTS};
 use crate::interrupt::ALL_LINES;
@@ -85,6 +86,8 @@ pub struct LinkLayout {
     mirror: [AtomicU64; MIRROR_CELLS],
     /// Of the one region of the process that has [`crate::region::RegionInfo::raster`] set.
     pub raster: RasterCell,
+    /// Of the one region of the process that has [`crate::region::RegionInfo::counters`] set.
+    pub counters: [CounterCell; MAX_COUNTERS],
     payload_out: [AtomicU64; PAYLOAD_BYTES / 8],
     payload_in: [AtomicU64; PAYLOAD_BYTES / 8],
     /// Committed states, by model.

@@ -2,7 +2,7 @@
 //!
 //! Word 0: model (bits 0-7), region (8-15), space (16: 1 memory), width (24-31), writes (32-39:
 //! 0 sync, 1 posted, 2 posted local, 3 joined), flags (40: enabled, 41: mirrored, 42: backed, 43: backing
-//! writable, 44: raster); word 1 base; word 2 length; word 3 first mirror cell (0-15); word 4 backing
+//! writable, 44: raster, 45: counters); word 1 base; word 2 length; word 3 first mirror cell (0-15); word 4 backing
 //! offset; words 5-7 name.
 
 use crate::link::{MIRROR_CELLS, REGION_WORDS};
@@ -43,6 +43,8 @@ pub struct RegionInfo {
     pub backing: Option<(u64, bool)>,
     /// The bus makes accesses by itself, as [`crate::raster`] says, while that is published.
     pub raster: bool,
+    /// The bus latches and reads counters by itself, as [`crate::counter`] says, while they are stated.
+    pub counters: bool,
     /// First port or physical address.
     pub base: u64,
     /// Ports or bytes.
@@ -57,6 +59,7 @@ const MIRRORED: u64 = 1 << 41;
 const BACKED: u64 = 1 << 42;
 const BACKING_WRITABLE: u64 = 1 << 43;
 const RASTER: u64 = 1 << 44;
+const COUNTERS: u64 = 1 << 45;
 /// Longest region name, bytes.
 const NAME_BYTES: usize = 24;
 
@@ -73,7 +76,8 @@ impl RegionInfo {
             | flag(self.mirror.is_some(), MIRRORED)
             | flag(self.backing.is_some(), BACKED)
             | flag(self.backing.is_some_and(|(_, writable)| writable), BACKING_WRITABLE)
-            | flag(self.raster, RASTER);
+            | flag(self.raster, RASTER)
+            | flag(self.counters, COUNTERS);
         let mut name = [0; NAME_BYTES];
         let len = self.name.len().min(NAME_BYTES - 1);
         name[..len].copy_from_slice(&self.name.as_bytes()[..len]);
@@ -136,6 +140,7 @@ impl RegionInfo {
             mirror,
             backing,
             raster: is_memory && head & RASTER != 0,
+            counters: head & COUNTERS != 0,
             base,
             len,
             name,
@@ -160,6 +165,7 @@ mod tests {
             mirror: None,
             backing: Some((0x10000, true)),
             raster: true,
+            counters: true,
             base: 0xa0000,
             len: 0x10000,
             name: "vga-window".into(),

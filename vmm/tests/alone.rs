@@ -1,7 +1,9 @@
-//! What the bus does without asking a device: it answers from cells that hold, joins writes, and makes accesses to memory of four lanes.
+//! What the bus does without asking a device: it answers from cells that hold, joins writes, makes accesses to memory of four lanes, and
+//! latches and reads counters.
 //! There is no device process here; what would be sent to one stays in the ring.
 
 use ipc::board::Board;
+use ipc::counter::{Counting, Latch, Rate};
 use ipc::link::{Link, LinkLayout};
 use ipc::message::{Kind, Message};
 use ipc::mirror::Mirrored;
@@ -25,6 +27,15 @@ const WINDOW: u64 = 0xa_0000;
 const WINDOW_LEN: u64 = 0x1_0000;
 /// Where the lanes begin in the device memory.
 const LANES_AT: u64 = 0x1000;
+/// Ports with two counters, and a port of the same device that has none.
+const COUNTER: u16 = 0x320;
+const OTHER_COUNTER: u16 = COUNTER + 1;
+const COMMAND: u16 = COUNTER + 3;
+/// Bytes that latch the first and the second.
+const LATCH: u32 = 0x40;
+const LATCH_OTHER: u32 = 0x80;
+/// Of 10 MHz.
+const COUNTERS_HZ: u32 = 10_000_000;
 
 struct Machine {
     link: Link,
@@ -43,6 +54,7 @@ fn region(base: u64, len: u64, is_memory: bool) -> RegionInfo {
         mirror: None,
         backing: None,
         raster: is_memory,
+        counters: false,
         base,
         len,
         name: "region".into(),
@@ -60,7 +72,8 @@ impl Machine {
         let layout = link.layout();
         layout.device_memory_bytes.store(MEMORY, Ordering::Release);
         let status = RegionInfo { mirror: Some(0), ..region(STATUS.into(), 1, false) };
-        let regions = [status, region(PALETTE.into(), 1, false), region(WINDOW, WINDOW_LEN, true)];
+        let counters = RegionInfo { counters: true, ..region(COUNTER.into(), 4, false) };
+        let regions = [status, region(PALETTE.into(), 1, false), region(WINDOW, WINDOW_LEN, true), counters];
         layout.set_regions(&regions.map(|region| region.encode()));
         let device = DeviceLink::open(&names, SLOT, "device").expect("the link");
         let board = Arc::new(board);
@@ -71,6 +84,18 @@ impl Machine {
 
     fn layout(&self) -> &LinkLayout {
         self.link.layout()
+    }
+
+    /// Sets virtual time, ns; it stands still.
+    fn set_time(&mut self, nanos: u64) {
+        self.bus.board().clock.set(VirtualTime(nanos));
+    }
+
+    /// Latches and reads a counter.
+    fn latched(&mut self, command: u32, port: u16) -> u16 {
+        self.bus.write_port(COMMAND, Width::Byte, command);
+        let mut byte = || self.bus.read_port(port, Width::Byte) as u8;
+        u16::from_le_bytes([byte(), byte()])
     }
 
     fn word(&self, place: u64) -> u32 {
@@ -159,4 +184,114 @@ fn a_raster_needs_no_message_and_a_write_behind_others_is_one() {
     machine.take();
     machine.bus.write_memory(WINDOW, Width::Byte, 0);
     assert_eq!(machine.take().len(), 1);
+}
+
+/// Counts down from 1000, from virtual time 0 on.
+fn counting() -> Counting {
+    Counting {
+        register: 0,
+        command: (COMMAND - COUNTER, LATCH as u8),
+        rate: Rate::of_hz(COUNTERS_HZ),
+        origin: VirtualTime(0),
+        until: VirtualTime::NEVER,
+        fraction: 0,
+        phase: 0,
+        period: 1000,
+        turn: 1000,
+        first: 1000,
+        step: 1,
+    }
+}
+
+#[test]
+fn a_stated_counter_is_latched_and_read_without_a_message() {
+    let mut machine = Machine::new("counter");
+    let other = Counting {
+        register: OTHER_COUNTER - COUNTER,
+        command: (COMMAND - COUNTER, LATCH_OTHER as u8),
+        first: 0,
+        ..counting()
+    };
+    // Whichever cells they have.
+    machine.layout().counters[2].publish(Some(&counting()), Latch::default());
+    machine.layout().counters[1].publish(Some(&other), Latch::default());
+    machine.set_time(12_345);
+    assert_eq!(machine.latched(LATCH, COUNTER), 877);
+    assert_eq!(machine.latched(LATCH_OTHER, OTHER_COUNTER), 0u16.wrapping_sub(123));
+
+    // It stays as it was latched first, and the other way without a command.
+    machine.bus.write_port(COMMAND, Width::Byte, LATCH);
+    machine.set_time(20_000);
+    machine.bus.write_port(COMMAND, Width::Byte, LATCH);
+    assert_eq!(machine.bus.read_port(COUNTER, Width::Byte), 877 & 0xff);
+    assert_eq!(machine.layout().counters[2].take().moved, Some(Latch { count: Some(877), high: true }));
+    machine.layout().counters[2].give();
+    // Two bytes at a time are two reads.
+    assert_eq!(machine.bus.read_port(COUNTER, Width::Byte), 877 >> 8);
+    assert_eq!(machine.bus.read_port(COUNTER, Width::Byte), 800 & 0xff);
+    assert_eq!(machine.bus.read_port(COUNTER, Width::Byte), 800 >> 8);
+    assert_eq!(machine.take(), []);
+
+    // A new statement is noticed.
+    machine.layout().counters[2].publish(Some(&Counting { first: 2000, ..counting() }), Latch::default());
+    assert_eq!(machine.latched(LATCH, COUNTER), 1800);
+    assert_eq!(machine.take(), []);
+}
+
+#[test]
+fn what_is_not_stated_of_a_counter_is_sent() {
+    let mut machine = Machine::new("sent");
+    let sends = |machine: &mut Machine, port: u16, byte: u32| {
+        machine.bus.write_port(port, Width::Byte, byte);
+        machine.take().len() == 1
+    };
+    let publish = |machine: &Machine, counting: Option<Counting>| {
+        machine.layout().counters[0].publish(counting.as_ref(), Latch::default());
+    };
+    machine.set_time(5000);
+    assert!(sends(&mut machine, COMMAND, LATCH), "nothing is stated");
+    publish(&machine, Some(counting()));
+    assert!(!sends(&mut machine, COMMAND, LATCH));
+    assert!(sends(&mut machine, COMMAND, LATCH_OTHER), "another value");
+    assert!(sends(&mut machine, COUNTER, LATCH), "another register");
+    publish(&machine, Some(Counting { until: VirtualTime(5000), ..counting() }));
+    assert!(sends(&mut machine, COMMAND, LATCH), "it was true until now");
+    publish(&machine, Some(Counting { origin: VirtualTime(5001), ..counting() }));
+    assert!(sends(&mut machine, COMMAND, LATCH), "it is not true yet");
+    publish(&machine, Some(Counting { period: 0, ..counting() }));
+    assert!(sends(&mut machine, COMMAND, LATCH), "that is no period");
+    publish(&machine, None);
+    assert!(sends(&mut machine, COMMAND, LATCH), "not any more");
+    // The device has taken it to act on it.
+    publish(&machine, Some(counting()));
+    machine.layout().counters[0].take();
+    assert!(sends(&mut machine, COMMAND, LATCH));
+    machine.layout().counters[0].give();
+    assert!(!sends(&mut machine, COMMAND, LATCH));
+
+    // Behind a write that is under way.
+    publish(&machine, Some(counting()));
+    machine.bus.write_port(PALETTE, Width::Byte, 1);
+    machine.bus.write_port(COMMAND, Width::Byte, LATCH);
+    let taken = machine.take();
+    assert_eq!(
+        taken.iter().map(|message| message.address).collect::<Vec<_>>(),
+        [PALETTE, COMMAND].map(u64::from)
+    );
+    assert_eq!(machine.layout().counters[0].take().moved, None);
+}
+
+#[test]
+fn ports_without_counters_cannot_be_claimed() {
+    let mut machine = Machine::new("claim");
+    // As seen from the region of counters, its own other ports and those of others.
+    for register in [PALETTE.wrapping_sub(COUNTER), STATUS.wrapping_sub(COUNTER), 0, PALETTE] {
+        let claim = Counting { register, command: (register, 1), ..counting() };
+        machine.layout().counters[0].publish(Some(&claim), Latch { count: Some(0x5555), high: false });
+        machine.bus.write_port(PALETTE, Width::Byte, 1);
+        assert_eq!(machine.take().len(), 1, "{register:#x}");
+        assert!(machine.layout().set_mirror(0, Mirrored::always(0xa5)));
+        assert_eq!(machine.bus.read_port(STATUS, Width::Byte), 0xa5, "{register:#x}");
+        assert_eq!(machine.layout().counters[0].take().moved, None, "{register:#x}");
+    }
 }

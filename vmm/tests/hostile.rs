@@ -7,6 +7,7 @@
 
 use ipc::board::{Board, ProcessState, RunState, VMM_SLOT};
 use ipc::clock::Freeze;
+use ipc::counter::{Counting, Latch, MAX_COUNTERS, Rate};
 use ipc::link::{Link, LinkLayout, ModelInfo, PAYLOAD_BYTES, Payload};
 use ipc::message::{Kind, MESSAGE_WORDS, Message, Status};
 use ipc::mirror::Mirrored;
@@ -14,6 +15,7 @@ use ipc::raster::{Look, Raster};
 use ipc::region::{RegionInfo, WritePolicy};
 use ipc::segment::{Segment, SegmentNames};
 use ipc::sync::Ordering;
+use ipc::time::VirtualTime;
 use ipc::width::Width;
 use std::ops::Range;
 use std::sync::Arc;
@@ -118,6 +120,7 @@ fn region(base: u64, len: u64, is_memory: bool) -> RegionInfo {
         mirror: None,
         backing: None,
         raster: false,
+        counters: false,
         base,
         len,
         name: "region".into(),
@@ -143,6 +146,7 @@ fn any_region(random: &mut Random) -> RegionInfo {
         mirror: random.one_in(3).then(|| random.below(1030) as u16),
         backing: (is_memory && random.one_in(2)).then(|| (pages(random), random.one_in(2))),
         raster: is_memory && random.one_in(3),
+        counters: random.one_in(3),
         ..region(base, len, is_memory)
     }
 }
@@ -320,7 +324,36 @@ impl Attacker<'_> {
                 let page = &layout.states[self.random.below(16) as usize];
                 _ = page.commit(a, b as u16, &[a; 64], &[c as u8; 4096]);
             }
+            26 | 27 => self.state_counter(),
             _ => self.answer(true),
+        }
+    }
+
+    /// States a counter of which some or all is nonsense, and plays with its latch.
+    fn state_counter(&mut self) {
+        let layout = self.vm.links[HOSTILE].layout();
+        let random = &mut self.random;
+        let mut number = || if random.one_in(4) { random.word() } else { random.below(40) };
+        let counting = Counting {
+            register: number() as u16,
+            command: (number() as u16, number() as u8),
+            rate: Rate { ticks: number() as u32, nanos: number() as u32 },
+            origin: VirtualTime(number()),
+            until: VirtualTime(u64::MAX - number()),
+            fraction: number() as u32,
+            phase: number() as u32,
+            period: number() as u32,
+            turn: number() as u32,
+            first: number() as u32,
+            step: number() as u8,
+        };
+        let latch = Latch { count: random.one_in(2).then_some(0x55aa), high: random.one_in(2) };
+        let cell = &layout.counters[random.below(MAX_COUNTERS as u64) as usize];
+        match random.below(8) {
+            0 => cell.publish(None, latch),
+            1 => _ = cell.take(),
+            2 => cell.give(),
+            _ => cell.publish(Some(&counting), latch),
         }
     }
 }
@@ -372,7 +405,9 @@ fn access(bus: &mut MachineBus, random: &mut Random, granted: &mut Vec<Range<usi
     } & !3;
     match random.below(16) {
         0..=3 => _ = bus.read_port(port, width),
-        4..=5 => bus.write_port(port, width, random.next() as u32),
+        4 => bus.write_port(port, width, random.next() as u32),
+        // As one latches counters.
+        5 => bus.write_port(port, Width::Byte, random.below(40) as u32),
         6 => bus.write_memory(address, width, random.next() as u32),
         7 => _ = bus.read_memory(address, width),
         8 => {

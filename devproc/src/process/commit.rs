@@ -175,6 +175,7 @@ impl DeviceProcess {
         if from == StartFrom::Cold {
             self.let_go_of_what_is_deferred(now);
         }
+        self.withdraw_counters();
         let models = if from == StartFrom::Committed { 0..self.models.len() } else { 0..0 };
         let resumed: Vec<_> = models.filter_map(|number| self.load(number)).collect();
         let head = self.shared.layout().requests.peek().ok().flatten().and_then(Message::decode);
@@ -236,6 +237,7 @@ impl DeviceProcess {
             // What changed by attaching.
             self.settle(number, now);
         }
+        self.show_counters();
     }
 
     /// Answers the access that the predecessor had deferred: the answer that it would have got is lost.
@@ -259,6 +261,7 @@ impl DeviceProcess {
             return None;
         }
         self.take_latch(number);
+        self.import_counters(number);
         let record = unpack_record(&state.record);
         self.shared.deferred[number] = Some(record.decisions.deferred).filter(|sequence| *sequence != 0);
         // At most the event at hand can have been dealt with.
@@ -322,6 +325,7 @@ impl DeviceProcess {
             self.shared.layout().states[number].set_applied();
             crash_point();
         }
+        self.give_counters(number);
         for index in 0..self.shared.effects.len() {
             let effect = self.shared.effects[index];
             if !effect.comes_first() {
@@ -370,6 +374,9 @@ impl DeviceProcess {
                 self.shared.layout().raster.publish(raster.as_ref());
             }
             Effect::Latch(latch) => self.shared.layout().raster.set_latch(latch),
+            Effect::Counter(counter, counting, latch) => {
+                self.publish_counter(number, counter, counting, latch);
+            }
             Effect::Shadow { base, len, read, write } => {
                 self.shared.board().set_shadow(base, len, read, write);
             }
@@ -479,6 +486,7 @@ impl DeviceProcess {
         what: impl FnOnce() -> What,
         call: impl FnOnce(&mut dyn Device, &mut dyn Host),
     ) {
+        self.take_counters(number);
         let began = self.stopwatch.begin();
         let Self { models, shared, tape, .. } = self;
         let model = models[number].as_mut();

@@ -6,6 +6,7 @@
 //! "dies" by unwinding out of [`super::crash_point`].
 
 mod cost;
+mod counters;
 mod dma;
 mod serial;
 

@@ -4,8 +4,9 @@
 //! restart). Those that cannot are packed into the commit record, so that a successor repeats
 //! exactly what may not have been done.
 
-use crate::device::MirrorSlot;
+use crate::device::{CounterId, MirrorSlot};
 use crate::host::{A20Source, DmaChannel, IntxPin, ResetRequest};
+use ipc::counter::{Counting, Latch};
 use ipc::link::COMMIT_WORDS;
 use ipc::message::{MESSAGE_WORDS, Message};
 use ipc::mirror::Mirrored;
@@ -37,6 +38,8 @@ pub enum Effect {
     Raster(Option<Raster>),
     /// What the latch of that memory holds.
     Latch(u32),
+    /// How a counter counts, and what its latch holds.
+    Counter(CounterId, Option<Counting>, Latch),
     /// Shadow-RAM switches.
     Shadow {
         /// First address.
@@ -86,7 +89,7 @@ impl Effect {
 
     /// Whether it only tells the bus what the state says anyway: a call that changed nothing else need not be committed.
     pub fn is_only_shown(&self) -> bool {
-        matches!(self, Self::Mirror(..))
+        matches!(self, Self::Mirror(..) | Self::Counter(..))
     }
 
     /// Whether it is repeated from the commit record while that is not marked as applied.

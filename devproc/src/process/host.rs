@@ -6,12 +6,13 @@
 
 use super::effects::{Effect, unpack_channel};
 use super::machine::Shared;
-use crate::device::{MirrorSlot, Region, RegionId, TimerId};
+use crate::device::{CounterId, MirrorSlot, Region, RegionId, TimerId};
 use crate::host::{
     A20Source, DmaChannel, DmaDirection, DmaError, DmaOutcome, Host, IntxPin, IrqLines, ResetRequest,
     SerialCable,
 };
 use crate::isa_dma;
+use ipc::counter::{Counting, Latch};
 use ipc::mirror::Mirrored;
 use ipc::raster::Raster;
 use ipc::sync::Ordering;
@@ -153,6 +154,10 @@ impl Host for ModelHost<'_> {
 
     fn publish_latch(&mut self, latch: u32) {
         self.push(Effect::Latch(latch));
+    }
+
+    fn publish_counter(&mut self, counter: CounterId, counting: Option<Counting>, latch: Latch) {
+        self.push(Effect::Counter(counter, counting, latch));
     }
 
     fn complete_deferred(&mut self, value: u32) {

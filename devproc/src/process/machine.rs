@@ -1,6 +1,7 @@
 //! The parts of a device process: models, timers, regions, and the shared memory of the VM.
 
 use super::commit::Committer;
+use super::counters::HeldCounters;
 use super::effects::Effect;
 use super::faults::Injector;
 use super::orders::Orders;
@@ -206,6 +207,7 @@ fn observed(info: RegionInfo) -> RegionInfo {
     RegionInfo {
         mirror: None,
         raster: false,
+        counters: false,
         // Each is a call of its own, with a time of its own.
         writes: if info.writes == WritePolicy::Joined { WritePolicy::PostedLocal } else { info.writes },
         backing: info.backing.filter(|(_, writable)| !writable),
@@ -227,10 +229,11 @@ fn region_info(model: usize, region: &Region, memory: u64, mirror: u16) -> Regio
         },
         enabled: region.enabled,
         mirror: match region.reads {
-            Reads::Trap | Reads::Raster => None,
+            Reads::Trap | Reads::Raster | Reads::Counters => None,
             Reads::Mirrored { first } | Reads::Timed { first } => Some(mirror + first.0),
         },
         raster: region.reads == Reads::Raster,
+        counters: region.reads == Reads::Counters,
         backing: region.backing.map(|b| (memory + b.offset, b.writable)),
         base: region.base,
         len: region.len,
@@ -246,6 +249,8 @@ pub struct DeviceProcess {
     pub shared: Shared,
     /// Commits states.
     pub committer: Committer,
+    /// The counters of which the bus has statements.
+    pub(super) counters: HeldCounters,
     /// Publishes pictures.
     pub painter: Option<Painter>,
     /// Numbers of the models that watch lines.
@@ -345,6 +350,7 @@ impl DeviceProcess {
         let mirror_of = lay_out_mirrors(&models);
         let regions: Vec<_> = models.iter().map(|m| m.regions()).collect();
         check_limits(device, &models, &regions)?;
+        let counters = HeldCounters::new(&regions);
         let console = config.debug_console.as_ref().and_then(|path| open_console(path));
         let has_cables = config.serial.iter().any(SerialBackend::is_cable);
         let serial = has_cables.then(|| SerialCables::open(&names.serial())).transpose()?;
@@ -382,6 +388,7 @@ impl DeviceProcess {
             models,
             shared,
             committer,
+            counters,
             painter,
             watchers,
             lines_seen: 0,
@@ -487,7 +494,7 @@ fn lay_out_mirrors(models: &[Box<dyn Device>]) -> Vec<u16> {
             let first = next;
             let cells = model.regions().into_iter().filter_map(|region| match region.reads {
                 Reads::Mirrored { first } | Reads::Timed { first } => Some(u64::from(first.0) + region.len),
-                Reads::Trap | Reads::Raster => None,
+                Reads::Trap | Reads::Raster | Reads::Counters => None,
             });
             next += cells.max().unwrap_or(0) as u16;
             first

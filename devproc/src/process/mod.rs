@@ -6,6 +6,7 @@
 //! that a successor can go on from there (see `commit`).
 
 mod commit;
+mod counters;
 #[cfg(test)]
 mod crash_points;
 pub(crate) mod debugger;

@@ -220,6 +220,7 @@ impl DeviceProcess {
         let mut deferred = false;
         if number < self.models.len() {
             self.take_latch(number);
+            self.take_counters(number);
             let began = self.stopwatch.begin();
             let answer = self.answer(number, request, buffer);
             let Self { models, shared, stopwatch, .. } = self;

@@ -96,13 +96,19 @@ impl DeviceProcess {
             // What was committed for the other build may be of an older version.
             self.commit_all(|_| 0);
         }
+        if !matches!(order, Order::End | Order::GoOn { reload: true }) {
+            (0..self.models.len()).for_each(|number| self.give_counters(number));
+        }
         order
     }
 
     /// Commits every state in the version that `wanted` says (0: the model's own). False, and nothing
     /// was committed, when a model cannot do that.
     fn commit_all(&mut self, wanted: impl Fn(usize) -> u16) -> bool {
-        (0..self.models.len()).for_each(|number| self.take_latch(number));
+        for number in 0..self.models.len() {
+            self.take_latch(number);
+            self.import_counters(number);
+        }
         let Self { models, shared, committer, .. } = self;
         let states = models.iter().enumerate().map(|(number, model)| {
             let (own, wanted) = (model.state_version(), wanted(number));

@@ -2,13 +2,14 @@
 
 use super::deeds::{Doings, FIRST_PIN};
 use super::format::{Deed, Learnt, Shown};
-use crate::device::{Device, MirrorSlot, Region, RegionId, TimerId};
+use crate::device::{CounterId, Device, MirrorSlot, Region, RegionId, TimerId};
 use crate::host::{
     A20Source, DmaChannel, DmaDirection, DmaError, DmaOutcome, Host, IntxPin, IrqLines, ResetRequest,
     SerialCable,
 };
 use crate::isa_dma;
 use crate::process::{pack_channel, unpack_channel};
+use ipc::counter::{Counting, Latch};
 use ipc::mirror::Mirrored;
 use ipc::raster::Raster;
 use ipc::time::VirtualTime;
@@ -236,6 +237,7 @@ impl Host for StandIn<'_> {
     }
     fn publish_raster(&mut self, _: Option<Raster>) {}
     fn publish_latch(&mut self, _: u32) {}
+    fn publish_counter(&mut self, _: CounterId, _: Option<Counting>, _: Latch) {}
     fn complete_deferred(&mut self, value: u32) {
         self.world.doings.other(Deed::Late(value));
     }

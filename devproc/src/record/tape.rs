@@ -8,7 +8,7 @@ use super::deeds::{Doings, FIRST_PIN};
 use super::format::{
     Access, Answer, Call, Deed, Entry, Header, Learnt, Outcome, PictureHash, Start, encode, preamble,
 };
-use crate::device::{MirrorSlot, Region, RegionId, TimerId};
+use crate::device::{CounterId, MirrorSlot, Region, RegionId, TimerId};
 use crate::host::{
     A20Source, DmaChannel, DmaDirection, DmaError, DmaOutcome, Host, IntxPin, IrqLines, ResetRequest,
     SerialCable,
@@ -16,6 +16,7 @@ use crate::host::{
 use crate::isa_dma;
 use crate::outside::Outside;
 use crate::process::pack_channel;
+use ipc::counter::{Counting, Latch};
 use ipc::host_clock::host_nanos;
 use ipc::mirror::Mirrored;
 use ipc::raster::Raster;
@@ -240,6 +241,9 @@ impl Host for TapedHost<'_> {
     }
     fn publish_latch(&mut self, latch: u32) {
         self.inner.publish_latch(latch);
+    }
+    fn publish_counter(&mut self, counter: CounterId, counting: Option<Counting>, latch: Latch) {
+        self.inner.publish_counter(counter, counting, latch);
     }
     fn complete_deferred(&mut self, value: u32) {
         self.doings.other(Deed::Late(value));

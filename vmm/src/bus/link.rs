@@ -4,6 +4,7 @@
 //! checked, a device that does not answer only makes the guest wait, or read all ones once
 //! the supervisor has given it up.
 
+use super::counter::Counters;
 use ipc::board::{Board, ProcessState, RunState, VMM_SLOT, VcpuState};
 use ipc::clock::Freeze;
 use ipc::doorbell::Patience;
@@ -16,6 +17,7 @@ use ipc::region::RegionInfo;
 use ipc::ring::RingError;
 use ipc::segment::{Segment, SegmentNames};
 use ipc::sync::Ordering;
+use ipc::time::VirtualTime;
 use std::collections::VecDeque;
 use std::time::Duration;
 
@@ -45,6 +47,7 @@ pub struct DeviceLink {
     regions: Vec<RegionInfo>,
     models: Vec<ModelInfo>,
     patience: Patience,
+    counters: Counters,
     /// The message sent last, when others may be joined to it.
     run: Option<Run>,
 }
@@ -92,6 +95,7 @@ impl DeviceLink {
             regions: Vec::new(),
             models: Vec::new(),
             patience: Patience::for_reply(),
+            counters: Counters::default(),
             run: None,
         })
     }
@@ -174,6 +178,18 @@ impl DeviceLink {
     #[inline]
     pub fn raster(&self) -> &RasterCell {
         &self.link.layout().raster
+    }
+
+    /// Makes a write to one of its counters, if the process lets that be done. Nothing is on its way to it.
+    #[inline]
+    pub fn write_counter(&mut self, register: u64, byte: u8, now: impl FnOnce() -> VirtualTime) -> bool {
+        self.counters.write(&self.link.layout().counters, register, byte, now)
+    }
+
+    /// Makes a read of one of its counters likewise.
+    #[inline]
+    pub fn read_counter(&mut self, register: u64, now: impl FnOnce() -> VirtualTime) -> Option<u8> {
+        self.counters.read(&self.link.layout().counters, register, now)
     }
 
     /// Whether posted writes are still on their way.

@@ -10,6 +10,7 @@
 //! never observe that they ran behind.
 
 mod coprocessor;
+mod counter;
 mod link;
 mod map;
 mod pci;
@@ -250,6 +251,13 @@ impl MachineBus {
             return low | high << (8 * half.bytes());
         }
         let link = region.link;
+        if region.info.counters && width == Width::Byte {
+            let register = address - region.info.base;
+            if let Some(byte) = self.counter_byte(link, register) {
+                return byte.into();
+            }
+        }
+        let region = self.map.region(slot);
         if let Some(first) = region.info.mirror {
             let cell = mirror_cell(&region.info, first, address);
             if let Some(value) = self.mirrored(link, cell, width) {
@@ -292,6 +300,28 @@ impl MachineBus {
         (0..width.bytes()).try_fold(0, |value, n| Some(value | byte(n)?))
     }
 
+    /// What a read of a counter gives when it is made here, once everything that was posted has been handled.
+    #[inline]
+    fn counter_byte(&mut self, link: usize, register: u64) -> Option<u8> {
+        self.fence(link);
+        if self.links[link].has_pending() {
+            self.drain(link);
+        }
+        let board = board_in(&self.board);
+        self.links[link].read_counter(register, || board.clock.now())
+    }
+
+    /// Whether a write is one that latches a counter, and was made here. Behind others it is sent.
+    #[inline]
+    fn latches_counter(&mut self, link: usize, register: u64, byte: u8) -> bool {
+        if self.links[link].has_pending() {
+            return false;
+        }
+        self.fence(link);
+        let board = board_in(&self.board);
+        self.links[link].write_counter(register, byte, || board.clock.now())
+    }
+
     fn write_region(&mut self, slot: usize, address: u64, width: Width, value: u32) {
         let region = self.map.region(slot);
         if splits(&region.info, address, width) {
@@ -303,6 +333,13 @@ impl MachineBus {
             return;
         }
         let (link, writes) = (region.link, region.info.writes);
+        if region.info.counters
+            && width == Width::Byte
+            && self.latches_counter(link, address - region.info.base, value as u8)
+        {
+            return;
+        }
+        let region = self.map.region(slot);
         let mut message = Self::request(region, Kind::Write, width, address);
         message.value = (value & width.mask()).into();
         match writes {

@@ -276,7 +276,7 @@ impl Pair {
             text += " segments";
         }
         if a.fpu != b.fpu {
-            text += " fpu";
+            let _ = write!(text, " fpu {:x?} {:x?}", a.fpu, b.fpu);
         }
         if self.followed.bus.random.0 != self.ahead.bus.random.0 {
             text += " bus";

@@ -10,6 +10,7 @@ use super::spec::{
 };
 use crate::device::StateError;
 use crate::pack::pack_fields;
+use ipc::counter::Latch;
 use serde::{Deserialize, Serialize};
 
 /// Architectural state of one counter.
@@ -47,6 +48,20 @@ pub(super) struct Counter {
     latched_status: Option<u8>,
     /// The next byte read of a two-byte count is the high one.
     read_high: bool,
+}
+
+/// How the count goes on: it begins with `first` and falls by `step` with each clock; after `period` clocks it begins again, and
+/// once in between after `turn`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Course {
+    /// Clocks of the period that have passed.
+    pub(super) phase: u32,
+    pub(super) period: u32,
+    pub(super) turn: u32,
+    pub(super) first: u32,
+    pub(super) step: u8,
+    /// The clock from which on that is not true any more.
+    pub(super) end: Option<u64>,
 }
 
 pack_fields!(Counter {
@@ -166,6 +181,57 @@ impl Counter {
             _ => return None,
         };
         Some(self.at.saturating_add(clocks))
+    }
+
+    /// How the count goes on from the clock that the fields are true for. `None` when reads do not give low and high byte of a
+    /// binary count, or nothing counts.
+    pub(super) fn course(&self) -> Option<Course> {
+        let is_plain = self.access == ACCESS_BOTH && !self.bcd && self.latched_status.is_none();
+        if !is_plain || self.load_pending || !self.runs() {
+            return None;
+        }
+        let (element, count) = (self.element, self.initial_count());
+        let step = if self.mode == MODE_SQUARE_WAVE { 2 } else { 1 };
+        let (first, period, turn, before) = match self.mode {
+            // A new count comes with the end of the (half) period.
+            MODE_RATE_GENERATOR if self.null_count => (element, element, element, 0),
+            MODE_SQUARE_WAVE if self.null_count => {
+                let half = self.clocks_of_half();
+                (element, half, half, 0)
+            }
+            MODE_RATE_GENERATOR => (count, count, count, 0),
+            MODE_SQUARE_WAVE if self.odd != (count % 2 == 1) => return None,
+            MODE_SQUARE_WAVE if count % 2 == 0 => (count, count / 2, count / 2, 0),
+            MODE_SQUARE_WAVE => {
+                let high = count / 2 + 1;
+                (count - 1, count, high, if self.out { 0 } else { high })
+            }
+            // From zero on around the modulus, which stands for zero.
+            _ if element == 0 => (0, BINARY_MODULUS, BINARY_MODULUS, 0),
+            _ => (BINARY_MODULUS, BINARY_MODULUS, BINARY_MODULUS, 0),
+        };
+        let fallen = first.checked_sub(element)?;
+        let phase = before + fallen / u32::from(step);
+        // Otherwise it is in no state that it comes to by counting.
+        let is_on_course = phase < period && fallen.is_multiple_of(step.into());
+        let reloads = matches!(self.mode, MODE_RATE_GENERATOR | MODE_SQUARE_WAVE) && self.null_count;
+        let end = reloads.then(|| self.at.saturating_add(period.into()));
+        is_on_course.then_some(Course { phase, period, turn, first, step, end })
+    }
+
+    /// Number of the clock that the fields are true for.
+    pub(super) fn clock(&self) -> u64 {
+        self.at
+    }
+
+    /// The output latch, for who is not to know of a latched status.
+    pub(super) fn output_latch(&self) -> Latch {
+        Latch { count: self.latched_count, high: self.read_high }
+    }
+
+    /// Takes over an output latch that others have latched and read.
+    pub(super) fn set_output_latch(&mut self, latch: Latch) {
+        (self.latched_count, self.read_high) = (latch.count, latch.high);
     }
 
     /// The clock before which OUT surely does not change, if nothing is written; `None` when it then never does.

@@ -13,6 +13,9 @@
 //! - When the host was busy and the timer is late by several periods, the missed edges become
 //!   one interrupt and the phase is kept: the next edge comes when it would have come.
 //!
+//! While a counter only counts, and low and high byte of a binary count are what reads give, the bus latches and reads it
+//! by itself (`statement` says how it counts); whatever else a counter does, the model is asked.
+//!
 //! A count of 1 in modes 2 and 3 (illegal) counts as 2. Nothing raises SERR# or IOCHK# in this
 //! machine, so the NMI source bits of port 61h read 0. There is no sound: speaker data is kept.
 
@@ -23,12 +26,13 @@ pub mod spec;
 mod tests;
 
 use crate::device::{
-    Access, Device, IoError, MirrorSlot, ReadResult, Region, RegionId, Register, ResetKind, StateError,
-    TimerId, WriteResult, Writes, load_state,
+    Access, CounterId, Device, IoError, MirrorSlot, ReadResult, Region, RegionId, Register, ResetKind,
+    StateError, TimerId, WriteResult, Writes, load_state,
 };
 use crate::host::Host;
 use crate::pack::{pack, pack_fields};
 use counter::Counter;
+use ipc::counter::{Counting, Latch, Rate};
 use ipc::mirror::Mirrored;
 use ipc::time::VirtualTime;
 use serde::{Deserialize, Serialize};
@@ -39,6 +43,9 @@ use spec::{
 
 const PIT: RegionId = RegionId(0);
 const NMISC: RegionId = RegionId(1);
+
+/// The CLK inputs.
+const CLOCK: Rate = Rate::of_hz(CLOCK_HZ as u32);
 
 const NEXT_TICK: TimerId = TimerId(0);
 
@@ -63,6 +70,8 @@ pub struct Pit {
     changed: bool,
     /// [`NMISC_CELL`] says something.
     published: bool,
+    /// What the bus goes by.
+    stated: [Option<(Counting, Latch)>; COUNTERS],
 
     // Volatile state
     state: PitState,
@@ -79,7 +88,8 @@ impl Pit {
     pub fn new() -> Self {
         // The gates of counters 0 and 1 are tied high; that of counter 2 is port 61h bit 0.
         let counters = [Counter::new(true), Counter::new(true), Counter::new(false)];
-        Self { changed: true, published: true, state: PitState { counters, nmisc: 0, irq_level: false } }
+        let state = PitState { counters, nmisc: 0, irq_level: false };
+        Self { changed: true, published: true, stated: [None; COUNTERS], state }
     }
 
     /// Brings a counter up to now, with the interrupt that this brings.
@@ -123,6 +133,48 @@ impl Pit {
         }
     }
 
+    /// What the bus may go by when the guest latches or reads a counter.
+    fn statement(&self, index: usize) -> Option<(Counting, Latch)> {
+        let counter = &self.state.counters[index];
+        let course = counter.course()?;
+        let (origin, fraction) = CLOCK.moment(counter.clock())?;
+        // A count from behind a tick is not to be seen before the tick: the model is asked, and its timer comes first.
+        let tick = if index == SYSTEM_TIMER { counter.next_rise() } else { None };
+        let end = [course.end, tick].into_iter().flatten().min();
+        let counting = Counting {
+            register: index as u16,
+            command: (CONTROL_OFFSET as u16, ControlWord::new().with_select(index as u8).into_bits()),
+            rate: CLOCK,
+            origin,
+            until: end.map_or(VirtualTime::NEVER, |clock| VirtualTime::of_ticks(clock, CLOCK_HZ)),
+            fraction,
+            phase: course.phase,
+            period: course.period,
+            turn: course.turn,
+            first: course.first,
+            step: course.step,
+        };
+        Some((counting, counter.output_latch()))
+    }
+
+    /// States how a counter counts, if the bus goes by something else.
+    fn state_counter(&mut self, index: usize, host: &mut dyn Host) {
+        let new = self.statement(index);
+        let stays = match (&self.stated[index], &new) {
+            (Some((old, held)), Some((new, latch))) => held == latch && old.agrees(new, host.now()),
+            (old, new) => old.is_none() && new.is_none(),
+        };
+        if !stays {
+            self.publish_counter(index, new, host);
+        }
+    }
+
+    fn publish_counter(&mut self, index: usize, new: Option<(Counting, Latch)>, host: &mut dyn Host) {
+        self.stated[index] = new;
+        let (counting, latch) = new.unzip();
+        host.publish_counter(CounterId(index as u8), counting, latch.unwrap_or_default());
+    }
+
     fn write_control(&mut self, word: ControlWord, host: &mut dyn Host) {
         if word.select() == SELECT_READ_BACK {
             let command = ReadBack::from_bits(word.into_bits());
@@ -134,6 +186,7 @@ impl Pit {
                 if !command.skip_status() {
                     self.state.counters[index].latch_status();
                 }
+                self.state_counter(index, host);
             }
             return;
         }
@@ -144,6 +197,7 @@ impl Pit {
         } else {
             self.write_counter(index, host, |counter| counter.write_control(word));
         }
+        self.state_counter(index, host);
     }
 
     fn read_nmisc(&mut self, host: &mut dyn Host) -> u8 {
@@ -172,6 +226,7 @@ impl Pit {
         self.advance(SPEAKER_TONE, host);
         self.state.nmisc = value & NMISC_WRITABLE;
         self.state.counters[SPEAKER_TONE].set_gate(Nmisc::from_bits(value).gate_2());
+        self.state_counter(SPEAKER_TONE, host);
     }
 }
 
@@ -182,7 +237,7 @@ impl Device for Pit {
 
     fn regions(&self) -> Vec<Region> {
         vec![
-            Region::ports(PIT, "pit", PIT_BASE, PIT_PORTS).writes(Writes::PostedLocal),
+            Region::ports(PIT, "pit", PIT_BASE, PIT_PORTS).writes(Writes::PostedLocal).counted(),
             Region::ports(NMISC, "port61", NMISC_PORT, 1).writes(Writes::PostedLocal).timed(NMISC_CELL),
         ]
     }
@@ -195,6 +250,9 @@ impl Device for Pit {
         host.set_irq(TIMER_IRQ, self.state.irq_level);
         self.arm(host);
         self.withdraw(host);
+        for index in 0..COUNTERS {
+            self.publish_counter(index, self.statement(index), host);
+        }
     }
 
     fn read(&mut self, at: Access, host: &mut dyn Host) -> ReadResult {
@@ -204,7 +262,9 @@ impl Device for Pit {
                 let index = offset as usize;
                 self.advance(index, host);
                 self.changed = true;
-                self.state.counters[index].read()
+                let byte = self.state.counters[index].read();
+                self.state_counter(index, host);
+                byte
             }
             // The control word register does not drive the bus.
             _ => return Err(IoError::InvalidRegister),
@@ -221,6 +281,7 @@ impl Device for Pit {
             (PIT, CONTROL_OFFSET) => self.write_control(ControlWord::from_bits(value), host),
             (PIT, offset @ 0..CONTROL_OFFSET) => {
                 self.write_counter(offset as usize, host, |counter| counter.write_count(value));
+                self.state_counter(offset as usize, host);
             }
             _ => return Err(IoError::InvalidRegister),
         }
@@ -232,6 +293,7 @@ impl Device for Pit {
         // One tick at a time, however late: the next one is due at once then, and none is lost.
         self.advance_to(SYSTEM_TIMER, deadline.min(host.now()), host);
         self.arm(host);
+        self.state_counter(SYSTEM_TIMER, host);
     }
 
     fn reset(&mut self, kind: ResetKind, host: &mut dyn Host) {
@@ -242,6 +304,16 @@ impl Device for Pit {
             ResetKind::Hard => self.write_nmisc(0, host),
         }
         self.attach(host);
+    }
+
+    fn counter_moved(&mut self, counter: CounterId, latch: Latch) {
+        let index = usize::from(counter.0);
+        let Some(counter) = self.state.counters.get_mut(index) else { return };
+        self.changed = true;
+        counter.set_output_latch(latch);
+        if let Some((_, stated)) = &mut self.stated[index] {
+            *stated = latch;
+        }
     }
 
     fn save(&self, out: &mut Vec<u8>) {

@@ -3,7 +3,9 @@ use super::counter::Counter;
 use super::spec::{CLOCK_HZ, ControlWord};
 use crate::device::{Device, ResetKind};
 use crate::testing::Bench;
+use ipc::counter::Latch;
 use ipc::time::VirtualTime;
+use proptest::prelude::*;
 
 const COUNTER_0: u16 = 0x40;
 const COUNTER_2: u16 = 0x42;
@@ -496,4 +498,157 @@ fn hostile_states_never_panic() {
     }
     assert!(bench.device.load(1, &state[..3]).is_err());
     assert!(bench.device.load(9, &state).is_err());
+}
+
+/// A counter in mode 2 that has been read once since it was programmed.
+fn stated() -> Bench<Pit> {
+    let mut bench = bench();
+    program(&mut bench, 0x34, 1000);
+    clocks(&mut bench, 11);
+    assert_eq!(latched(&mut bench, 0), 990);
+    bench.counts_alone = true;
+    bench
+}
+
+#[test]
+fn a_counter_that_only_counts_is_latched_and_read_without_the_model() {
+    let mut bench = stated();
+    bench.take_changed();
+    clocks(&mut bench, 10);
+    assert_eq!(latched(&mut bench, 0), 980);
+    clocks(&mut bench, 985);
+    bench.outb(CONTROL, 0x00);
+    clocks(&mut bench, 1);
+    bench.outb(CONTROL, 0x00); // ignored: a count is latched
+    // The timer that fell due at the reload told the model of a latch as it was then.
+    assert_eq!(u16::from_le_bytes([bench.inb(COUNTER_0), bench.inb(COUNTER_0)]), 995);
+    assert_eq!((bench.inb(COUNTER_0), bench.inb(COUNTER_0)), (0xe2, 0x03), "994, without a command");
+    assert_eq!(bench.host.counters[&0].1, Latch::default());
+}
+
+#[test]
+fn what_the_bus_latched_is_in_the_state_that_a_successor_loads() {
+    let mut bench = stated();
+    bench.outb(CONTROL, 0x00);
+    let low = bench.inb(COUNTER_0);
+    bench.restart(Pit::new());
+    assert_eq!(bench.host.counters[&0].1, Latch { count: Some(990), high: true });
+    // A control word ends it, in the model too.
+    let mut other = stated();
+    other.outb(CONTROL, 0x00);
+    other.outb(CONTROL, 0x34);
+    assert_eq!(bench.device.state.counters[0].output_latch(), Latch { count: Some(990), high: true });
+    assert_eq!(other.device.state.counters[0].output_latch(), Latch::default());
+    assert_eq!(u16::from_le_bytes([low, bench.inb(COUNTER_0)]), 990);
+}
+
+#[test]
+fn only_what_a_statement_describes_is_stated() {
+    // Another access mode, BCD, no count, half a count in mode 0, a gate that stops it.
+    for (control, bytes) in [(0x14, 1), (0x24, 1), (0x35, 2), (0x34, 0), (0x30, 1), (0xb4, 2)] {
+        let mut bench = stated();
+        bench.outb(CONTROL, control);
+        let index = control >> 6;
+        (0..bytes).for_each(|_| bench.outb(COUNTER_0 + u16::from(index), 7));
+        clocks(&mut bench, 3);
+        bench.inb(COUNTER_0 + u16::from(index));
+        assert!(!bench.host.counters.contains_key(&index), "{control:#x}");
+    }
+    // A latched status, until it is read.
+    let mut bench = stated();
+    bench.outb(CONTROL, READ_STATUS_0);
+    assert!(!bench.host.counters.contains_key(&0));
+    bench.inb(COUNTER_0);
+    assert!(bench.host.counters.contains_key(&0));
+    // A new count, from its reload on.
+    bench.outb(COUNTER_0, 5);
+    bench.outb(COUNTER_0, 0);
+    assert_eq!(bench.host.counters[&0].0.period, 990);
+    clocks(&mut bench, 1000);
+    assert_eq!(bench.host.counters[&0].0.period, 5);
+}
+
+#[test]
+fn no_count_from_behind_a_tick_is_seen_before_the_tick() {
+    let mut bench = stated();
+    let before = edges(&bench);
+    // The host slept: the timer has not come.
+    bench.host.now = VirtualTime::of_ticks(1500, CLOCK_HZ);
+    assert_eq!((latched(&mut bench, 0), edges(&bench)), (501, before + 1));
+    // Before that, and of a counter without ticks, nobody is asked.
+    bench.host.now = VirtualTime::of_ticks(1501, CLOCK_HZ);
+    assert_eq!((latched(&mut bench, 0), bench.host.counters[&0].1), (500, Latch::default()));
+    assert_eq!(bench.host.counters[&0].0.until, VirtualTime::of_ticks(2001, CLOCK_HZ));
+}
+
+#[test]
+fn a_statement_is_renewed_before_it_is_too_old_to_tell() {
+    // One that no timer looks after.
+    let mut bench = bench();
+    bench.outb(PORT_61, 1);
+    program(&mut bench, 0xb0, 0);
+    clocks(&mut bench, 1);
+    latched(&mut bench, 2);
+    let origin = bench.host.counters[&2].0.origin;
+    bench.advance(24 * 3600 * 1_000_000_000);
+    assert_eq!(bench.host.counters[&2].0.count(bench.host.now), None);
+    latched(&mut bench, 2);
+    assert!(bench.host.counters[&2].0.origin > origin);
+    assert!(bench.host.counters[&2].0.count(bench.host.now).is_some());
+}
+
+/// What a guest does with the timer.
+#[derive(Clone, Debug)]
+enum Step {
+    Out(u16, u8),
+    In(u16),
+    Latch(u8),
+    /// Control word, count.
+    Program(u8, u16),
+    Wait(u64),
+    Restart,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let count = prop_oneof![Just(0), 1u16..8, 8u16..2000, any::<u16>()];
+    prop_oneof![
+        8 => (0u8..3).prop_map(Step::Latch),
+        12 => (0u16..3).prop_map(|index| Step::In(COUNTER_0 + index)),
+        // Low and high byte, binary, of any mode.
+        3 => (0u8..3, 0u8..8, count).prop_map(|(index, mode, count)| Step::Program(index << 6 | 0x30 | mode << 1, count)),
+        1 => (0u16..4, any::<u8>()).prop_map(|(port, byte)| Step::Out(COUNTER_0 + port, byte)),
+        2 => (0u16..3, 0u8..9).prop_map(|(port, byte)| Step::Out(COUNTER_0 + port, byte)),
+        1 => (0u8..4).prop_map(|byte| Step::Out(PORT_61, byte)),
+        1 => Just(Step::In(PORT_61)),
+        6 => (0u64..20_000).prop_map(Step::Wait),
+        2 => (0u64..200_000_000).prop_map(Step::Wait),
+        1 => Just(Step::Restart),
+    ]
+}
+
+proptest! {
+    /// Beside one that is asked for everything; that one's bench compares each answer with what is stated, too.
+    #[test]
+    fn a_guest_sees_no_difference_between_model_and_statement(steps in prop::collection::vec(step(), 1..120)) {
+        let mut benches = [bench(), bench()];
+        benches[1].counts_alone = true;
+        let mut seen = [Vec::new(), Vec::new()];
+        for (bench, seen) in benches.iter_mut().zip(&mut seen) {
+            // Else counter 2 stands still most of the time.
+            bench.outb(PORT_61, 1);
+            for step in &steps {
+                match *step {
+                    Step::Out(port, byte) => bench.outb(port, byte),
+                    Step::In(port) => seen.push(u16::from(bench.inb(port))),
+                    Step::Latch(index) => seen.push(latched(bench, index)),
+                    Step::Program(control, count) => program(bench, control, count),
+                    Step::Wait(nanos) => bench.advance(nanos),
+                    Step::Restart => bench.restart(Pit::new()),
+                }
+                seen.push(edges(bench) as u16);
+            }
+        }
+        let [asked, alone] = seen;
+        prop_assert_eq!(asked, alone);
+    }
 }
