@@ -6,6 +6,7 @@
 mod change;
 mod descriptors;
 mod devices;
+mod float;
 mod guest;
 mod hidden;
 mod levels;

@@ -31,6 +31,10 @@ fn demands_alignment(instruction: &Instruction) -> bool {
     instruction.memory_size().size() == 16 && !matches!(instruction.mnemonic(), Movups | Movupd | Movdqu)
 }
 
+/// They clear C1, and together do nothing else.
+const FINCSTP: [u8; 2] = [0xd9, 0xf7];
+const FDECSTP: [u8; 2] = [0xd9, 0xf6];
+
 impl Emit<'_> {
     pub(super) fn float(&mut self, eip: u32, item: &Scanned) {
         let instruction = &item.instruction;
@@ -65,8 +69,14 @@ impl Emit<'_> {
             self.encode(&instruction);
         }
         self.fix_stack_after(instruction);
-        if matches!(instruction.mnemonic(), Mnemonic::Fninit | Mnemonic::Finit) {
-            self.forget_notes();
+        match instruction.mnemonic() {
+            Mnemonic::Fninit | Mnemonic::Finit => self.forget_notes(),
+            // C1 becomes 0 (SDM vol. 2, FCOMI), but some processors leave it as it was.
+            Mnemonic::Fcomi | Mnemonic::Fcomip | Mnemonic::Fucomi | Mnemonic::Fucomip => {
+                self.asm.bytes(&FINCSTP);
+                self.asm.bytes(&FDECSTP);
+            }
+            _ => {}
         }
     }
 
