@@ -290,7 +290,7 @@ impl CounterCell {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
     use proptest::prelude::*;
@@ -524,5 +524,80 @@ mod tests {
             over.store(true, Ordering::Relaxed);
         });
         assert!(alone > 1000, "{alone} alone, {asked} asked");
+    }
+}
+
+#[cfg(all(test, loom))]
+mod model {
+    use super::*;
+    use loom::sync::Arc;
+
+    /// A statement that is of one kind as a whole.
+    fn counting(kind: u32) -> Counting {
+        Counting {
+            register: 0,
+            command: (1, 0),
+            rate: Rate { ticks: kind, nanos: kind },
+            origin: VirtualTime(kind.into()),
+            until: VirtualTime(kind.into()),
+            fraction: kind,
+            phase: kind,
+            period: kind,
+            turn: kind,
+            first: kind,
+            step: 1,
+        }
+    }
+
+    /// The bus latches a count while the device acts, which says something `anew` or leaves its statement as it was.
+    fn run(anew: bool) {
+        let mut builder = loom::model::Builder::new();
+        // All of them take minutes: each word of a statement is a place to switch at.
+        builder.preemption_bound = Some(3);
+        builder.check(move || {
+            const COUNT: u16 = 5;
+            let cell = Arc::new(CounterCell::default());
+            cell.publish(Some(&counting(1)), Latch::default());
+            let device = {
+                let cell = cell.clone();
+                loom::thread::spawn(move || {
+                    let mut model = Latch::default();
+                    if let Some(moved) = cell.take().moved {
+                        model = moved;
+                        cell.notice();
+                    }
+                    if anew {
+                        cell.publish(Some(&counting(2)), model);
+                    } else {
+                        cell.give();
+                    }
+                    model
+                })
+            };
+            let mut latched = false;
+            if let Some(seen) = cell.look() {
+                if let Some(found) = cell.counting(seen) {
+                    assert_eq!(found, counting(found.first));
+                }
+                let held = seen.latch().hold(|| Some(COUNT)).unwrap();
+                latched = cell.exchange(seen, held);
+            }
+            let told = device.join().unwrap();
+            let last = cell.look().map(Seen::latch);
+            assert_eq!(last, Some(Latch { count: latched.then_some(COUNT), high: false }));
+            // The device knows of it, or is told when it takes the counter back.
+            let moved = cell.take().moved;
+            assert_eq!(moved.or(Some(told)).unwrap().count, latched.then_some(COUNT));
+        });
+    }
+
+    #[test]
+    fn no_interleaving_loses_what_the_bus_latched() {
+        run(false);
+    }
+
+    #[test]
+    fn no_interleaving_mixes_statements() {
+        run(true);
     }
 }

@@ -25,7 +25,6 @@ pub mod width;
 pub mod board;
 #[cfg(not(loom))]
 pub mod control;
-#[cfg(not(loom))]
 pub mod counter;
 #[cfg(not(loom))]
 pub mod dma;
