@@ -396,8 +396,8 @@ impl Windowed {
             && cr3 == cpu.state.cr3
         {
             self.awaited = None;
-            if let Some(before) = page.checked_sub(PAGE_SIZE as u32).filter(|_| !cpu.is_covered()) {
-                self.fill_behind(cpu, before, 2);
+            if !cpu.is_covered() {
+                self.map_known(cpu, page);
             }
         }
     }
@@ -406,15 +406,20 @@ impl Windowed {
     fn fill_behind<B: Bus>(&mut self, cpu: &mut Vcpu<B>, page: u32, count: u32) {
         for n in 1..count {
             let Some(next) = page.checked_add(n * PAGE_SIZE as u32) else { return };
-            let Some(user) = cpu.user_page(next).filter(|_| self.active().mapped(next).is_none()) else {
-                return;
-            };
-            let Some((host, writable)) = cpu.host_page(user.physical) else { return };
-            self.has_large |= user.large;
-            let mapped = Mapped { physical: user.physical, write: user.write && writable };
-            if !self.active().map(next, mapped, host, 1) {
+            if !self.map_known(cpu, next) {
                 return;
             }
         }
+    }
+
+    /// Maps a page that users can read without anything to be noted in the page tables. False: it is mapped, or cannot be.
+    fn map_known<B: Bus>(&mut self, cpu: &mut Vcpu<B>, page: u32) -> bool {
+        let Some(user) = cpu.user_page(page).filter(|_| self.active().mapped(page).is_none()) else {
+            return false;
+        };
+        let Some((host, writable)) = cpu.host_page(user.physical) else { return false };
+        self.has_large |= user.large;
+        let mapped = Mapped { physical: user.physical, write: user.write && writable };
+        self.active().map(page, mapped, host, 1)
     }
 }
