@@ -242,6 +242,22 @@ impl CounterCell {
         self.state.compare_exchange(seen.0, state, Ordering::AcqRel, Ordering::Relaxed).is_ok()
     }
 
+    /// Latches the count in the device's place, as at `now`, unless it is latched already. False: the device is to be told. Bus side.
+    #[inline]
+    #[must_use]
+    pub fn latch(&self, seen: Seen, counting: &Counting, now: impl FnOnce() -> VirtualTime) -> bool {
+        let latch = seen.latch();
+        let Some(held) = latch.hold(|| counting.count(now())) else { return false };
+        held == latch || self.exchange(seen, held)
+    }
+
+    /// Reads a byte in the device's place, as at `now` if nothing is latched. `None`: the device is to be asked. Bus side.
+    #[inline]
+    pub fn read(&self, seen: Seen, counting: &Counting, now: impl FnOnce() -> VirtualTime) -> Option<u8> {
+        let (byte, latch) = seen.latch().read(|| counting.count(now()))?;
+        self.exchange(seen, latch).then_some(byte)
+    }
+
     /// Takes the counter out of force, so that the latch is the device's alone. Device side, before it acts, or gives its state away.
     pub fn take(&self) -> Taken {
         let mut state = self.state.load(Ordering::Relaxed);

@@ -22,10 +22,7 @@ impl Counters {
         now: impl FnOnce() -> VirtualTime,
     ) -> bool {
         let is_it = |c: &Counting| u64::from(c.command.0) == register && c.command.1 == byte;
-        let Some((cell, seen, counting)) = self.find(cells, is_it) else { return false };
-        let latch = seen.latch();
-        let Some(held) = latch.hold(|| counting.count(now())) else { return false };
-        held == latch || cell.exchange(seen, held)
+        self.find(cells, is_it).is_some_and(|(cell, seen, counting)| cell.latch(seen, counting, now))
     }
 
     /// Makes a read of one byte likewise. `None`: the device is to be asked.
@@ -37,8 +34,7 @@ impl Counters {
         now: impl FnOnce() -> VirtualTime,
     ) -> Option<u8> {
         let (cell, seen, counting) = self.find(cells, |c| u64::from(c.register) == register)?;
-        let (byte, latch) = seen.latch().read(|| counting.count(now()))?;
-        cell.exchange(seen, latch).then_some(byte)
+        cell.read(seen, counting, now)
     }
 
     /// The first counter in force of which `is_it` is true.

@@ -50,10 +50,9 @@ impl Guest {
 
     fn write(&mut self, port: u64, value: u8) {
         let command = (port.wrapping_sub(COUNTER_0) as u16, value);
-        let made =
-            self.find(|counting| counting.command == command).is_some_and(|(cell, seen, counting, now)| {
-                seen.latch().hold(|| counting.count(now)).is_some_and(|latch| cell.exchange(seen, latch))
-            });
+        let made = self
+            .find(|counting| counting.command == command)
+            .is_some_and(|(cell, seen, counting, now)| cell.latch(seen, &counting, || now));
         if made {
             self.alone += 1;
             return;
@@ -63,12 +62,9 @@ impl Guest {
     }
 
     fn read(&mut self, port: u64) {
-        let made = self.find(|counting| COUNTER_0 + u64::from(counting.register) == port).and_then(
-            |(cell, seen, counting, now)| {
-                let (byte, latch) = seen.latch().read(|| counting.count(now))?;
-                cell.exchange(seen, latch).then_some(byte)
-            },
-        );
+        let made = self
+            .find(|counting| COUNTER_0 + u64::from(counting.register) == port)
+            .and_then(|(cell, seen, counting, now)| cell.read(seen, &counting, || now));
         if let Some(byte) = made {
             self.alone += 1;
             self.read.push(byte);
