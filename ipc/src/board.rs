@@ -1,33 +1,22 @@
 //! The board: the wiring of the virtual PC that crosses processes, as data in shared memory.
 //!
-//! Interrupt lines, the interrupt request to the CPU, ISA DMA channels, the A20 and reset
-//! lines, shadow-RAM switches, the bitmap of pages that hold code, the process table.
+//! Interrupt lines, the interrupt request to the CPU, ISA DMA channels, the A20, reset and power
+//! lines, shadow-RAM switches, and the doorbells of the processes. Every process may write all of it, as any
+//! chip on a real board drives its lines: what nobody but VMM and supervisor may say is on the [panel](crate::panel).
 //! Everything is an atomic, so that a process that misbehaves can give wrong values, which
 //! readers check, but can never break another one's memory safety.
 
 #![expect(unsafe_code)] // For `unsafe impl Shared`: the promise that the layout is all atomics.
 
-use crate::clock::SharedClock;
 use crate::doorbell::Doorbell;
 pub use crate::interrupt::{ALL_LINES, InterruptRequest, Lines, PendingInterrupt};
+use crate::panel::{PROCESS_SLOTS, VMM_SLOT};
 use crate::segment::Shared;
 use crate::sync::{AtomicU32, AtomicU64, Ordering};
 use serde::{Deserialize, Serialize};
 
 /// First word of a board: "VMSimBrd".
 pub const BOARD_MAGIC: u64 = u64::from_le_bytes(*b"VMSimBrd");
-/// Device processes per VM.
-pub const MAX_DEVICES: usize = 12;
-/// Process slot of the VMM; devices have 0 to [`MAX_DEVICES`] - 1.
-pub const VMM_SLOT: usize = MAX_DEVICES;
-/// Process slots in all.
-pub const PROCESS_SLOTS: usize = MAX_DEVICES + 1;
-/// Largest guest RAM, bytes.
-pub const MAX_RAM: u64 = 2 << 30;
-/// [`Board::powered_off`]: the guest switched the machine off.
-pub const SWITCHED_OFF: u32 = 1;
-/// [`Board::powered_off`]: a debugger killed the VM.
-pub const KILLED: u32 = 2;
 /// First address of the area with shadow-RAM switches.
 pub const SHADOW_BASE: u32 = 0xa_0000;
 /// 4 KiB pages with shadow-RAM switches: A0000h to FFFFFh.
@@ -37,7 +26,6 @@ pub const SHADOW_READ: u32 = 1 << 0;
 /// Switch: writes to the page go to RAM.
 pub const SHADOW_WRITE: u32 = 1 << 1;
 const PAGE_SHIFT: u64 = 12;
-const CODE_WORDS: usize = (MAX_RAM >> PAGE_SHIFT) as usize / 64;
 
 /// Bits of [`Board::attention`]: why the vCPU should leave guest code.
 pub mod attention {
@@ -53,33 +41,12 @@ pub mod attention {
     pub const MAP: u32 = 1 << 4;
     /// Somebody wants to look at the guest, or a debugger has something to say.
     pub const DEBUG: u32 = 1 << 5;
+    /// A device process has said that it is about to end.
+    pub const PROCESS_ENDS: u32 = 1 << 6;
+    /// The guest switches the machine off.
+    pub const POWER: u32 = 1 << 7;
     /// All there are.
-    pub const ALL: u32 = (1 << 6) - 1;
-}
-
-/// What the VM as a whole is told to do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u32)]
-pub enum RunState {
-    /// Processes are being started.
-    Starting = 0,
-    /// Guest code runs.
-    Running = 1,
-    /// The user paused it.
-    Paused = 2,
-    /// It is ending.
-    Stopping = 3,
-}
-
-impl RunState {
-    fn from_wire(raw: u32) -> Self {
-        match raw {
-            1 => Self::Running,
-            2 => Self::Paused,
-            3 => Self::Stopping,
-            _ => Self::Starting,
-        }
-    }
+    pub const ALL: u32 = (1 << 8) - 1;
 }
 
 /// Why the machine is to be reset. The stronger has the greater number.
@@ -90,173 +57,6 @@ pub enum ResetRequest {
     Cpu = 1,
     /// PCIRST#: the whole machine (RCR hard reset, the reset button).
     Machine = 2,
-}
-
-/// State of the CPU, for people.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u32)]
-pub enum VcpuState {
-    /// Not running yet.
-    Off = 0,
-    /// Executes instructions.
-    Running = 1,
-    /// In HLT, waiting for an interrupt.
-    Halted = 2,
-    /// Stopped by a pause.
-    Paused = 3,
-    /// Waits for a device's answer.
-    WaitsForDevice = 4,
-    /// Shut down by a triple fault; a reset follows.
-    Shutdown = 5,
-    /// Stopped by a debugger, or waiting for one.
-    Debugged = 6,
-}
-
-impl VcpuState {
-    /// From a word of the board; unknown values count as off.
-    pub fn from_wire(raw: u32) -> Self {
-        match raw {
-            1 => Self::Running,
-            2 => Self::Halted,
-            3 => Self::Paused,
-            4 => Self::WaitsForDevice,
-            5 => Self::Shutdown,
-            6 => Self::Debugged,
-            _ => Self::Off,
-        }
-    }
-}
-
-/// One process of the VM.
-#[repr(C, align(64))]
-pub struct ProcessCell {
-    /// Rung when the process has something to do.
-    pub doorbell: Doorbell,
-    /// Process ID; 0 when the slot has none.
-    pub pid: AtomicU32,
-    /// A `ProcessState`.
-    pub state: AtomicU32,
-    /// Times it was started again.
-    pub restarts: AtomicU32,
-    /// Counts main-loop rounds, of which there are some every second, work or not: a process hangs when
-    /// its count stands.
-    pub heartbeat: AtomicU32,
-    /// A [`Health`], for people.
-    pub health: AtomicU32,
-    /// How far a process is that gives its place to another build, see [`hand_over`].
-    pub hand_over: AtomicU32,
-    /// Host time that the vCPU waited for the process, ns. Waits that end while it spins are not counted.
-    pub waited_nanos: AtomicU64,
-}
-
-/// Values of [`ProcessCell::hand_over`].
-pub mod hand_over {
-    /// It keeps its place.
-    pub const NONE: u32 = 0;
-    /// It has committed everything and does nothing more.
-    pub const PARKED: u32 = 1;
-    /// It cannot commit its states as the other build wants them.
-    pub const CANNOT: u32 = 2;
-    /// The other build has taken all states and begins to change what is shared.
-    pub const TAKEN: u32 = 3;
-}
-
-/// How a process is, as the supervisor sees it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u32)]
-pub enum Health {
-    /// It does its work.
-    Works = 0,
-    /// It has done nothing for a while although it runs.
-    Slow = 1,
-    /// The same for so long that the watchdog ends it.
-    Hangs = 2,
-    /// A signal stopped it.
-    Stopped = 3,
-    /// A debugger holds it.
-    Traced = 4,
-}
-
-impl Health {
-    /// From a word of the board; unknown values count as well.
-    pub fn from_wire(raw: u32) -> Self {
-        match raw {
-            1 => Self::Slow,
-            2 => Self::Hangs,
-            3 => Self::Stopped,
-            4 => Self::Traced,
-            _ => Self::Works,
-        }
-    }
-
-    /// Whether somebody keeps the process from running.
-    pub fn is_held(self) -> bool {
-        matches!(self, Self::Stopped | Self::Traced)
-    }
-}
-
-impl std::fmt::Display for Health {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::Works => "ready",
-            Self::Slow => "slow",
-            Self::Hangs => "hung",
-            Self::Stopped => "stopped",
-            Self::Traced => "traced",
-        })
-    }
-}
-
-/// State of a device process as it and the supervisor publish it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u32)]
-pub enum ProcessState {
-    /// No such process.
-    Absent = 0,
-    /// Started, not attached yet.
-    Starting = 1,
-    /// Attached and serving.
-    Ready = 2,
-    /// It died; it will be started again.
-    Restarting = 3,
-    /// It died too often and is off the bus, until somebody brings it back: reads give all ones.
-    Offline = 4,
-    /// Another build is about to take its place.
-    Swapping = 5,
-}
-
-impl ProcessState {
-    /// From a word of the board; unknown values count as absent.
-    pub fn from_wire(raw: u32) -> Self {
-        match raw {
-            1 => Self::Starting,
-            2 => Self::Ready,
-            3 => Self::Restarting,
-            4 => Self::Offline,
-            5 => Self::Swapping,
-            _ => Self::Absent,
-        }
-    }
-}
-
-/// What the vCPU publishes about itself.
-#[repr(C, align(64))]
-pub struct VcpuCell {
-    /// A [`VcpuState`].
-    pub state: AtomicU32,
-    /// Times the vCPU started to run guest code after a halt or pause: while it and the state
-    /// stand still, no guest store can have happened.
-    pub activity: AtomicU32,
-    /// Instructions interpreted since power-on; what runs as shadow code is not counted.
-    pub instructions: AtomicU64,
-    /// CS (bits 32-47) and EIP (0-31) where the vCPU last left guest code.
-    pub cs_eip: AtomicU64,
-    /// Virtual ns spent halted, for the speed display.
-    pub halted_nanos: AtomicU64,
-    /// Device process that the vCPU waits for, plus one; 0 for none.
-    pub waits_for: AtomicU32,
-    /// Host ns (CLOCK_MONOTONIC) since when it waits.
-    pub waits_since: AtomicU64,
 }
 
 /// The part of the machine's wiring that is state and belongs to no process.
@@ -279,28 +79,14 @@ pub struct Wiring {
 pub struct Board {
     /// [`BOARD_MAGIC`].
     pub magic: AtomicU64,
-    /// [`crate::message::PROTOCOL_VERSION`].
-    pub version: AtomicU32,
-    /// A [`RunState`].
-    run_state: AtomicU32,
-    /// Guest RAM, bytes.
-    pub ram_bytes: AtomicU64,
-    /// Unix time (seconds) at virtual time zero.
-    pub start_unix_seconds: AtomicU64,
-    /// Accesses are logged by device processes while not zero.
-    pub log_accesses: AtomicU32,
-    /// Resets of the machine so far.
-    pub resets: AtomicU32,
-    /// Not zero: the machine is off, see [`SWITCHED_OFF`] and [`KILLED`].
-    pub powered_off: AtomicU32,
     /// A requested reset: 0 none, else a [`ResetRequest`].
     reset_request: AtomicU32,
+    /// Not zero: the machine is to be switched off. See [`Board::request_power_off`].
+    pub power_off_request: AtomicU32,
     /// Bit n: source n (`A20Source`) opens the A20 gate.
     a20: AtomicU32,
     /// Changes of the shadow switches or the A20 gate so far.
     map_generation: AtomicU32,
-    /// The virtual clock.
-    pub clock: SharedClock,
     /// See [`attention`].
     attention: crate::ring::Padded<AtomicU32>,
     /// The request to the CPU.
@@ -313,16 +99,10 @@ pub struct Board {
     dreq: [AtomicU32; 8],
     /// Shadow-RAM switches by page.
     shadow: [AtomicU32; SHADOW_PAGES],
-    /// The vCPU.
-    pub vcpu: VcpuCell,
-    /// The processes.
-    pub processes: [ProcessCell; PROCESS_SLOTS],
-    /// Displays attached at present.
-    pub displays: AtomicU32,
+    /// Each is rung when its process has something to do.
+    doorbells: [Doorbell; PROCESS_SLOTS],
     /// Bit n: process n sleeps until time goes on.
     frozen_sleepers: AtomicU32,
-    /// One bit per RAM page: decoded code of it is being kept.
-    code: [AtomicU64; CODE_WORDS],
 }
 
 // SAFETY: Board is repr(C) and consists of atomics and arrays and structs of atomics only.
@@ -330,30 +110,27 @@ unsafe impl Shared for Board {}
 
 const _: () = {
     assert!(align_of::<Board>() <= 4096);
-    assert!(std::mem::offset_of!(Board, clock) == 64);
-    assert!(size_of::<Board>() < 128 << 10);
-    assert!(size_of::<ProcessCell>() == 128);
+    assert!(size_of::<Board>() < 16 << 10);
 };
 
 impl Board {
     /// Writes the header. For the launcher, on fresh zeroed memory.
-    pub fn initialise(&self, ram_bytes: u64, start_unix_seconds: u64) {
-        self.ram_bytes.store(ram_bytes, Ordering::Relaxed);
-        self.start_unix_seconds.store(start_unix_seconds, Ordering::Relaxed);
-        self.version.store(crate::message::PROTOCOL_VERSION, Ordering::Relaxed);
-        self.clock.initialise(crate::clock::Freeze::Paused);
+    pub fn initialise(&self) {
         self.magic.store(BOARD_MAGIC, Ordering::Release);
     }
 
-    /// What the VM is told to do.
-    pub fn run_state(&self) -> RunState {
-        RunState::from_wire(self.run_state.load(Ordering::Acquire))
+    /// Whether it is a board.
+    pub fn is_valid(&self) -> bool {
+        self.magic.load(Ordering::Acquire) == BOARD_MAGIC
     }
 
-    /// Tells the VM what to do, and the vCPU to look.
-    pub fn set_run_state(&self, state: RunState) {
-        self.run_state.store(state as u32, Ordering::Release);
-        self.call_vcpu(attention::RUN_STATE);
+    /// The doorbell of the process in `slot`.
+    ///
+    /// # Panics
+    /// Beyond the last slot.
+    #[inline]
+    pub fn doorbell(&self, slot: usize) -> &Doorbell {
+        &self.doorbells[slot]
     }
 
     /// Asks the vCPU to leave guest code for the reasons in `bits`, and wakes it.
@@ -361,31 +138,24 @@ impl Board {
         // SYNC POINT attention: what the caller stored before is visible to the vCPU after it
         // has taken the bits.
         self.attention.0.fetch_or(bits, Ordering::Release);
-        self.processes[VMM_SLOT].doorbell.ring();
+        self.doorbells[VMM_SLOT].ring();
     }
 
-    /// Lets the clock go on after [`SharedClock::freeze`], and wakes the processes that chose how
-    /// long to sleep while time stood still ([`Board::sleeps_frozen`]).
-    pub fn thaw(&self, reason: crate::clock::Freeze) {
-        self.clock.thaw(reason);
+    /// Wakes the processes that chose how long to sleep while time stood still ([`Board::sleeps_frozen`]), after it
+    /// goes on.
+    pub(crate) fn wake_frozen_sleepers(&self) {
         // SYNC POINT frozen sleepers: either we see the bit here, or the sleeper, who sets it
         // before it looks at the clock for the last time, sees the clock go on.
         let sleepers = self.frozen_sleepers.swap(0, Ordering::SeqCst);
-        for (slot, cell) in self.processes.iter().enumerate() {
+        for (slot, doorbell) in self.doorbells.iter().enumerate() {
             if sleepers & 1 << slot != 0 {
-                cell.doorbell.ring();
+                doorbell.ring();
             }
         }
     }
 
-    /// Changes how host time is read. For the launcher only.
-    pub fn renew_clock(&self, line: crate::host_clock::Line) {
-        self.clock.begin_renewal(line);
-        self.thaw(crate::clock::Freeze::Renewal);
-    }
-
     /// Notes that process `slot` is about to sleep with a timer armed that does not move, as the
-    /// clock stands still. Look at [`SharedClock::changes`] after this once more.
+    /// clock stands still. Look at [`crate::clock::ClockView::changes`] after this once more.
     pub fn sleeps_frozen(&self, slot: usize) {
         self.frozen_sleepers.fetch_or(1 << (slot & 31), Ordering::SeqCst);
     }
@@ -393,11 +163,8 @@ impl Board {
     /// Wakes the processes that watch lines, but for `slot`.
     pub fn wake_watchers(&self, slot: usize) {
         let watchers = self.lines.watchers();
-        for (_, cell) in
-            self.processes.iter().enumerate().filter(|(i, _)| *i != slot && watchers & 1 << i != 0)
-        {
-            cell.doorbell.ring();
-        }
+        let others = self.doorbells.iter().enumerate().filter(|(i, _)| *i != slot && watchers & 1 << i != 0);
+        others.for_each(|(_, doorbell)| doorbell.ring());
     }
 
     /// Tells everybody to look at everything. For a process that goes on for another one, which
@@ -406,7 +173,9 @@ impl Board {
         self.lines.announce();
         self.wake_watchers(slot);
         self.map_generation.fetch_add(1, Ordering::Release);
-        self.call_vcpu(attention::MAP | attention::INTR | attention::RESET | attention::CODE_WRITTEN);
+        self.call_vcpu(
+            attention::MAP | attention::INTR | attention::RESET | attention::CODE_WRITTEN | attention::POWER,
+        );
     }
 
     /// Lets go of what device process `slot` drives, because it is off the bus, and has the bus leave
@@ -434,15 +203,21 @@ impl Board {
         self.attention.0.fetch_and(!bits, Ordering::Acquire) & bits
     }
 
-    /// The process cell of a slot, if there is such a slot.
-    pub fn process(&self, slot: usize) -> Option<&ProcessCell> {
-        self.processes.get(slot)
-    }
-
     /// Asks for a reset; the stronger request wins.
     pub fn request_reset(&self, kind: ResetRequest) {
         self.reset_request.fetch_max(kind as u32, Ordering::Release);
         self.call_vcpu(attention::RESET);
+    }
+
+    /// Asks for the machine to be switched off.
+    pub fn request_power_off(&self) {
+        self.power_off_request.store(1, Ordering::Release);
+        self.call_vcpu(attention::POWER);
+    }
+
+    /// Takes the request to switch the machine off: whether there was one. vCPU only.
+    pub fn take_power_off(&self) -> bool {
+        self.power_off_request.swap(0, Ordering::Acquire) != 0
     }
 
     /// What of the board is wiring of the machine, but for the lines, which belong to processes.
@@ -553,31 +328,6 @@ impl Board {
     /// Drives DREQ of a channel.
     pub fn set_dreq(&self, channel: u8, level: bool) {
         self.dreq[usize::from(channel & 7)].store(u32::from(level), Ordering::Release);
-    }
-
-    fn code_bit(address: u64) -> Option<(usize, u64)> {
-        let page = address >> PAGE_SHIFT;
-        let word = (page / 64) as usize;
-        (word < CODE_WORDS).then_some((word, 1 << (page % 64)))
-    }
-
-    /// Marks or unmarks the RAM page at `address` as holding decoded code. vCPU only.
-    pub fn set_code(&self, address: u64, holds_code: bool) {
-        if let Some((word, bit)) = Self::code_bit(address) {
-            // SYNC POINT code: a device that writes after it saw no mark may be missed only if
-            // the page was decoded later than that; the decoder then sees its bytes.
-            if holds_code {
-                self.code[word].fetch_or(bit, Ordering::SeqCst);
-            } else {
-                self.code[word].fetch_and(!bit, Ordering::SeqCst);
-            }
-        }
-    }
-
-    /// Whether the RAM page at `address` holds decoded code.
-    #[inline]
-    pub fn holds_code(&self, address: u64) -> bool {
-        Self::code_bit(address).is_some_and(|(word, bit)| self.code[word].load(Ordering::SeqCst) & bit != 0)
     }
 }
 

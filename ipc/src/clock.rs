@@ -5,12 +5,15 @@
 //!
 //! The whole state is one word that changes by compare-and-swap only, so that a process which
 //! is killed or stopped in the middle of a change holds up nobody. Stopping takes two steps:
-//! first the word says that the clock is to stop, then whoever sees that (the stopper, another
-//! writer, a reader) fixes the moment. All host times read before the first step are earlier
-//! than any read after it, so time never goes back.
+//! first the word says that the clock is to stop, then whoever sees that and may write (the
+//! stopper, another writer, a reader) fixes the moment. All host times read before the first step
+//! are earlier than any read after it, so time never goes back. Who may only read ([`ClockView`])
+//! waits for that.
 //!
 //! Host time is read off the processor's time-stamp counter where the launcher says how
 //! ([`SharedClock::renew`]), which costs half of what reading CLOCK_MONOTONIC does.
+
+#![expect(unsafe_code)] // For the view of who may only read.
 
 use crate::host_clock::{Line, RATE_SHIFT, host_nanos, ticks};
 use crate::sync::{AtomicU64, Ordering};
@@ -74,27 +77,96 @@ fn difference(host: u64, word: u64) -> u64 {
     host.wrapping_sub(word >> VALUE_SHIFT) & VALUE_MASK
 }
 
+/// The clock as who may only read it sees it: with loads that also work in memory which is mapped read-only.
+#[repr(transparent)]
+pub struct ClockView(SharedClock);
+
+impl ClockView {
+    /// Virtual time now.
+    #[inline]
+    pub fn now(&self) -> VirtualTime {
+        loop {
+            match self.0.look() {
+                Ok(now) => return now,
+                Err(_) => self.wait_for_the_moment(),
+            }
+        }
+    }
+
+    /// Waits until the moment at which the clock stops is fixed. Its stopper does that next; if it was stopped itself,
+    /// by a debugger, so is time.
+    #[cold]
+    fn wait_for_the_moment(&self) {
+        for round in 0u32.. {
+            if self.0.word() & STOPPING == 0 {
+                return;
+            }
+            match round {
+                0..100 => crate::sync::spin_hint(),
+                100..1000 => std::thread::yield_now(),
+                _ => std::thread::sleep(std::time::Duration::from_micros(200)),
+            }
+        }
+    }
+
+    /// Whether the clock stands still.
+    pub fn is_frozen(&self) -> bool {
+        self.0.is_frozen()
+    }
+
+    /// A value that is another one after the clock stopped or went on.
+    #[inline]
+    pub fn changes(&self) -> u64 {
+        self.0.changes()
+    }
+}
+
 impl SharedClock {
     /// Virtual time now.
     #[inline]
     pub fn now(&self) -> VirtualTime {
-        // SYNC POINT clock: what happened before a change of the clock is visible after it was seen.
-        let mut word = self.word.load(Ordering::Acquire);
+        loop {
+            match self.look() {
+                Ok(now) => return now,
+                Err(word) => _ = self.settle(word),
+            }
+        }
+    }
+
+    /// For who may only read it.
+    pub fn view(&self) -> &ClockView {
+        // SAFETY: ClockView is a transparent wrapper of SharedClock.
+        unsafe { &*std::ptr::from_ref(self).cast() }
+    }
+
+    /// The word. What happened before a change of the clock is visible after it was seen (SYNC POINT clock).
+    #[inline]
+    fn word(&self) -> u64 {
+        // Not an acquiring load: only relaxed ones are promised to work in memory that is mapped read-only.
+        let word = self.word.load(Ordering::Relaxed);
+        crate::sync::fence(Ordering::Acquire);
+        word
+    }
+
+    /// Virtual time now, or the word of a clock that is to stop at a moment that is not fixed yet.
+    #[inline]
+    fn look(&self) -> Result<VirtualTime, u64> {
+        let mut word = self.word();
         loop {
             if word & STOPPING != 0 {
-                word = self.settle(word);
-            } else if word & FREEZERS != 0 {
-                return VirtualTime(word >> VALUE_SHIFT);
-            } else {
-                let host = self.host();
-                // The clock may have stopped between the two looks, and then `host` is too late.
-                crate::sync::fence(Ordering::Acquire);
-                let again = self.word.load(Ordering::Relaxed);
-                if again == word {
-                    return VirtualTime(difference(host, word));
-                }
-                word = again;
+                return Err(word);
             }
+            if word & FREEZERS != 0 {
+                return Ok(VirtualTime(word >> VALUE_SHIFT));
+            }
+            let host = self.host();
+            // The clock may have stopped between the two looks, and then `host` is too late.
+            crate::sync::fence(Ordering::Acquire);
+            let again = self.word.load(Ordering::Relaxed);
+            if again == word {
+                return Ok(VirtualTime(difference(host, word)));
+            }
+            word = again;
         }
     }
 
@@ -129,7 +201,7 @@ impl SharedClock {
     }
 
     /// Reads host time as `line` says from now on. For the launcher only. The clock stands still for the
-    /// moment that this takes; use [`crate::board::Board::renew_clock`], which wakes whom that concerns.
+    /// moment that this takes; use [`crate::chassis::Chassis::renew_clock`], which wakes whom that concerns.
     pub(crate) fn begin_renewal(&self, line: Line) {
         self.freeze(Freeze::Renewal);
         // The line starts where this clock's host time is, not where CLOCK_MONOTONIC is: words from before
@@ -175,7 +247,7 @@ impl SharedClock {
     /// A value that is another one after the clock stopped or went on.
     #[inline]
     pub fn changes(&self) -> u64 {
-        self.word.load(Ordering::Acquire)
+        self.word()
     }
 
     /// Stops the clock for `reason` until [`SharedClock::thaw`] with the same reason.
@@ -336,6 +408,23 @@ mod tests {
     }
 
     #[test]
+    fn who_may_only_read_waits_for_the_moment_at_which_it_stops() {
+        let clock = clock();
+        clock.thaw(Freeze::Paused);
+        let before = clock.now();
+        // Its stopper comes to the second step later.
+        clock.word.fetch_or(STOPPING | Freeze::HandOver as u64, Ordering::SeqCst);
+        std::thread::scope(|scope| {
+            let reader = scope.spawn(|| clock.view().now());
+            std::thread::sleep(Duration::from_millis(20));
+            assert!(!reader.is_finished(), "it has a time that is not fixed");
+            let stopped = clock.now();
+            assert_eq!(reader.join().unwrap(), stopped);
+            assert!(stopped - before >= 20_000_000);
+        });
+    }
+
+    #[test]
     fn read_off_the_counter_it_is_as_fast_as_host_time() {
         let Some(line) = line() else { return };
         let clock = clock();
@@ -464,6 +553,25 @@ mod model {
             };
             let first = clock.now();
             let second = clock.now();
+            assert!(second >= first);
+            writer.join().unwrap();
+            assert!(clock.now() >= second);
+        });
+    }
+
+    #[test]
+    fn no_interleaving_takes_back_the_time_of_who_may_only_read() {
+        loom::model(|| {
+            let clock = running();
+            let writer = {
+                let clock = clock.clone();
+                loom::thread::spawn(move || {
+                    clock.freeze(Freeze::Paused);
+                    clock.thaw(Freeze::Paused);
+                })
+            };
+            let first = clock.view().now();
+            let second = clock.view().now();
             assert!(second >= first);
             writer.join().unwrap();
             assert!(clock.now() >= second);

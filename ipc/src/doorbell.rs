@@ -133,12 +133,25 @@ impl Patience {
     /// Looks until `news()` holds; true when it did before patience ran out.
     #[inline]
     pub fn look(self, mut news: impl FnMut() -> bool) -> bool {
+        self.spin(&mut news) || self.offer(news)
+    }
+
+    /// The first part of [`Patience::look`]: for some microseconds, without offering the CPU to anybody.
+    #[inline]
+    pub fn spin(self, mut news: impl FnMut() -> bool) -> bool {
         for _ in 0..self.spins {
             if news() {
                 return true;
             }
             spin_hint();
         }
+        self.spins == 0 && news()
+    }
+
+    /// The second part of [`Patience::look`]: the CPU is offered in between, to whoever wants it, for as long as he
+    /// may have it.
+    #[inline]
+    pub fn offer(self, mut news: impl FnMut() -> bool) -> bool {
         for _ in 0..self.yields {
             std::thread::yield_now();
             for _ in 0..=self.spins_per_yield {

@@ -24,6 +24,8 @@ pub mod width;
 #[cfg(not(loom))]
 pub mod board;
 #[cfg(not(loom))]
+pub mod chassis;
+#[cfg(not(loom))]
 pub mod control;
 pub mod counter;
 #[cfg(not(loom))]
@@ -38,6 +40,8 @@ pub mod link;
 pub mod logging;
 #[cfg(not(loom))]
 pub mod machine;
+#[cfg(not(loom))]
+pub mod panel;
 #[cfg(not(loom))]
 pub mod raster;
 #[cfg(not(loom))]

@@ -62,6 +62,43 @@ pub struct ModelInfo {
     pub pci: Option<(u8, u8, u8)>,
 }
 
+/// What a device process says of itself as a whole. The supervisor believes it of this process and of no other.
+#[repr(C, align(64))]
+pub struct ProcessWords {
+    /// Not zero: it serves.
+    serves: AtomicU32,
+    /// Counts main-loop rounds, of which there are some every second, work or not: a process hangs when
+    /// its count stands.
+    pub heartbeat: AtomicU32,
+    /// How far it is when it gives its place to another build, see [`hand_over`].
+    pub hand_over: AtomicU32,
+}
+
+/// Values of [`ProcessWords::hand_over`].
+pub mod hand_over {
+    /// It keeps its place.
+    pub const NONE: u32 = 0;
+    /// It has committed everything and does nothing more.
+    pub const PARKED: u32 = 1;
+    /// It cannot commit its states as the other build wants them.
+    pub const CANNOT: u32 = 2;
+    /// The other build has taken all states and begins to change what is shared.
+    pub const TAKEN: u32 = 3;
+}
+
+impl ProcessWords {
+    /// Whether it serves.
+    #[inline]
+    pub fn serves(&self) -> bool {
+        self.serves.load(Ordering::Acquire) != 0
+    }
+
+    /// Says whether it serves. The supervisor does so for one that does not run.
+    pub fn set_serves(&self, serves: bool) {
+        self.serves.store(serves.into(), Ordering::Release);
+    }
+}
+
 /// The shared layout of a link.
 #[repr(C)]
 pub struct LinkLayout {
@@ -74,6 +111,8 @@ pub struct LinkLayout {
     pub device_memory_bytes: AtomicU64,
     /// Generation of the region table that the VMM acts by. VMM side.
     regions_taken: AtomicU64,
+    /// How the process is.
+    pub process: ProcessWords,
     /// Who the process is.
     pub models: [ModelCell; MAX_MODELS],
     /// VMM to device.

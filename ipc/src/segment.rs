@@ -6,6 +6,8 @@
 
 #![expect(unsafe_code)] // Mapping memory that other processes write is what this module is for.
 
+use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
+use rustix::shm;
 use shared_memory::{Shmem, ShmemConf, ShmemError};
 use std::path::PathBuf;
 use thiserror::Error;
@@ -25,9 +27,14 @@ impl SegmentNames {
         Self { prefix: format!("vmsim-{}-{vm}-", rustix::process::getuid().as_raw()) }
     }
 
-    /// The board: clock, lines, process table.
+    /// The board: lines, doorbells.
     pub fn board(&self) -> String {
         format!("{}board", self.prefix)
+    }
+
+    /// The panel: clock, process table.
+    pub fn panel(&self) -> String {
+        format!("{}panel", self.prefix)
     }
 
     /// Guest RAM.
@@ -234,6 +241,59 @@ impl Segment {
     }
 }
 
+/// A segment that another process created, mapped read-only for good: its file is opened for reading, so the mapping cannot
+/// be made writable later.
+pub struct ReadOnlySegment {
+    memory: *const u8,
+    len: u64,
+    name: String,
+}
+
+// SAFETY: the pointer is to a mapping of the whole process, which stays until drop; all access is through `view`.
+unsafe impl Send for ReadOnlySegment {}
+// SAFETY: as above.
+unsafe impl Sync for ReadOnlySegment {}
+
+impl ReadOnlySegment {
+    /// Opens it.
+    ///
+    /// # Errors
+    /// [`SegmentError::Os`] when there is none or it belongs to another user.
+    pub fn open(name: &str) -> Result<Self, SegmentError> {
+        let os = |e: rustix::io::Errno| SegmentError::Os { name: name.into(), reason: e.to_string() };
+        let file =
+            shm::open(format!("/{name}"), shm::OFlags::RDONLY, rustix::fs::Mode::empty()).map_err(os)?;
+        let len = rustix::fs::fstat(&file).map_err(os)?.st_size as u64;
+        // SAFETY: a new mapping at an address that the kernel chooses: it replaces nothing, and a segment is never
+        // made shorter by VMM or supervisor. Device processes may not: they have no descriptor that writes.
+        let memory = unsafe {
+            mmap(std::ptr::null_mut(), len as usize, ProtFlags::READ, MapFlags::SHARED, &file, 0)
+                .map_err(os)?
+        };
+        Ok(Self { memory: memory.cast::<u8>().cast_const(), len, name: name.into() })
+    }
+
+    /// The `T` at the start of the segment. `T` must have nothing but relaxed loads of at most 8 bytes.
+    ///
+    /// # Errors
+    /// [`SegmentError::TooSmall`].
+    pub fn view<T: Shared>(&self) -> Result<&T, SegmentError> {
+        let needed = size_of::<T>() as u64;
+        if self.len < needed {
+            return Err(SegmentError::TooSmall { name: self.name.clone(), found: self.len, needed });
+        }
+        // SAFETY: as for `Segment::view`. A store would end the process by SIGSEGV, and harm nobody else.
+        Ok(unsafe { &*self.memory.cast::<T>() })
+    }
+}
+
+impl Drop for ReadOnlySegment {
+    fn drop(&mut self) {
+        // SAFETY: the mapping was made here, of this length, and `view` lends from `self`.
+        let _ = unsafe { munmap(self.memory.cast_mut().cast(), self.len as usize) };
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -265,6 +325,21 @@ mod tests {
         assert!(!segment.write(4095, &[1, 2]));
         assert!(!segment.read(u64::MAX, &mut [0; 2]));
         assert!(segment.write(4094, &[1, 2]));
+    }
+
+    #[test]
+    fn what_is_opened_to_read_stays_read_only() {
+        use rustix::mm::{MprotectFlags, mprotect};
+        let name = unique("e").panel();
+        let _creator = Segment::create(&name, 4096).unwrap();
+        let reader = ReadOnlySegment::open(&name).unwrap();
+        // SAFETY: nobody relies on the page being read-only, and readable it stays.
+        let unlocked = unsafe {
+            mprotect(reader.memory.cast_mut().cast(), 4096, MprotectFlags::READ | MprotectFlags::WRITE)
+        };
+        assert_eq!(unlocked, Err(rustix::io::Errno::ACCESS));
+        assert!(reader.view::<crate::panel::PanelView>().is_err(), "it is too small for a panel");
+        assert!(ReadOnlySegment::open("vmsim-no-such-segment").is_err());
     }
 
     #[test]

@@ -14,11 +14,11 @@ use crate::roles::{self, Executable};
 use anyhow::{Context, Result, bail, ensure};
 use clap::ValueEnum;
 use images::disk::{FloppyFormat, parse_size};
-use ipc::board::MAX_RAM;
 use ipc::dma::{GRAIN, MAX_RANGES, RamRange};
 use ipc::fault::Faults;
 use ipc::inspect::Listen;
 use ipc::machine::{BootDevice, DriveConfig, Geometry, MachineConfig, SerialBackend};
+use ipc::panel::MAX_RAM;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -242,7 +242,7 @@ fn device_options(args: &HostArgs, devices: &mut BTreeMap<String, DevicePlan>) -
             "'{name}' cannot name a device process"
         );
     }
-    ensure!(devices.len() <= ipc::board::MAX_DEVICES, "At most {} device processes", ipc::board::MAX_DEVICES);
+    ensure!(devices.len() <= ipc::panel::MAX_DEVICES, "At most {} device processes", ipc::panel::MAX_DEVICES);
     Ok(())
 }
 

@@ -3,13 +3,12 @@
 use anyhow::Result;
 use display::source::{Command, Frame, InputSink, ScreenSource, VmStatus};
 use display::{Options, View};
-use ipc::board::{Board, Health, ProcessState, RunState, VcpuState};
 use ipc::control::{Control, Request, Role};
 use ipc::input::{HostEvent, Key};
+use ipc::panel::{Health, PanelView, ProcessState, RunState, VcpuState};
 use ipc::screen::Screen;
-use ipc::segment::Segment;
+use ipc::segment::ReadOnlySegment;
 use ipc::setup::Attachment;
-use ipc::sync::Ordering;
 use std::io::IsTerminal;
 use std::sync::mpsc;
 use std::time::Instant;
@@ -34,7 +33,7 @@ pub fn run(vm: &str, kind: &str) -> Result<()> {
     let _ = ipc::logging::to_file(&dir.log("display"), "display");
     let mut source = SharedScreen {
         screen: Screen::open(&names.screen())?,
-        board: Segment::open(&names.board())?,
+        panel: ReadOnlySegment::open(&names.panel())?,
         name: setup.config.name.clone(),
         devices: setup.devices,
         ended: false,
@@ -63,7 +62,7 @@ fn spawn_watch(commands: ipc_channel::ipc::IpcReceiver<ipc::setup::Command>) -> 
 
 struct SharedScreen {
     screen: Screen,
-    board: Segment,
+    panel: ReadOnlySegment,
     name: String,
     devices: Vec<(u32, String)>,
     ended: bool,
@@ -73,18 +72,15 @@ struct SharedScreen {
 }
 
 impl SharedScreen {
-    fn trouble(&self, board: &Board) -> Option<String> {
-        self.devices.iter().find_map(|(slot, name)| {
-            let cell = board.process(*slot as usize)?;
-            match ProcessState::from_wire(cell.state.load(Ordering::Relaxed)) {
-                ProcessState::Restarting | ProcessState::Starting => Some(format!("{name}: restarting")),
-                ProcessState::Offline => Some(format!("{name}: off the bus")),
-                ProcessState::Swapping => Some(format!("{name}: being swapped")),
-                ProcessState::Absent => None,
-                ProcessState::Ready => {
-                    let health = Health::from_wire(cell.health.load(Ordering::Relaxed));
-                    (health != Health::Works).then(|| format!("{name}: {health}"))
-                }
+    fn trouble(&self, panel: &PanelView) -> Option<String> {
+        self.devices.iter().find_map(|(slot, name)| match panel.process_state(*slot as usize) {
+            ProcessState::Restarting | ProcessState::Starting => Some(format!("{name}: restarting")),
+            ProcessState::Offline => Some(format!("{name}: off the bus")),
+            ProcessState::Swapping => Some(format!("{name}: being swapped")),
+            ProcessState::Absent => None,
+            ProcessState::Ready => {
+                let health = panel.health(*slot as usize);
+                (health != Health::Works).then(|| format!("{name}: {health}"))
             }
         })
     }
@@ -107,17 +103,16 @@ impl ScreenSource for SharedScreen {
 
     fn status(&mut self) -> VmStatus {
         self.ended |= !matches!(self.commands.try_recv(), Err(mpsc::TryRecvError::Empty));
-        let Ok(board) = self.board.view::<Board>() else { return VmStatus::default() };
-        let run_state = board.run_state();
-        let now = board.clock.now().0;
+        let Ok(panel) = self.panel.view::<PanelView>() else { return VmStatus::default() };
+        let run_state = panel.run_state();
+        let now = panel.clock().now().0;
         let passed = self.last.0.elapsed();
         if passed.as_millis() >= 900 {
             let percent = (now - self.last.1) as u128 * 100 / passed.as_nanos().max(1);
             self.speed = Some(percent as u32);
             self.last = (Instant::now(), now);
         }
-        let vcpu = VcpuState::from_wire(board.vcpu.state.load(Ordering::Relaxed));
-        let state = match (run_state, vcpu) {
+        let state = match (run_state, panel.vcpu_state()) {
             (RunState::Paused, _) => "paused",
             (RunState::Starting, _) => "starting",
             (RunState::Stopping, _) => "stopping",
@@ -130,7 +125,7 @@ impl ScreenSource for SharedScreen {
             state: state.into(),
             running: run_state == RunState::Running,
             speed_percent: self.speed,
-            trouble: self.trouble(board),
+            trouble: self.trouble(panel),
             ended: self.ended || run_state == RunState::Stopping,
         }
     }

@@ -12,9 +12,10 @@ use crate::engine::Engine;
 use crate::interp::Exit;
 use crate::saved::Processor;
 use gdbstub::common::Signal;
-use ipc::board::{KILLED, ResetRequest, RunState, VMM_SLOT, VcpuState, attention};
+use ipc::board::{ResetRequest, attention};
 use ipc::clock::Freeze;
 use ipc::inspect::{Inspect, Inspected};
+use ipc::panel::{KILLED, RunState, SWITCHED_OFF, VMM_SLOT, VcpuState};
 use ipc::setup::Exported;
 use ipc::sync::Ordering;
 use ipc_channel::ipc::IpcSender;
@@ -81,7 +82,7 @@ impl Monitor {
     /// Brings guest and devices to rest for the VM to be saved, and gives the state of the VMM.
     fn park(&mut self, answer: &IpcSender<Exported>) {
         let vcpu = &mut self.guest.vcpu;
-        vcpu.bus.board().clock.freeze(Freeze::HandOver);
+        vcpu.bus.panel().clock.freeze(Freeze::HandOver);
         vcpu.bus.settle();
         vcpu.sync_flags();
         let saved = Processor { cpu: vcpu.state.clone(), bus: vcpu.bus.state() };
@@ -95,7 +96,7 @@ impl Monitor {
 
     fn unpark(&mut self) {
         if std::mem::take(&mut self.parked) {
-            self.guest.vcpu.bus.board().thaw(Freeze::HandOver);
+            self.guest.vcpu.bus.chassis().thaw(Freeze::HandOver);
         }
     }
 
@@ -181,6 +182,13 @@ impl Monitor {
             self.guest.vcpu.bus.board().take_attention(attention::RESET);
             self.reset();
         }
+        if bits & attention::PROCESS_ENDS != 0 {
+            self.guest.vcpu.bus.board().take_attention(attention::PROCESS_ENDS);
+            self.guest.vcpu.bus.wait_for_ending();
+        }
+        if bits & attention::POWER != 0 {
+            self.switch_off();
+        }
         if bits & attention::DEBUG != 0 {
             self.serve_desk();
         }
@@ -188,7 +196,16 @@ impl Monitor {
             self.guest.vcpu.bus.board().take_attention(attention::RUN_STATE);
             return self.follow_run_state();
         }
-        bits & attention::DEBUG == 0 || self.follow_run_state()
+        bits & (attention::DEBUG | attention::POWER) == 0 || self.follow_run_state()
+    }
+
+    /// Switches the machine off if a device has asked for that.
+    fn switch_off(&self) {
+        let bus = &self.guest.vcpu.bus;
+        bus.board().take_attention(attention::POWER);
+        if bus.board().take_power_off() {
+            bus.panel().powered_off.store(SWITCHED_OFF, Ordering::Release);
+        }
     }
 
     fn debugger_holds(&self) -> bool {
@@ -201,11 +218,11 @@ impl Monitor {
         let holds = self.debugger_holds();
         if holds != self.held {
             self.held = holds;
-            let board = self.guest.vcpu.bus.board();
+            let chassis = self.guest.vcpu.bus.chassis();
             if holds {
-                board.clock.freeze(Freeze::Debugger);
+                chassis.panel().clock.freeze(Freeze::Debugger);
             } else {
-                board.thaw(Freeze::Debugger);
+                chassis.thaw(Freeze::Debugger);
             }
         }
         if !holds
@@ -239,9 +256,9 @@ impl Monitor {
             After::Killed => {
                 self.end_session();
                 tracing::info!("The debugger killed the VM");
-                let board = self.guest.vcpu.bus.board();
-                board.powered_off.store(KILLED, Ordering::Release);
-                board.call_vcpu(attention::RUN_STATE);
+                let bus = &self.guest.vcpu.bus;
+                bus.panel().powered_off.store(KILLED, Ordering::Release);
+                bus.board().call_vcpu(attention::RUN_STATE);
             }
         }
     }
@@ -322,7 +339,7 @@ impl Monitor {
     /// Says where the guest is, for the log lines that follow.
     fn set_log_context(&self) {
         let state = &self.guest.vcpu.state;
-        let time = self.guest.vcpu.bus.board().clock.now();
+        let time = self.guest.vcpu.bus.panel().clock.now();
         ipc::logging::set_context(time, (state.segment(Seg::Cs).selector, state.eip));
     }
 
@@ -337,7 +354,7 @@ impl Monitor {
         } else {
             tracing::info!("Machine reset");
             self.guest.vcpu.bus.reset();
-            self.guest.vcpu.bus.board().resets.fetch_add(1, Ordering::Relaxed);
+            self.guest.vcpu.bus.panel().resets.fetch_add(1, Ordering::Relaxed);
             self.guest.vcpu.reset();
         }
         // Requests made while the machine went through its reset are part of it.
@@ -348,15 +365,13 @@ impl Monitor {
     fn follow_run_state(&mut self) -> bool {
         loop {
             let may_run = self.follow_debugger() && !self.parked;
-            let board = self.guest.vcpu.bus.board();
-            let off = board.powered_off.load(Ordering::Acquire) != 0;
+            let off = self.guest.vcpu.bus.panel().powered_off.load(Ordering::Acquire) != 0;
             if off {
                 // The supervisor ends the VM; the guest executes nothing more.
                 self.set_state(VcpuState::Off);
                 self.report(Reason::Exited(0));
             }
-            let board = self.guest.vcpu.bus.board();
-            let seen = board.run_state();
+            let seen = self.guest.vcpu.bus.panel().run_state();
             match seen {
                 RunState::Stopping => return false,
                 RunState::Running if may_run && !off => return true,
@@ -367,8 +382,9 @@ impl Monitor {
                 RunState::Paused | RunState::Starting => self.set_state(VcpuState::Paused),
             }
             let board = self.guest.vcpu.bus.board();
-            let called = || board.run_state() != seen || board.attention() & attention::DEBUG != 0;
-            board.processes[VMM_SLOT].doorbell.sleep(Some(LONGEST_SLEEP), called);
+            let panel = self.guest.vcpu.bus.panel();
+            let called = || panel.run_state() != seen || board.attention() & attention::DEBUG != 0;
+            board.doorbell(VMM_SLOT).sleep(Some(LONGEST_SLEEP), called);
             if board.attention() & attention::DEBUG != 0 {
                 self.serve_desk();
             }
@@ -391,13 +407,14 @@ impl Monitor {
     fn halt(&mut self) {
         self.set_state(VcpuState::Halted);
         let board = self.guest.vcpu.bus.board();
-        let started = board.clock.now();
+        let panel = self.guest.vcpu.bus.panel();
+        let started = panel.clock.now();
         let wanted = if self.guest.vcpu.state.eflags & eflags::IF != 0 { u32::MAX } else { !attention::INTR };
         while board.attention() & wanted == 0 {
-            board.processes[VMM_SLOT].doorbell.sleep(Some(LONGEST_SLEEP), || board.attention() & wanted != 0);
+            board.doorbell(VMM_SLOT).sleep(Some(LONGEST_SLEEP), || board.attention() & wanted != 0);
         }
-        let halted = board.clock.now() - started;
-        board.vcpu.halted_nanos.fetch_add(halted, Ordering::Relaxed);
+        let halted = panel.clock.now() - started;
+        panel.vcpu.halted_nanos.fetch_add(halted, Ordering::Relaxed);
     }
 
     /// A triple fault: the processor signals shutdown, and the board answers with INIT#.
@@ -420,7 +437,7 @@ impl Monitor {
     }
 
     fn set_state(&self, state: VcpuState) {
-        let cell = &self.guest.vcpu.bus.board().vcpu;
+        let cell = &self.guest.vcpu.bus.panel().vcpu;
         let old = cell.state.swap(state as u32, Ordering::Release);
         if state == VcpuState::Running && old != VcpuState::Running as u32 {
             cell.activity.fetch_add(1, Ordering::Release);
@@ -432,7 +449,7 @@ impl Monitor {
         let cs = self.guest.vcpu.state.segment(Seg::Cs).selector;
         let eip = self.guest.vcpu.state.eip;
         self.guest.vcpu.bus.set_guest_position(cs, eip);
-        let cell = &self.guest.vcpu.bus.board().vcpu;
+        let cell = &self.guest.vcpu.bus.panel().vcpu;
         cell.instructions.store(self.instructions, Ordering::Relaxed);
         cell.cs_eip.store(u64::from(cs) << 32 | u64::from(eip), Ordering::Relaxed);
     }

@@ -7,11 +7,11 @@ use crate::debug::{Desk, Event};
 use crate::engine::{Engine, EngineError, EngineKind, UnknownEngine};
 use crate::monitor::{EnginesDiffer, Monitor};
 use crate::saved::{Processor, SavedError};
-use ipc::board::{Board, ProcessState, RunState, VMM_SLOT};
+use ipc::chassis::Chassis;
 use ipc::control::Role;
+use ipc::panel::{ProcessState, RunState, VMM_SLOT};
 use ipc::segment::Segment;
 use ipc::setup::{AttachError, Attachment, Command};
-use ipc::sync::Ordering;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -59,9 +59,8 @@ pub fn run(vm: &str) -> Result<(), ProcessError> {
     if let Err(error) = ipc::logging::to_file(&dir.log("vmm"), "vmm") {
         eprintln!("vmm: no log: {error}");
     }
-    let board_segment = Arc::new(Segment::open(&names.board())?);
-    let board: &Board = board_segment.view()?;
-    let (desk, bell) = Desk::new(board_segment.clone(), dir.debug_socket());
+    let chassis = Arc::new(Chassis::open(&names)?);
+    let (desk, bell) = Desk::new(chassis.clone(), dir.debug_socket());
     let commands = setup.commands;
     // Beside the VM's directory, which goes with the VM.
     let report_file = dir.path().with_extension("lockstep");
@@ -92,14 +91,14 @@ pub fn run(vm: &str) -> Result<(), ProcessError> {
         }
         std::process::exit(0);
     });
-    board.processes[VMM_SLOT].state.store(ProcessState::Ready as u32, Ordering::Release);
-    wait_for_devices(board, &setup.devices);
+    chassis.panel().set_process_state(VMM_SLOT, ProcessState::Ready);
     let mut links = Vec::new();
     for (slot, name) in &setup.devices {
         links.push(DeviceLink::open(&names, *slot as usize, name)?);
     }
+    wait_for_devices(&chassis, &links);
     let ram = Segment::open(&names.ram())?;
-    let bus = MachineBus::new(board_segment.clone(), ram, links);
+    let bus = MachineBus::new(chassis, ram, links);
     let model: CpuModel = setup.config.cpu.parse()?;
     tracing::info!("Guest starts with a {model:?} and {} MiB of RAM", setup.config.ram_bytes >> 20);
     let engine: EngineKind = setup.config.engine.parse()?;
@@ -121,21 +120,19 @@ pub fn run(vm: &str) -> Result<(), ProcessError> {
 }
 
 /// Waits until every device process serves, saying for whom once a second.
-fn wait_for_devices(board: &Board, devices: &[(u32, String)]) {
-    let ready = |slot: &u32| {
-        let cell = board.process(*slot as usize);
-        let state = cell.map_or(0, |cell| cell.state.load(Ordering::Acquire));
-        matches!(ProcessState::from_wire(state), ProcessState::Ready | ProcessState::Offline)
-    };
+fn wait_for_devices(chassis: &Chassis, links: &[DeviceLink]) {
+    let panel = chassis.panel();
+    let ready =
+        |link: &&DeviceLink| matches!(link.process_state(panel), ProcessState::Ready | ProcessState::Offline);
     loop {
-        let missing: Vec<_> =
-            devices.iter().filter(|(slot, _)| !ready(slot)).map(|(_, name)| name.as_str()).collect();
-        if missing.is_empty() || board.run_state() == RunState::Stopping {
+        let missing: Vec<_> = links.iter().filter(|link| !ready(link)).map(DeviceLink::name).collect();
+        if missing.is_empty() || panel.run_state() == RunState::Stopping {
             return;
         }
-        board.processes[VMM_SLOT]
-            .doorbell
-            .sleep(Some(Duration::from_secs(1)), || devices.iter().all(|(slot, _)| ready(slot)));
+        chassis
+            .board()
+            .doorbell(VMM_SLOT)
+            .sleep(Some(Duration::from_secs(1)), || links.iter().all(|link| ready(&link)));
         tracing::debug!("Waits for {}", missing.join(", "));
     }
 }

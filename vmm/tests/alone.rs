@@ -2,7 +2,7 @@
 //! latches and reads counters.
 //! There is no device process here; what would be sent to one stays in the ring.
 
-use ipc::board::Board;
+use ipc::chassis::Chassis;
 use ipc::counter::{Counting, Latch, Rate};
 use ipc::link::{Link, LinkLayout};
 use ipc::message::{Kind, Message};
@@ -64,8 +64,7 @@ fn region(base: u64, len: u64, is_memory: bool) -> RegionInfo {
 impl Machine {
     fn new(test: &str) -> Self {
         let names = SegmentNames::new(&format!("alone{}{test}", std::process::id()));
-        let board = Segment::create(&names.board(), size_of::<Board>() as u64).expect("a board");
-        board.view::<Board>().expect("it is large enough").initialise(RAM, 0);
+        let chassis = Chassis::create(&names, RAM, 0).expect("board and panel");
         let ram = Segment::create(&names.ram(), RAM).expect("RAM");
         let link = Link::create(&names.link(SLOT)).expect("a link");
         let memory = Segment::create(&names.device_memory(SLOT), MEMORY).expect("device memory");
@@ -76,10 +75,8 @@ impl Machine {
         let regions = [status, region(PALETTE.into(), 1, false), region(WINDOW, WINDOW_LEN, true), counters];
         layout.set_regions(&regions.map(|region| region.encode()));
         let device = DeviceLink::open(&names, SLOT, "device").expect("the link");
-        let board = Arc::new(board);
-        let view: &Board = board.view().expect("it was large enough");
-        view.processes[SLOT].state.store(ipc::board::ProcessState::Ready as u32, Ordering::Release);
-        Self { bus: MachineBus::new(board, ram, vec![device]), link, memory }
+        layout.process.set_serves(true);
+        Self { bus: MachineBus::new(Arc::new(chassis), ram, vec![device]), link, memory }
     }
 
     fn layout(&self) -> &LinkLayout {
@@ -88,7 +85,7 @@ impl Machine {
 
     /// Sets virtual time, ns; it stands still.
     fn set_time(&mut self, nanos: u64) {
-        self.bus.board().clock.set(VirtualTime(nanos));
+        self.bus.panel().clock.set(VirtualTime(nanos));
     }
 
     /// Latches and reads a counter.

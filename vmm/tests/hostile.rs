@@ -1,16 +1,18 @@
 //! A device process that does its worst on everything it can write: its link (rings, region table, mirrors, payload,
-//! state pages) and the board. Whatever it does, the bus answers every access in the end, panics never, and reaches
+//! state pages) and the board; the panel it cannot. Whatever it does, the bus answers every access in the end, panics never, and reaches
 //! no byte outside guest RAM and the memory of devices.
 //!
 //! One thread is the guest, one the device process, which also does what a supervisor does with a process that does not
 //! answer: takes it off the bus. `VMSIM_HOSTILE_MESSAGES=N` makes it longer, `VMSIM_HOSTILE_SEED=N` repeats what the attacker does (not when).
 
-use ipc::board::{Board, ProcessState, RunState, VMM_SLOT};
+use ipc::board::Board;
+use ipc::chassis::Chassis;
 use ipc::clock::Freeze;
 use ipc::counter::{Counting, Latch, MAX_COUNTERS, Rate};
 use ipc::link::{Link, LinkLayout, ModelInfo, PAYLOAD_BYTES, Payload};
 use ipc::message::{Kind, MESSAGE_WORDS, Message, Status};
 use ipc::mirror::Mirrored;
+use ipc::panel::{ProcessState, RunState, VMM_SLOT};
 use ipc::raster::{Look, Raster};
 use ipc::region::{RegionInfo, WritePolicy};
 use ipc::segment::{Segment, SegmentNames};
@@ -76,7 +78,9 @@ impl Random {
 
 struct Vm {
     names: SegmentNames,
-    board: Arc<Segment>,
+    chassis: Arc<Chassis>,
+    /// The board, by bytes.
+    board: Segment,
     links: [Link; 2],
     /// The same memory as the first link, by bytes.
     hostile: Segment,
@@ -86,25 +90,23 @@ struct Vm {
 impl Vm {
     fn create() -> (Self, Segment) {
         let names = SegmentNames::new(&format!("hostile{}", std::process::id()));
-        let board = Segment::create(&names.board(), size_of::<Board>() as u64).expect("a board");
-        board.view::<Board>().expect("it is large enough").initialise(RAM, 0);
+        let chassis = Arc::new(Chassis::create(&names, RAM, 0).expect("board and panel"));
+        let board = Segment::open(&names.board()).expect("the board");
         let ram = Segment::create(&names.ram(), RAM).expect("RAM");
         let links = [HOSTILE, HONEST].map(|slot| Link::create(&names.link(slot)).expect("a link"));
         let memory = Segment::create(&names.device_memory(HOSTILE), DEVICE_MEMORY).expect("device memory");
         let hostile = Segment::open(&names.link(HOSTILE)).expect("the link");
-        (Self { board: Arc::new(board), links, hostile, _memory: memory, names }, ram)
+        (Self { chassis, board, links, hostile, _memory: memory, names }, ram)
     }
 
     fn board(&self) -> &Board {
-        self.board.view().expect("it was large enough")
+        self.chassis.board()
     }
 
-    /// What a machine that works has, as the supervisor restores it after an attack on the board as a whole.
-    fn repair(&self) {
-        let board = self.board();
-        board.set_run_state(RunState::Running);
-        for slot in [HOSTILE, HONEST, VMM_SLOT] {
-            board.processes[slot].state.store(ProcessState::Ready as u32, Ordering::Release);
+    /// Brings back what was taken off the bus, as the supervisor does when it is asked to.
+    fn bring_back(&self) {
+        for slot in [HOSTILE, HONEST] {
+            self.chassis.panel().set_process_state(slot, ProcessState::Ready);
         }
     }
 }
@@ -194,7 +196,7 @@ impl Attacker<'_> {
             }
             layout.requests.advance();
         }
-        vm.board().processes[VMM_SLOT].doorbell.ring();
+        vm.board().doorbell(VMM_SLOT).ring();
     }
 
     /// Lets the guest make an access. When none comes, does what a supervisor does with a process that does not answer.
@@ -214,7 +216,7 @@ impl Attacker<'_> {
         }
         let board = self.vm.board();
         for slot in [HOSTILE, HONEST] {
-            board.processes[slot].state.store(ProcessState::Offline as u32, Ordering::Release);
+            self.vm.chassis.panel().set_process_state(slot, ProcessState::Offline);
         }
         board.call_vcpu(0);
         while !comes(self, PATIENCE) {
@@ -300,24 +302,16 @@ impl Attacker<'_> {
             13 => board.intr.acknowledge_arrived(a as u32),
             14 => board.call_vcpu(a as u32),
             15 => {
-                board.processes[HOSTILE].state.store(a as u32 & 7, Ordering::Release);
-                board.processes[HOSTILE].doorbell.ring();
+                layout.process.set_serves(a & 1 != 0);
+                board.doorbell(HOSTILE).ring();
             }
             16 => _ = layout.write_payload(Payload::In, &vec![a as u8; b as usize % (PAYLOAD_BYTES + 2)]),
             17 => board.set_shadow(a as u32, b as u32, c & 1 != 0, c & 2 != 0),
             18 => board.set_a20(a as u32, b & 1 != 0),
             19 => board.set_dma_channel(a as u8, [b, c]),
-            20 => board.clock.freeze(Freeze::DeviceGone),
-            21 => board.thaw(Freeze::DeviceGone),
-            22 => board.set_code(a, b & 1 != 0),
-            23 => {
-                // Any word of the board: what a process maps that it can write.
+            20 => board.request_power_off(),
+            21..=24 => {
                 let at = self.random.below(size_of::<Board>() as u64 / 8) * 8;
-                assert!(vm.board.write(at, &a.to_le_bytes()), "inside the board");
-            }
-            24 => {
-                // Most of it is the bitmap of code; this is the rest.
-                let at = self.random.below(0x300) * 8;
                 assert!(vm.board.write(at, &a.to_le_bytes()), "inside the board");
             }
             25 => {
@@ -361,6 +355,7 @@ impl Attacker<'_> {
 /// Serves the honest device until `over`.
 fn serve_honestly(vm: &Vm, over: &AtomicBool) {
     let layout = vm.links[HONEST].layout();
+    layout.process.set_serves(true);
     layout.set_regions(&[region(HONEST_PORT.into(), 1, false).encode()]);
     while !over.load(Ordering::Acquire) {
         while let Ok(Some(words)) = layout.requests.peek() {
@@ -375,7 +370,7 @@ fn serve_honestly(vm: &Vm, over: &AtomicBool) {
             }
             layout.requests.advance();
         }
-        vm.board().processes[VMM_SLOT].doorbell.ring();
+        vm.board().doorbell(VMM_SLOT).ring();
         std::thread::yield_now();
     }
 }
@@ -458,6 +453,7 @@ fn access(bus: &mut MachineBus, random: &mut Random, granted: &mut Vec<Range<usi
             _ = bus.now();
         }
         _ if random.one_in(200) => bus.reset(),
+        _ if random.one_in(100) => bus.wait_for_ending(),
         _ => {
             bus.settle_bells();
             _ = bus.read_port(HONEST_PORT, Width::Byte);
@@ -479,13 +475,13 @@ fn a_hostile_device_process_never_crashes_the_bus_nor_holds_it_up() {
     let canary = vec![0xa5; (RAM - FORBIDDEN) as usize];
     assert!(ram.write(FORBIDDEN, &canary));
     let look = Segment::open(&vm.names.ram()).expect("RAM");
-    vm.repair();
-    vm.board().thaw(Freeze::Paused);
+    vm.chassis.set_run_state(RunState::Running);
+    vm.chassis.thaw(Freeze::Paused);
     let (over, accesses, taken_off) = (AtomicBool::new(false), AtomicU64::new(0), AtomicU64::new(0));
     let gone = AtomicBool::new(false);
     let links = [(HOSTILE, "hostile"), (HONEST, "honest")]
         .map(|(slot, name)| DeviceLink::open(&vm.names, slot, name).expect("the link"));
-    let mut bus = MachineBus::new(vm.board.clone(), ram, links.into());
+    let mut bus = MachineBus::new(vm.chassis.clone(), ram, links.into());
 
     std::thread::scope(|scope| {
         let guest = scope.spawn(|| {
@@ -509,14 +505,14 @@ fn a_hostile_device_process_never_crashes_the_bus_nor_holds_it_up() {
                 if !attacker.let_the_guest_on(&accesses, &gone) {
                     taken_off.fetch_add(1, Ordering::Relaxed);
                 }
-                vm.repair();
+                vm.bring_back();
             }
             over.store(true, Ordering::Release);
             while !gone.load(Ordering::Acquire) {
                 // It may wait for an answer still.
                 attacker.let_the_guest_on(&accesses, &gone);
             }
-            vm.repair();
+            vm.bring_back();
         });
         let (mut seen, mut since) = (0, Instant::now());
         while !guest.is_finished() {
@@ -533,7 +529,7 @@ fn a_hostile_device_process_never_crashes_the_bus_nor_holds_it_up() {
     });
 
     // It answers as ever, and the honest device with it.
-    vm.repair();
+    vm.bring_back();
     let (accesses, taken_off) = (accesses.into_inner(), taken_off.into_inner());
     println!("{messages} attacks, {accesses} accesses; taken off the bus {taken_off} times");
     assert!(accesses >= messages / ATTACKS_AT_ONCE);

@@ -23,7 +23,6 @@ use ipc::link::StateWriter;
 use ipc::message::{Kind, Message, Status};
 use ipc::raster::Raster;
 use ipc::setup::StartFrom;
-use ipc::sync::Ordering;
 use ipc::time::VirtualTime;
 use std::io::Write;
 
@@ -171,7 +170,7 @@ struct Resumed {
 impl DeviceProcess {
     /// Starts the models afresh, or goes on from what a predecessor committed.
     pub(super) fn start(&mut self, from: StartFrom) {
-        let now = self.shared.board().clock.now();
+        let now = self.shared.clock().now();
         if from == StartFrom::Cold {
             self.let_go_of_what_is_deferred(now);
         }
@@ -352,10 +351,7 @@ impl DeviceProcess {
             }
             Effect::A20(source, enabled) => self.shared.board().set_a20(source as u32, enabled),
             Effect::Reset(kind) => self.shared.board().request_reset(kind),
-            Effect::PowerOff => {
-                self.shared.board().powered_off.store(ipc::board::SWITCHED_OFF, Ordering::Release);
-                self.shared.board().call_vcpu(attention::RUN_STATE);
-            }
+            Effect::PowerOff => self.shared.board().request_power_off(),
             Effect::Interrupt(vector) => {
                 let board = self.shared.board();
                 if board.intr.publish(vector, slot as u8, number as u8) {
@@ -433,7 +429,7 @@ impl DeviceProcess {
     #[cold]
     fn strike_line(&mut self, line: u32, level: bool) -> bool {
         let mut injector = std::mem::take(&mut self.shared.injector);
-        let shown = injector.line(self.shared.layout(), || self.shared.board().clock.now(), line, level);
+        let shown = injector.line(self.shared.layout(), || self.shared.clock().now(), line, level);
         self.shared.injector = injector;
         shown
     }

@@ -17,8 +17,9 @@ use crate::device::{
 };
 use crate::host::{DmaChannel, DmaDirection, Host};
 use crate::record::replay::replay;
-use ipc::board::{Board, VMM_SLOT, attention};
-use ipc::clock::Freeze;
+use ipc::board::{Board, attention};
+use ipc::chassis::Chassis;
+use ipc::clock::{Freeze, SharedClock};
 use ipc::input::{HostEvent, Key};
 use ipc::link::{Link, encode_event};
 use ipc::machine::{MachineConfig, SerialBackend};
@@ -364,7 +365,7 @@ fn join(writers: &Writers) {
 
 struct Machine {
     names: SegmentNames,
-    board: Segment,
+    chassis: Chassis,
     ram: Segment,
     link: Link,
     config: MachineConfig,
@@ -384,14 +385,13 @@ struct Machine {
 impl Machine {
     fn new(name: &str, again: Option<u64>) -> Self {
         let names = SegmentNames::new(&format!("crash{}x{name}", std::process::id()));
-        let board = Segment::create(&names.board(), size_of::<Board>() as u64).unwrap();
-        board.view::<Board>().unwrap().initialise(1 << 20, 0);
+        let chassis = Chassis::create(&names, 1 << 20, 0).unwrap();
         let ram = Segment::create(&names.ram(), 1 << 20).unwrap();
         let link = Link::create(&names.link(0)).unwrap();
         let (config, builder, seen) = (config(), build as Builder, Seen::default());
         Self {
             names,
-            board,
+            chassis,
             ram,
             link,
             config,
@@ -407,7 +407,11 @@ impl Machine {
     }
 
     fn board(&self) -> &Board {
-        self.board.view().unwrap()
+        self.chassis.board()
+    }
+
+    fn clock(&self) -> &SharedClock {
+        &self.chassis.panel().clock
     }
 
     /// Where the next process records: somebody who writes the file, as the supervisor does.
@@ -457,7 +461,7 @@ impl Machine {
     fn push(&self, message: Message) -> u64 {
         let requests = &self.link.layout().requests;
         let sequence = requests.produced() + 1;
-        let time = self.board().clock.now();
+        let time = self.clock().now();
         requests.push(Message { sequence, time, ..message }.encode()).unwrap();
         sequence
     }
@@ -500,7 +504,7 @@ impl Machine {
     }
 
     fn advance(&mut self, nanos: u64) {
-        let clock = &self.board().clock;
+        let clock = self.clock();
         clock.set(clock.now().after(nanos));
         self.settle();
     }
@@ -558,7 +562,6 @@ impl Machine {
 
     fn run(mut self) -> (Seen, u32) {
         self.settle();
-        self.board().processes[VMM_SLOT].state.store(0, Ordering::Relaxed);
         for step in SCRIPT {
             self.step(*step);
         }
@@ -576,8 +579,8 @@ fn run(name: &str, first: Option<u64>, again: Option<u64>) -> (Seen, u32) {
 
 fn run_machine(mut machine: Machine, first: Option<u64>) -> (Seen, u32) {
     LEFT.set(None);
-    assert!(machine.board().clock.is_frozen());
-    machine.board().clock.freeze(Freeze::Paused);
+    assert!(machine.clock().is_frozen());
+    machine.clock().freeze(Freeze::Paused);
     machine.settle();
     PASSED.set(0);
     LEFT.set(first);

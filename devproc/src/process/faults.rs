@@ -269,7 +269,7 @@ impl DeviceProcess {
     pub(super) fn serve_faults(&mut self) -> bool {
         let mut worked = false;
         while self.shared.injector.next().is_some() {
-            let now = self.shared.board().clock.now();
+            let now = self.shared.clock().now();
             let Shared { injector, link, .. } = &mut self.shared;
             let Some((line, level)) = injector.take_due(link.layout(), now) else { break };
             self.show_line(line, level);

@@ -112,7 +112,7 @@ impl Host for ModelHost<'_> {
         let end = address.saturating_add(data.len() as u64);
         let mut page = address & !(PAGE - 1);
         while page < end {
-            if self.shared.board().holds_code(page) {
+            if self.shared.panel().holds_code(page) {
                 let from = address.max(page);
                 let to = end.min(page + PAGE);
                 self.push(Effect::CodeWritten(from, to - from));

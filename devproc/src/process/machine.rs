@@ -11,12 +11,14 @@ use super::stopwatch::Stopwatch;
 use super::{BuildContext, Builder, ProcessError};
 use crate::device::{Device, Reads, Region, RegionId, Space, TimerId, Writes};
 use crate::outside::Outside;
-use ipc::board::{BOARD_MAGIC, Board, ProcessState};
+use ipc::board::Board;
+use ipc::clock::ClockView;
 use ipc::dma::{DmaRam, RamRange};
 use ipc::link::{Link, LinkLayout, MAX_MODELS, MAX_REGIONS, MIRROR_CELLS, ModelInfo};
 use ipc::machine::{MachineConfig, SerialBackend};
+use ipc::panel::{MAX_DEVICES, PanelView, VMM_SLOT};
 use ipc::region::{RegionInfo, WritePolicy};
-use ipc::segment::{Segment, SegmentError, SegmentNames};
+use ipc::segment::{ReadOnlySegment, Segment, SegmentError, SegmentNames};
 use ipc::serial::SerialCables;
 use ipc::setup::{Recording, StartFrom};
 use ipc::sync::Ordering;
@@ -68,6 +70,7 @@ pub struct Shared {
     /// Slot of this process on the board.
     pub slot: usize,
     board: Arc<Segment>,
+    panel: ReadOnlySegment,
     /// The link to the VMM.
     pub link: Link,
     /// The guest RAM that the process has.
@@ -108,6 +111,18 @@ impl Shared {
     #[inline]
     pub fn board(&self) -> &Board {
         self.board.view().unwrap_or_else(|_| unreachable!("checked when it was opened"))
+    }
+
+    /// The panel.
+    #[inline]
+    pub fn panel(&self) -> &PanelView {
+        self.panel.view().unwrap_or_else(|_| unreachable!("checked when it was opened"))
+    }
+
+    /// The virtual clock.
+    #[inline]
+    pub fn clock(&self) -> &ClockView {
+        self.panel().clock()
     }
 
     /// The link's layout.
@@ -328,12 +343,13 @@ impl DeviceProcess {
     ) -> Result<Self, ProcessError> {
         let Place { slot, config, dma, .. } = *place;
         let board_segment = Arc::new(Segment::open(&names.board())?);
-        let board: &Board = board_segment.view()?;
-        if board.magic.load(Ordering::Acquire) != BOARD_MAGIC || board.process(slot).is_none() {
-            let reason = format!("slot {slot} is not one of a VMSim board");
+        let panel_segment = ReadOnlySegment::open(&names.panel())?;
+        let panel: &PanelView = panel_segment.view()?;
+        if !board_segment.view::<Board>()?.is_valid() || !panel.is_valid() || slot >= MAX_DEVICES {
+            let reason = format!("slot {slot} is not one of a VM of this version");
             return Err(SegmentError::Os { name: names.board(), reason }.into());
         }
-        let start_unix_seconds = board.start_unix_seconds.load(Ordering::Relaxed);
+        let start_unix_seconds = panel.start_unix_seconds();
         let outside = Outside::live();
         let context = BuildContext { config, start_unix_seconds, outside: &outside };
         let models =
@@ -365,6 +381,7 @@ impl DeviceProcess {
             ram,
             dma_end,
             board: board_segment.clone(),
+            panel: panel_segment,
             link,
             memory,
             memory_of,
@@ -432,9 +449,8 @@ impl DeviceProcess {
             self.record_from_start(recording, from == StartFrom::PowerOn);
         }
         self.begin_faults();
-        let board = self.shared.board();
-        board.processes[slot].state.store(ProcessState::Ready as u32, Ordering::Release);
-        board.processes[ipc::board::VMM_SLOT].doorbell.ring();
+        self.shared.layout().process.set_serves(true);
+        self.shared.board().doorbell(VMM_SLOT).ring();
         tracing::info!("Serves {}", infos.iter().map(|i| i.name.as_str()).collect::<Vec<_>>().join(", "));
     }
 }

@@ -24,9 +24,9 @@ mod swap;
 
 use crate::device::Device;
 use crate::outside::Outside;
-use ipc::board::{Board, ProcessState, hand_over};
-use ipc::clock::Freeze;
+use ipc::board::{Board, attention};
 use ipc::control::{ControlError, Role};
+use ipc::link::{Link, hand_over};
 use ipc::machine::MachineConfig;
 use ipc::runtime_dir::VmDir;
 use ipc::segment::{Segment, SegmentNames};
@@ -138,19 +138,20 @@ fn attach(vm: &str, device: &str) -> Result<Attachment, AttachError> {
 }
 
 /// A process that panics says where before it ends, which takes a while. The guest must not go on without
-/// it meanwhile: time stands still at once, until the supervisor has a successor.
-fn stop_time_on_panic(names: &SegmentNames, slot: usize) {
-    let Ok(board) = Segment::open(&names.board()) else { return };
+/// it meanwhile: the VMM is told at once, and waits until the supervisor has a successor.
+fn call_vmm_on_panic(names: &SegmentNames, slot: usize) {
+    let (Ok(board), Ok(link)) = (Segment::open(&names.board()), Link::open(&names.link(slot))) else {
+        return;
+    };
     let main_loop = std::thread::current().id();
     let say = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |what| {
         // The end of another thread is not that of the process.
         if std::thread::current().id() == main_loop
             && let Ok(board) = board.view::<Board>()
-            && let Some(cell) = board.process(slot)
         {
-            board.clock.freeze(Freeze::DeviceGone);
-            cell.state.store(ProcessState::Restarting as u32, Ordering::Release);
+            link.layout().process.set_serves(false);
+            board.call_vcpu(attention::PROCESS_ENDS);
         }
         say(what);
     }));
@@ -188,8 +189,7 @@ fn serve_attached(attachment: Attachment, device: &str, build: Builder) -> Resul
             process.try_states(false)?;
         }
         // From here on, what the predecessor knows is out of date.
-        let cell = &process.shared.board().processes[slot];
-        cell.hand_over.store(hand_over::TAKEN, Ordering::Release);
+        process.shared.layout().process.hand_over.store(hand_over::TAKEN, Ordering::Release);
     }
     let from = match setup.from {
         StartFrom::Saved => {
@@ -198,7 +198,7 @@ fn serve_attached(attachment: Attachment, device: &str, build: Builder) -> Resul
         }
         from => from,
     };
-    stop_time_on_panic(&names, slot);
+    call_vmm_on_panic(&names, slot);
     process.begin(from, setup.recording.as_ref());
     loop {
         let Ended::HandsOver(versions) = process.serve()? else { return Ok(()) };

@@ -62,7 +62,7 @@ impl Orders {
         self.shared.new.store(true, Ordering::Release);
         self.shared.changed.notify_all();
         if let Ok(board) = self.board.view::<Board>() {
-            board.processes[self.slot].doorbell.ring();
+            board.doorbell(self.slot).ring();
         }
     }
 

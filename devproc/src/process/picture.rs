@@ -9,11 +9,11 @@ use super::{ProcessError, host::ModelHost, stopwatch};
 use crate::device::Frame;
 use crate::record::format::{Answer, Call, What};
 use crate::record::hash_picture;
-use ipc::board::{Board, VcpuState};
+
 use ipc::host_clock::host_nanos;
+use ipc::panel::{PanelView, VcpuState};
 use ipc::screen::{Screen, TextView};
 use ipc::segment::SegmentNames;
-use ipc::sync::Ordering;
 use std::time::Duration;
 
 const BUSY_INTERVAL: u64 = 1_000_000_000 / 60;
@@ -45,9 +45,10 @@ impl Painter {
         })
     }
 
-    fn interval(&self, board: &Board) -> u64 {
-        let halted = board.vcpu.state.load(Ordering::Relaxed) != VcpuState::Running as u32;
-        let quiet = board.vcpu.activity.load(Ordering::Relaxed) == self.last_activity;
+    fn interval(&self, panel: &PanelView) -> u64 {
+        // While it waits for a device it is not idle.
+        let halted = !matches!(panel.vcpu_state(), VcpuState::Running | VcpuState::WaitsForDevice);
+        let quiet = panel.vcpu_activity() == self.last_activity;
         if halted && quiet { IDLE_INTERVAL } else { BUSY_INTERVAL }
     }
 
@@ -57,8 +58,8 @@ impl Painter {
     }
 
     /// How long nothing needs to be looked at.
-    pub fn next_look(&self, board: &Board) -> Duration {
-        Duration::from_nanos((self.last + self.interval(board)).saturating_sub(host_nanos()).max(1))
+    pub fn next_look(&self, panel: &PanelView) -> Duration {
+        Duration::from_nanos((self.last + self.interval(panel)).saturating_sub(host_nanos()).max(1))
     }
 }
 
@@ -67,12 +68,12 @@ impl DeviceProcess {
     pub(super) fn paint_if_due(&mut self) {
         let Self { painter: Some(painter), models, shared, tape, .. } = self else { return };
         let host_now = host_nanos();
-        if host_now < painter.last + painter.interval(shared.board()) {
+        if host_now < painter.last + painter.interval(shared.panel()) {
             return;
         }
         painter.last = host_now;
-        painter.last_activity = shared.board().vcpu.activity.load(Ordering::Relaxed);
-        let now = shared.board().clock.now();
+        painter.last_activity = shared.panel().vcpu_activity();
+        let now = shared.clock().now();
         let mut host = ModelHost { shared, model: painter.model, now };
         let (model, force) = (models[painter.model].as_mut(), !painter.published);
         let drew = match tape.recorder() {

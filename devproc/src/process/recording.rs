@@ -72,7 +72,7 @@ impl TapeOrders {
         self.list.lock().unwrap_or_else(PoisonError::into_inner).push_back(order);
         self.waiting.store(true, Ordering::Release);
         if let Ok(board) = self.board.view::<Board>() {
-            board.processes[self.slot].doorbell.ring();
+            board.doorbell(self.slot).ring();
         }
     }
 
@@ -203,7 +203,7 @@ impl DeviceProcess {
     fn start_tape(&mut self, to: &Recording, cold: bool) {
         let header = (!to.append).then(|| header(&self.identity, &self.models, self.outside.found()));
         let mut recorder = Recorder::new(Sink::Channel(to.sink.clone()), header, &self.outside);
-        let now = self.shared.board().clock.now().0;
+        let now = self.shared.clock().now().0;
         let models = (0..self.models.len()).map(|number| self.model_start(number)).collect();
         let around = self.around();
         recorder.start(Start { now, host_nanos: host_nanos(), cold, around, models });
@@ -223,7 +223,7 @@ impl DeviceProcess {
 
     /// What the models find around them now.
     fn around(&mut self) -> Vec<Learnt> {
-        let now = self.shared.board().clock.now();
+        let now = self.shared.clock().now();
         // None of it depends on the model that asks.
         let host = ModelHost { shared: &mut self.shared, model: 0, now };
         let lines = host.irq_lines();

@@ -64,7 +64,9 @@ fn restrict_files(
     allowed.extend(LIBRARIES.map(|folder| (folder.into(), read | AccessFs::ReadDir)));
     let segments = [names.board(), names.screen(), names.serial(), names.link(slot)];
     let segments = segments.into_iter().chain([names.device_memory(slot)]);
-    allowed.extend(segments.map(|name| (Path::new("/dev/shm").join(name), write)));
+    let place = |name: String| Path::new("/dev/shm").join(name);
+    allowed.extend(segments.map(|name| (place(name), write)));
+    allowed.push((place(names.panel()), read));
 
     let mut rules = Ruleset::default()
         .handle_access(AccessFs::from_all(NEWEST))

@@ -6,10 +6,10 @@ use super::{ProcessError, crash_point};
 use crate::device::{Access, Device, IoError, RegionId, ResetKind};
 use crate::host::Host;
 use crate::record::format::What;
-use ipc::board::RunState;
 use ipc::doorbell::Patience;
 use ipc::link::{PAYLOAD_BYTES, Payload, decode_event};
 use ipc::message::{Kind, Message, Status, may_be_joined};
+use ipc::panel::{RunState, VMM_SLOT};
 use ipc::sync::Ordering;
 use ipc::time::VirtualTime;
 use std::time::Duration;
@@ -53,7 +53,7 @@ impl DeviceProcess {
             worked |= self.serve_faults();
             worked |= self.serve_events();
             if self.shared.board().lines.generation() != self.lines_seen && !self.watchers.is_empty() {
-                let now = self.shared.board().clock.now();
+                let now = self.shared.clock().now();
                 self.follow_lines(now);
                 worked = true;
             }
@@ -82,9 +82,9 @@ impl DeviceProcess {
 
     /// Shows that this process does not hang.
     fn beat(&self) {
-        let cell = &self.shared.board().processes[self.shared.slot];
+        let heartbeat = &self.shared.layout().process.heartbeat;
         // Only this thread writes it: no locked instruction is needed.
-        cell.heartbeat.store(cell.heartbeat.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
+        heartbeat.store(heartbeat.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
     }
 
     /// Whether somebody wants something. Looked at while spinning: cheap.
@@ -99,27 +99,27 @@ impl DeviceProcess {
     }
 
     fn is_due(&self, timer: Option<VirtualTime>) -> bool {
-        timer.is_some_and(|deadline| self.shared.board().clock.now() >= deadline)
+        timer.is_some_and(|deadline| self.shared.clock().now() >= deadline)
     }
 
     fn sleep(&self, timer: Option<VirtualTime>) {
-        let board = self.shared.board();
+        let (board, clock) = (self.shared.board(), self.shared.clock());
         let mut timeout = self.tape.patience().unwrap_or(LONGEST_SLEEP);
         // How long to sleep depends on whether the clock runs: if that changes, think again.
-        let clock = board.clock.changes();
+        let seen = clock.changes();
         if let Some(deadline) = timer {
-            if board.clock.is_frozen() {
+            if clock.is_frozen() {
                 board.sleeps_frozen(self.shared.slot);
             } else {
-                timeout = timeout.min(Duration::from_nanos(deadline - board.clock.now()));
+                timeout = timeout.min(Duration::from_nanos(deadline - clock.now()));
             }
         }
         if let Some(painter) = &self.painter {
-            timeout = timeout.min(painter.next_look(board));
+            timeout = timeout.min(painter.next_look(self.shared.panel()));
         }
-        let cell = &board.processes[self.shared.slot];
-        cell.doorbell
-            .sleep(Some(timeout), || self.has_news() || self.is_due(timer) || board.clock.changes() != clock);
+        board
+            .doorbell(self.shared.slot)
+            .sleep(Some(timeout), || self.has_news() || self.is_due(timer) || clock.changes() != seen);
     }
 
     fn serve_timers(&mut self) -> bool {
@@ -127,7 +127,7 @@ impl DeviceProcess {
         if self.shared.timers.next().is_none() {
             return false;
         }
-        let now = self.shared.board().clock.now();
+        let now = self.shared.clock().now();
         // A model that arms its timer for a moment that has passed, again and again, must not keep
         // the guest waiting for ever.
         for _ in 0..TIMERS_AT_ONCE {
@@ -144,7 +144,7 @@ impl DeviceProcess {
     fn serve_events(&mut self) -> bool {
         let mut worked = false;
         while let Ok(Some(words)) = self.shared.layout().events.peek() {
-            let now = self.shared.board().clock.now();
+            let now = self.shared.clock().now();
             if let Some(event) = decode_event(words) {
                 let count = self.shared.layout().events.consumed().wrapping_add(1);
                 for number in 0..self.models.len() {
@@ -174,7 +174,7 @@ impl DeviceProcess {
             if waiting == 0 || self.orders.is_new() && !self.orders.is_ending() {
                 if worked {
                     // The VMM may wait for posted writes to have been handled.
-                    self.shared.board().processes[ipc::board::VMM_SLOT].doorbell.ring();
+                    self.shared.board().doorbell(VMM_SLOT).ring();
                 }
                 return Ok(worked);
             }
@@ -244,7 +244,7 @@ impl DeviceProcess {
                     reply.status = Status::InvalidWidth;
                 }
             }
-            if shared.board().log_accesses.load(Ordering::Relaxed) != 0 {
+            if shared.panel().logs_accesses() {
                 log_access(model.name(), request, &reply);
             }
             if deferred {
@@ -310,7 +310,7 @@ impl DeviceProcess {
                 tracing::error!("Reply lost: {error}");
                 return;
             }
-            if self.orders.is_ending() || self.shared.board().run_state() == RunState::Stopping {
+            if self.orders.is_ending() || self.shared.panel().run_state() == RunState::Stopping {
                 // Nobody takes it any more, and what was posted must still be done.
                 return;
             }
@@ -324,7 +324,7 @@ impl DeviceProcess {
                 std::thread::sleep(Duration::from_millis(1));
             }
         }
-        self.shared.board().processes[ipc::board::VMM_SLOT].doorbell.ring();
+        self.shared.board().doorbell(VMM_SLOT).ring();
     }
 }
 

@@ -11,8 +11,8 @@ use super::orders::Order;
 use super::{BuildContext, Builder, ProcessError};
 use crate::device::Device;
 use crate::outside::Outside;
-use ipc::board::hand_over;
 use ipc::control::{Control, Request};
+use ipc::link::hand_over;
 use ipc::machine::MachineConfig;
 use ipc::runtime_dir::VmDir;
 use ipc::sync::Ordering;
@@ -32,7 +32,7 @@ impl DeviceProcess {
         dir: &VmDir,
     ) -> Result<Control, ProcessError> {
         if keeps {
-            let start_unix_seconds = self.shared.board().start_unix_seconds.load(Ordering::Relaxed);
+            let start_unix_seconds = self.shared.panel().start_unix_seconds();
             let outside = Outside::live();
             let context = BuildContext { config, start_unix_seconds, outside: &outside };
             let models =
@@ -90,7 +90,7 @@ impl DeviceProcess {
     pub(super) fn park(&mut self, versions: &[u16]) -> Order {
         let committed = self.commit_all(|number| versions.get(number).copied().unwrap_or(0));
         let step = if committed { hand_over::PARKED } else { hand_over::CANNOT };
-        self.shared.board().processes[self.shared.slot].hand_over.store(step, Ordering::Release);
+        self.shared.layout().process.hand_over.store(step, Ordering::Release);
         let order = self.orders.wait();
         if committed && order == (Order::GoOn { reload: false }) {
             // What was committed for the other build may be of an older version.

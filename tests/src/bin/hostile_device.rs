@@ -10,13 +10,11 @@ use devproc::device::{
     Access, Device, Dma, ReadResult, Region, RegionId, ResetKind, StateError, WriteResult,
 };
 use devproc::host::Host;
-use ipc::board::{Board, ProcessState, RunState, attention};
-use ipc::clock::Freeze;
+use ipc::board::{Board, attention};
 use ipc::link::{Link, LinkLayout};
 use ipc::message::{Kind, MESSAGE_WORDS, Message};
 use ipc::mirror::Mirrored;
 use ipc::segment::{Segment, SegmentNames};
-use ipc::sync::Ordering;
 use std::mem::offset_of;
 use std::path::Path;
 use std::process::ExitCode;
@@ -26,8 +24,6 @@ use std::time::Duration;
 const SLOT: usize = 4;
 /// Guest RAM that it asks for: one page.
 const REACH: u64 = 4096;
-/// Bytes of the board before the bitmap of code, about.
-const BOARD_HEAD: u64 = 0x300 * 8;
 /// Attacks between two looks at the clock, and the pause after them: others need the CPU too.
 const ROUND: u64 = 200;
 const PAUSE: Duration = Duration::from_millis(1);
@@ -84,35 +80,23 @@ fn attack(layout: &LinkLayout, bytes: &Segment, random: &mut Random) {
     }
 }
 
-/// One attack on the board. What ends or stops a VM by a word of the board is left alone: that any process may do so is
-/// known, and the rest would not be reached.
+/// One attack on the board.
 fn attack_board(board: &Board, bytes: &Segment, random: &mut Random) {
     let (a, b, c) = (random.next(), random.next(), random.next());
     let value = [a, a & 0xff, 1 << (a & 63), 0][(b & 3) as usize];
-    // Most of it is the bitmap of code.
-    let words = if b & 4 == 0 { BOARD_HEAD } else { size_of::<Board>() as u64 };
-    let at = (c % words) & !7;
-    // Two words of four bytes: the version and the run state.
-    let ends = [offset_of!(Board, version), offset_of!(Board, powered_off)].map(|offset| offset as u64 & !7);
     match (a >> 32) & 31 {
         0 => board.call_vcpu(b as u32),
         1 => _ = board.intr.publish(Some(b as u8), c as u8, a as u8),
         2 => board.set_shadow(b as u32, c as u32, a & 1 != 0, a & 2 != 0),
         3 => board.set_a20(b as u32, c & 1 != 0),
-        _ if !ends.contains(&at) => assert!(bytes.write(at, &value.to_le_bytes()), "inside the board"),
-        _ => {}
+        _ => {
+            let at = (c % size_of::<Board>() as u64) & !7;
+            // A machine that is switched off has nothing more to attack.
+            if at != offset_of!(Board, power_off_request) as u64 & !7 {
+                assert!(bytes.write(at, &value.to_le_bytes()), "inside the board");
+            }
+        }
     }
-}
-
-/// Has the VM go on after attacks on the board, so that the next ones meet processes that run.
-fn repair(board: &Board) {
-    for cell in &board.processes {
-        cell.state.store(ProcessState::Ready as u32, Ordering::Release);
-    }
-    board.set_run_state(RunState::Running);
-    use Freeze::{Debugger, DeviceGone, DeviceWait, HandOver, Paused, Renewal};
-    let reasons = [Paused, DeviceWait, HandOver, DeviceGone, Debugger, Renewal];
-    reasons.into_iter().for_each(|reason| board.thaw(reason));
 }
 
 /// The file that says what it has done.
@@ -143,7 +127,6 @@ fn attack_for_ever() {
             Box::new(move || {
                 let view = board.view().expect("a board");
                 (0..ROUND).for_each(|_| attack_board(view, &board, &mut random));
-                repair(view);
             })
         } else {
             Box::new(move || (0..ROUND).for_each(|_| attack(link.layout(), &bytes, &mut random)))

@@ -48,8 +48,8 @@ fn hang() -> ! {
     }
 }
 
-/// Where this process has guest RAM mapped, and how much of it, by its list of mappings.
-fn guest_ram(maps: &std::fs::File) -> Option<(usize, usize)> {
+/// Where this process has a segment of the VM mapped, and how much of it, by its list of mappings.
+fn mapping(maps: &std::fs::File, segment: &str) -> Option<(usize, usize)> {
     use std::os::unix::fs::FileExt;
     let mut text = vec![0; 1 << 20];
     // The kernel gives a page of it at a time.
@@ -58,7 +58,7 @@ fn guest_ram(maps: &std::fs::File) -> Option<(usize, usize)> {
         len += more;
     }
     let text = String::from_utf8_lossy(&text[..len]);
-    let line = text.lines().find(|line| line.ends_with("-ram"))?;
+    let line = text.lines().find(|line| line.ends_with(segment))?;
     let (start, end) = line.split_whitespace().next()?.split_once('-')?;
     let [start, end] = [start, end].map(|text| usize::from_str_radix(text, 16).ok());
     Some((start?, end? - start?))
@@ -66,10 +66,18 @@ fn guest_ram(maps: &std::fs::File) -> Option<(usize, usize)> {
 
 /// Whether the mapping of guest RAM can be made to reach further than it does.
 fn grow(maps: &std::fs::File) -> bool {
-    let (start, len) = guest_ram(maps).expect("guest RAM is mapped");
+    let (start, len) = mapping(maps, "-ram").expect("guest RAM is mapped");
     assert_eq!(len as u64, REACH, "no more of it than was asked for");
     // SAFETY: a length of 0 makes another mapping of the same memory and leaves this one alone.
     unsafe { rustix::mm::mremap(start as *mut _, 0, 2 * len, rustix::mm::MremapFlags::MAYMOVE).is_ok() }
+}
+
+/// Whether the panel can be made writable where it is mapped.
+fn unlock(maps: &std::fs::File) -> bool {
+    use rustix::mm::{MprotectFlags, mprotect};
+    let (start, len) = mapping(maps, "-panel").expect("the panel is mapped");
+    // SAFETY: nobody relies on the pages being read-only, and readable they stay.
+    unsafe { mprotect(start as *mut _, len, MprotectFlags::READ | MprotectFlags::WRITE).is_ok() }
 }
 
 /// Things that a device process in its sandbox has no business to do: what, and whether it worked.
@@ -84,6 +92,8 @@ fn escapes(own: &std::fs::File, maps: &std::fs::File) -> Vec<(&'static str, bool
         ("create", std::fs::write(beside("escaped"), "x").is_ok()),
         ("remove", std::fs::remove_file(beside("version")).is_ok()),
         ("ram", open(&format!("/dev/shm/vmsim-{uid}-{vm}-ram"))),
+        ("panel", open(&format!("/dev/shm/vmsim-{uid}-{vm}-panel"))),
+        ("unlock", unlock(maps)),
         ("grow", grow(maps)),
         ("link", open(&format!("/dev/shm/vmsim-{uid}-{vm}-link0"))),
         ("control", std::os::unix::net::UnixStream::connect(format!("{run_dir}/vmsim/{vm}/control")).is_ok()),

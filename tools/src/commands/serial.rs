@@ -24,6 +24,8 @@ use std::time::{Duration, Instant};
 const ESCAPE: u8 = 0x1d;
 /// After the end of its input a pipe's conversation ends once the guest has been silent this long.
 const SILENCE: Duration = Duration::from_secs(1);
+/// How long it may take until it is noticed that whoever was connected before has left.
+const HANG_UP: Duration = Duration::from_millis(500);
 /// How long the output of a VM that ended may take to be printed.
 const LAST_WORDS: Duration = Duration::from_millis(300);
 /// How long an awaited text may take unless told otherwise.
@@ -175,18 +177,24 @@ pub fn serial(args: &SerialArgs) -> Result<ExitCode> {
 /// # Errors
 /// One line that says why there is nothing to connect to.
 pub fn connect(control: &mut Control, vm: &VmDir, number: u8) -> Result<OwnedFd> {
-    let status = control.status()?;
-    let Some(port) = status.serial.iter().find(|port| port.number == number) else {
-        bail!(
-            "COM{number} of '{}' takes no connections: start the VM with --serial socket or pty, \
-             or serial{number} = \"socket\" in its machine file",
-            vm.name()
-        );
-    };
-    if port.connected {
-        bail!("Somebody is connected to COM{number} of '{}' already", vm.name());
+    let deadline = Instant::now() + HANG_UP;
+    loop {
+        let status = control.status()?;
+        let Some(port) = status.serial.iter().find(|port| port.number == number) else {
+            bail!(
+                "COM{number} of '{}' takes no connections: start the VM with --serial socket or pty, \
+                 or serial{number} = \"socket\" in its machine file",
+                vm.name()
+            );
+        };
+        if !port.connected {
+            return open(&port.path).with_context(|| format!("Cannot connect to {}", port.path.display()));
+        }
+        if Instant::now() >= deadline {
+            bail!("Somebody is connected to COM{number} of '{}' already", vm.name());
+        }
+        std::thread::sleep(Duration::from_millis(10));
     }
-    open(&port.path).with_context(|| format!("Cannot connect to {}", port.path.display()))
 }
 
 /// Connects to a socket or opens a pseudo-terminal.

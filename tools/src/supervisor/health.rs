@@ -3,7 +3,7 @@
 //! Who is held does nothing, and time stands still until it goes on. Who hangs is ended by the watchdog
 //! and started again; never one that a debugger has attached to, whose silence is its user's.
 
-use ipc::board::Health;
+use ipc::panel::Health;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::time::{Duration, Instant};

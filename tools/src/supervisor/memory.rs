@@ -1,10 +1,12 @@
 //! The shared memory of a VM, from the supervisor's side.
 
 use crate::config::DevicePlan;
-use ipc::board::{Board, ProcessState};
+use ipc::board::Board;
+use ipc::chassis::Chassis;
 use ipc::input::HostEvent;
 use ipc::link::{Link, LinkLayout, ModelCell, encode_event};
 use ipc::machine::MachineConfig;
+use ipc::panel::{Panel, ProcessState};
 use ipc::screen::Screen;
 use ipc::segment::{Segment, SegmentError, SegmentNames};
 use ipc::serial::SerialCables;
@@ -19,7 +21,7 @@ const ROOM_TO_GROW: u64 = 12 << 20;
 /// All segments of a VM. Dropping it removes them.
 pub struct VmMemory {
     names: SegmentNames,
-    board: Segment,
+    chassis: Chassis,
     links: Vec<Link>,
     ram: Arc<Segment>,
     // Held for its name, which goes when this is dropped.
@@ -31,9 +33,8 @@ impl VmMemory {
     /// Creates the segments. On error nothing is left behind.
     pub fn create(config: &MachineConfig, devices: &[DevicePlan]) -> Result<Self, SegmentError> {
         let names = SegmentNames::new(&config.name);
-        let board = Segment::create(&names.board(), size_of::<Board>() as u64)?;
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
-        board.view::<Board>()?.initialise(config.ram_bytes, now);
+        let chassis = Chassis::create(&names, config.ram_bytes, now)?;
         let ram = Arc::new(Segment::create(&names.ram(), config.ram_bytes)?);
         let screen = Screen::create(&names.screen())?;
         let links =
@@ -48,12 +49,22 @@ impl VmMemory {
         }
         // Last: it leaves its name to `remove`.
         let serial = Arc::new(SerialCables::create(&names.serial())?);
-        Ok(Self { names, board, links, ram, _screen: screen, serial })
+        Ok(Self { names, chassis, links, ram, _screen: screen, serial })
     }
 
     /// The board.
     pub fn board(&self) -> &Board {
-        self.board.view().unwrap_or_else(|_| unreachable!("created with its size"))
+        self.chassis.board()
+    }
+
+    /// The panel.
+    pub fn panel(&self) -> &Panel {
+        self.chassis.panel()
+    }
+
+    /// Board and panel.
+    pub fn chassis(&self) -> &Chassis {
+        &self.chassis
     }
 
     /// Names of the segments.
@@ -78,8 +89,21 @@ impl VmMemory {
 
     /// State of a process slot.
     pub fn process_state(&self, slot: usize) -> ProcessState {
-        let state = self.board().process(slot).map_or(0, |cell| cell.state.load(Ordering::Acquire));
-        ProcessState::from_wire(state)
+        let published = self.panel().view().process_state(slot);
+        match self.link(slot) {
+            Some(link) => ProcessState::of(published, link.process.serves()),
+            None => published,
+        }
+    }
+
+    /// Says how the process in `slot` is. Of one that does not run yet, or no more, what it said itself is void.
+    pub fn set_process_state(&self, slot: usize, state: ProcessState) {
+        if state != ProcessState::Ready
+            && let Some(link) = self.link(slot)
+        {
+            link.process.set_serves(false);
+        }
+        self.panel().set_process_state(slot, state);
     }
 
     /// The link of a device process.
@@ -140,7 +164,7 @@ impl VmMemory {
     pub fn send_event(&self, slot: usize, event: &HostEvent) -> bool {
         let Some(link) = self.links.get(slot) else { return false };
         let sent = link.layout().events.push(encode_event(event)).is_ok();
-        self.board().processes[slot].doorbell.ring();
+        self.board().doorbell(slot).ring();
         sent
     }
 

@@ -31,7 +31,6 @@ use crossbeam::channel::{Receiver, Sender, unbounded};
 use deaths::Deaths;
 use health::Watch;
 use image_locks::ImageLocks;
-use ipc::board::{KILLED, MAX_DEVICES, ProcessState, RunState, VMM_SLOT};
 use ipc::clock::Freeze;
 use ipc::control::Role;
 use ipc::dma::RamRange;
@@ -39,6 +38,7 @@ use ipc::fault::Faults;
 use ipc::host_clock::Keeper;
 use ipc::input::HostEvent;
 use ipc::inspect::{Inspect, Inspected, Listen};
+use ipc::panel::{KILLED, MAX_DEVICES, ProcessState, RunState, VMM_SLOT};
 use ipc::runtime_dir::{RuntimeDir, VmDir, VmLock};
 use ipc::setup::{Command, DEBUG_VARIABLE, Exported, Lifeline, SPAWNED_VARIABLE};
 use ipc::sync::Ordering;
@@ -113,8 +113,8 @@ struct Managed {
     died: Option<Instant>,
     /// Of the display, which has no slot on the board: times it was started again.
     restarts: u32,
-    /// When its run began.
-    started: Instant,
+    /// Since when it has not been ready, as far as was looked.
+    unready_since: Option<Instant>,
     watch: Option<Watch>,
     /// It is taken for hung after doing nothing for so long; `None`: never.
     watchdog: Option<Duration>,
@@ -325,13 +325,13 @@ impl Supervisor {
     /// Lets the guest run, unless it is to be paused at first.
     pub fn run_guest(&mut self) {
         self.renew_clock();
-        let board = self.memory.board();
+        let chassis = self.memory.chassis();
         if self.paused {
-            board.set_run_state(RunState::Paused);
+            chassis.set_run_state(RunState::Paused);
             return;
         }
-        board.thaw(Freeze::Paused);
-        board.set_run_state(RunState::Running);
+        chassis.thaw(Freeze::Paused);
+        chassis.set_run_state(RunState::Running);
     }
 
     /// Lets the guest run, opens the display, and serves until the VM ends.
@@ -350,7 +350,7 @@ impl Supervisor {
 
     /// Handles the next event, waiting for it at most `wait`. Says when the VM ended.
     pub fn serve_for(&mut self, wait: Duration) -> Result<Option<Ending>> {
-        match self.memory.board().powered_off.load(Ordering::Acquire) {
+        match self.memory.panel().powered_off.load(Ordering::Acquire) {
             0 => {}
             KILLED => return Ok(Some(Ending::Stopped)),
             _ => return Ok(Some(Ending::PoweredOff)),
@@ -431,11 +431,11 @@ impl Supervisor {
         let stands = self.processes.iter().enumerate().take(VMM_SLOT + 1).any(missing);
         if stands != self.time_stands {
             self.time_stands = stands;
-            let board = self.memory.board();
+            let chassis = self.memory.chassis();
             if stands {
-                board.clock.freeze(Freeze::DeviceGone);
+                chassis.panel().clock.freeze(Freeze::DeviceGone);
             } else {
-                board.thaw(Freeze::DeviceGone);
+                chassis.thaw(Freeze::DeviceGone);
             }
         }
     }
@@ -452,7 +452,7 @@ impl Supervisor {
     /// Says anew how host time is read off the time-stamp counter, when that is due.
     fn renew_clock(&mut self) {
         if let Some(line) = self.host_clock.line() {
-            self.memory.board().renew_clock(line);
+            self.memory.chassis().renew_clock(line);
         }
     }
 
@@ -514,9 +514,9 @@ impl Supervisor {
         let Some(managed) = &mut self.processes[process] else { return Ok(()) };
         managed.begin(child);
         managed.handled_at_start = self.memory.handled(process);
-        if let Some(cell) = self.memory.board().process(process) {
+        if let Some(cell) = self.memory.panel().process(process) {
             cell.pid.store(managed.pid, Ordering::Relaxed);
-            cell.state.store(ProcessState::Starting as u32, Ordering::Release);
+            self.memory.set_process_state(process, ProcessState::Starting);
         }
         if debug {
             let command = format!("gdb -p {}", self.processes[process].as_ref().map_or(0, |p| p.pid));
@@ -528,14 +528,14 @@ impl Supervisor {
 
     /// A line in the supervisor's own log.
     fn note(&self, text: &str) {
-        ipc::logging::set_context(self.memory.board().clock.now(), (0, 0));
+        ipc::logging::set_context(self.memory.panel().clock.now(), (0, 0));
         tracing::warn!("{text}");
     }
 
     /// Ends all processes: the VMM first, so that nothing new is asked of devices, then the
     /// others, which finish what was posted to them.
     fn shut_down(&mut self) {
-        self.memory.board().set_run_state(RunState::Stopping);
+        self.memory.chassis().set_run_state(RunState::Stopping);
         self.tell_to_end(|process| process == VMM_SLOT);
         self.tell_to_end(|process| process != VMM_SLOT);
         for managed in self.processes.iter_mut().flatten() {
@@ -594,7 +594,7 @@ impl Managed {
     fn begin(&mut self, child: Child) {
         self.pid = child.pid;
         self.watch = Some(Watch::new(child.pid));
-        self.started = Instant::now();
+        self.unready_since = None;
         self.child = Some(child);
     }
 
@@ -617,7 +617,7 @@ impl Managed {
             last_end: String::new(),
             died: None,
             restarts: 0,
-            started: Instant::now(),
+            unready_since: None,
             watch: None,
             watchdog: None,
             debug: false,

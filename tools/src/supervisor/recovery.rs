@@ -10,8 +10,8 @@ use crate::progress::say;
 use crate::roles::Executable;
 use anyhow::{Result, bail};
 use crossbeam::channel::Sender;
-use ipc::board::{MAX_DEVICES, ProcessState, VMM_SLOT};
 use ipc::control::{Reply, StateChoice};
+use ipc::panel::{MAX_DEVICES, ProcessState, VMM_SLOT};
 use ipc::sync::Ordering;
 use std::time::{Duration, Instant};
 
@@ -54,9 +54,8 @@ impl Supervisor {
         }
         let progressed = self.has_progressed(process, cause);
         if process < MAX_DEVICES {
-            let cell = &self.memory.board().processes[process];
-            cell.pid.store(0, Ordering::Relaxed);
-            cell.state.store(ProcessState::Restarting as u32, Ordering::Release);
+            self.memory.panel().processes[process].pid.store(0, Ordering::Relaxed);
+            self.memory.set_process_state(process, ProcessState::Restarting);
         }
         self.keep_time();
         if wanted {
@@ -75,10 +74,10 @@ impl Supervisor {
 
     /// Whether the display is closed for good: by the user, or because it cannot be.
     fn display_stays_closed(&mut self, exit: &ChildExit, why: &str) -> bool {
-        self.memory.board().displays.store(0, Ordering::Release);
+        self.memory.panel().displays.store(0, Ordering::Release);
         if exit.was_orderly() {
             // The user closed it.
-            if self.memory.board().powered_off.load(Ordering::Acquire) == 0 {
+            if self.memory.panel().powered_off.load(Ordering::Acquire) == 0 {
                 let vm = &self.config.name;
                 say(&format!(
                     "the view is closed and '{vm}' runs on; 'vmsim display --vm {vm}' opens it again, \
@@ -146,9 +145,8 @@ impl Supervisor {
 
     /// Gives a device process up: the guest goes on without it.
     pub(super) fn take_off_bus(&self, process: usize) {
-        let board = self.memory.board();
-        board.processes[process].state.store(ProcessState::Offline as u32, Ordering::Release);
-        board.disconnect(process);
+        self.memory.set_process_state(process, ProcessState::Offline);
+        self.memory.board().disconnect(process);
     }
 
     /// Starts a process that does not run again.
@@ -157,7 +155,7 @@ impl Supervisor {
         if self.processes[process].as_ref().is_none_or(|managed| managed.child.is_some()) {
             return;
         }
-        match self.memory.board().process(process) {
+        match self.memory.panel().process(process) {
             Some(cell) if process < MAX_DEVICES => drop(cell.restarts.fetch_add(1, Ordering::Relaxed)),
             _ => self.processes[process].iter_mut().for_each(|managed| managed.restarts += 1),
         }
@@ -178,7 +176,7 @@ impl Supervisor {
             pid,
             build: managed.build(),
             why: why.into(),
-            virtual_nanos: self.memory.board().clock.now().0,
+            virtual_nanos: self.memory.panel().clock.now().0,
             command: managed.executable.by_hand_command(&device, &self.config.name),
             recording: managed
                 .recording
@@ -196,7 +194,7 @@ impl Supervisor {
             return;
         };
         self.note(&format!("what is known of the death of {} is in {}", bundle.device, path.display()));
-        let time = self.memory.board().clock.now();
+        let time = self.memory.panel().clock.now();
         std::thread::spawn(move || {
             if let Err(error) = bundle.write(&path) {
                 ipc::logging::set_context(time, (0, 0));
@@ -217,8 +215,7 @@ impl Supervisor {
         let by_hand = self.processes[process].as_ref().is_some_and(|m| m.executable == Executable::ByHand);
         if offline {
             self.memory.forget_requests(process);
-            let cell = &self.memory.board().processes[process];
-            cell.state.store(ProcessState::Restarting as u32, Ordering::Release);
+            self.memory.set_process_state(process, ProcessState::Restarting);
         }
         let Some(managed) = &mut self.processes[process] else { return };
         managed.deaths.forget();
@@ -268,6 +265,8 @@ impl Supervisor {
     fn follow_return(&mut self, slot: usize) {
         let ready = self.memory.process_state(slot) == ProcessState::Ready;
         let Some(managed) = self.processes[slot].as_mut().filter(|_| ready) else { return };
+        // For displays, which see the panel only.
+        self.memory.set_process_state(slot, ProcessState::Ready);
         // It has begun, unless it is one that is still to end.
         managed.cold &= managed.end_wanted;
         if let Some(died) = managed.died.take() {

@@ -5,13 +5,14 @@ use super::health::Watch;
 use super::save::Save;
 use super::{DISPLAY, Managed, Supervisor, recording};
 use crate::roles::Executable;
-use ipc::board::{Health, MAX_DEVICES, ProcessState, ResetRequest, RunState, VMM_SLOT, VcpuState};
+use ipc::board::ResetRequest;
 use ipc::clock::Freeze;
 use ipc::control::{ProcessStatus, Reply, Request, Role, VmStatus};
 use ipc::fault::Faults;
 use ipc::input::HostEvent;
 use ipc::link::LinkLayout;
 use ipc::message::PROTOCOL_VERSION;
+use ipc::panel::{Health, MAX_DEVICES, ProcessState, RunState, VMM_SLOT, VcpuState};
 use ipc::setup::{Setup, StartFrom};
 use ipc::sync::Ordering;
 use std::time::Instant;
@@ -27,15 +28,15 @@ impl Supervisor {
             Request::Status => Reply::Status(self.status()),
             Request::Input(events) => self.input(events),
             Request::Pause => {
-                let board = self.memory.board();
-                board.clock.freeze(Freeze::Paused);
-                board.set_run_state(RunState::Paused);
+                let chassis = self.memory.chassis();
+                chassis.panel().clock.freeze(Freeze::Paused);
+                chassis.set_run_state(RunState::Paused);
                 Reply::Ok
             }
             Request::Resume => {
-                let board = self.memory.board();
-                board.set_run_state(RunState::Running);
-                board.thaw(Freeze::Paused);
+                let chassis = self.memory.chassis();
+                chassis.set_run_state(RunState::Running);
+                chassis.thaw(Freeze::Paused);
                 Reply::Ok
             }
             Request::Reset => {
@@ -43,7 +44,7 @@ impl Supervisor {
                 Reply::Ok
             }
             Request::LogAccesses(on) => {
-                self.memory.board().log_accesses.store(u32::from(on), Ordering::Relaxed);
+                self.memory.panel().log_accesses.store(u32::from(on), Ordering::Relaxed);
                 Reply::Ok
             }
             Request::StandBy { pid, versions } => self.swap_stands_by(pid, versions),
@@ -121,6 +122,11 @@ impl Supervisor {
             true if managed.cold => StartFrom::Cold,
             true => StartFrom::Committed,
         };
+        if self.memory.process_state(index) == ProcessState::Offline {
+            // Somebody brings it back by hand.
+            self.memory.forget_requests(index);
+            self.memory.set_process_state(index, ProcessState::Restarting);
+        }
         managed.handled_at_start = self.memory.handled(index);
         let recording = managed.recording.as_ref().and_then(recording::Tape::recording);
         let (faults, dma) = (managed.faults.clone(), managed.dma.clone());
@@ -154,9 +160,9 @@ impl Supervisor {
                 managed.build = build;
                 managed.attached_before = true;
                 if index == DISPLAY {
-                    self.memory.board().displays.store(1, Ordering::Release);
+                    self.memory.panel().displays.store(1, Ordering::Release);
                 } else {
-                    self.memory.board().processes[index].pid.store(pid, Ordering::Relaxed);
+                    self.memory.panel().processes[index].pid.store(pid, Ordering::Relaxed);
                 }
                 Reply::Ok
             }
@@ -211,8 +217,8 @@ impl Supervisor {
     }
 
     fn status(&self) -> VmStatus {
-        let board = self.memory.board();
-        let cs_eip = board.vcpu.cs_eip.load(Ordering::Relaxed);
+        let panel = self.memory.panel();
+        let cs_eip = panel.vcpu.cs_eip.load(Ordering::Relaxed);
         let mut processes = vec![ProcessStatus {
             name: "supervisor".into(),
             pid: std::process::id(),
@@ -223,7 +229,7 @@ impl Supervisor {
         for (index, managed) in self.processes.iter().enumerate() {
             let Some(managed) = managed else { continue };
             let (messages, queue) = self.memory.traffic(index);
-            let restarts = board.process(index).map_or(0, |cell| cell.restarts.load(Ordering::Relaxed));
+            let restarts = panel.process(index).map_or(0, |cell| cell.restarts.load(Ordering::Relaxed));
             processes.push(ProcessStatus {
                 name: managed.role.to_string(),
                 pid: managed.pid,
@@ -236,7 +242,7 @@ impl Supervisor {
                 dma: self.memory.link(index).map_or_else(Vec::new, LinkLayout::dma),
                 dma_refused: self.memory.dma_refused(index),
                 model_nanos: self.memory.model_nanos(index),
-                waited_nanos: board
+                waited_nanos: panel
                     .process(index)
                     .map_or(0, |cell| cell.waited_nanos.load(Ordering::Relaxed)),
                 cpu_nanos: super::health::cpu_nanos(managed.pid),
@@ -245,8 +251,8 @@ impl Supervisor {
         VmStatus {
             name: self.config.name.clone(),
             state: self.vm_state(),
-            virtual_nanos: board.clock.now().0,
-            instructions: board.vcpu.instructions.load(Ordering::Relaxed),
+            virtual_nanos: panel.clock.now().0,
+            instructions: panel.vcpu.instructions.load(Ordering::Relaxed),
             cs_eip: ((cs_eip >> 32) as u16, cs_eip as u32),
             ram_bytes: self.config.ram_bytes,
             processes,
@@ -282,8 +288,8 @@ impl Supervisor {
     }
 
     fn vm_state(&self) -> String {
-        let board = self.memory.board();
-        match board.run_state() {
+        let panel = self.memory.panel();
+        match panel.run_state() {
             RunState::Starting => return "starting".into(),
             RunState::Paused => return "paused".into(),
             RunState::Stopping => return "stopping".into(),
@@ -292,10 +298,10 @@ impl Supervisor {
         if self.save.as_ref().is_some_and(Save::holds) {
             return "being saved".into();
         }
-        match VcpuState::from_wire(board.vcpu.state.load(Ordering::Relaxed)) {
+        match VcpuState::from_wire(panel.vcpu.state.load(Ordering::Relaxed)) {
             VcpuState::WaitsForDevice => {
-                let slot = board.vcpu.waits_for.load(Ordering::Relaxed).wrapping_sub(1);
-                let since = board.vcpu.waits_since.load(Ordering::Relaxed);
+                let slot = panel.vcpu.waits_for.load(Ordering::Relaxed).wrapping_sub(1);
+                let since = panel.vcpu.waits_since.load(Ordering::Relaxed);
                 let millis = ipc::host_clock::host_nanos().saturating_sub(since) / 1_000_000;
                 let waits =
                     self.processes.get(slot as usize).and_then(Option::as_ref).filter(|_| millis > 100);
@@ -323,7 +329,7 @@ impl Supervisor {
     /// Looks at progress from time to time, for the log.
     pub(super) fn sample(&mut self) {
         let now = Instant::now();
-        let instructions = self.memory.board().vcpu.instructions.load(Ordering::Relaxed);
+        let instructions = self.memory.panel().vcpu.instructions.load(Ordering::Relaxed);
         if now - self.last_sample.0 >= std::time::Duration::from_secs(60) {
             let done = instructions.saturating_sub(self.last_sample.1);
             tracing::debug!("{done} guest instructions interpreted in the last minute");

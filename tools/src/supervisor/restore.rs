@@ -4,8 +4,9 @@
 use super::memory::VmMemory;
 use super::save::VMM_NAME;
 use anyhow::{Context, Result, ensure};
-use ipc::board::{ALL_LINES, VMM_SLOT};
+use ipc::board::ALL_LINES;
 use ipc::link::{LinkLayout, ModelInfo, encode_event};
+use ipc::panel::VMM_SLOT;
 use ipc::segment::Segment;
 use ipc::sync::Ordering;
 use ipc::time::VirtualTime;
@@ -15,9 +16,9 @@ use vmm::saved::{Device, SavedVm};
 impl VmMemory {
     /// Puts everything where it belongs. Device processes have the slots that are theirs in `vm`.
     pub fn restore(&self, vm: &mut SavedVm) -> Result<()> {
-        let board = self.board();
-        board.clock.set(VirtualTime(vm.clock.nanos));
-        board.start_unix_seconds.store(vm.clock.start_unix_seconds, Ordering::Relaxed);
+        let (board, panel) = (self.board(), self.panel());
+        panel.clock.set(VirtualTime(vm.clock.nanos));
+        panel.start_unix_seconds.store(vm.clock.start_unix_seconds, Ordering::Relaxed);
         board.restore_wiring(&vm.board.wiring);
         let slot = |name: &String| {
             let device = vm.devices.iter().position(|device| device.name == *name);

@@ -9,11 +9,12 @@ use super::{DISPLAY, Managed, Supervisor};
 use crate::roles::Executable;
 use anyhow::{Context, Result};
 use crossbeam::channel::{Receiver, Sender, bounded};
-use ipc::board::{MAX_DEVICES, ProcessState, VMM_SLOT, hand_over};
+
 use ipc::control::Reply;
 use ipc::input::HostEvent;
-use ipc::link::{LinkLayout, decode_event};
+use ipc::link::{LinkLayout, decode_event, hand_over};
 use ipc::machine::{DriveConfig, SerialBackend};
+use ipc::panel::{ProcessState, VMM_SLOT};
 use ipc::segment::Segment;
 use ipc::setup::{Command, Exported};
 use ipc::sync::Ordering;
@@ -254,7 +255,7 @@ impl Supervisor {
         if !self.serves(slot) || child.has_ended() {
             return false;
         }
-        let step = &self.memory.board().processes[slot].hand_over;
+        let Some(step) = self.memory.link(slot).map(|link| &link.process.hand_over) else { return false };
         if told.is_none_or(|told| told.generation != child.generation) {
             // A predecessor may have left what it had come to.
             step.store(hand_over::NONE, Ordering::Release);
@@ -270,8 +271,8 @@ impl Supervisor {
     fn release(&self) {
         for slot in 0..=VMM_SLOT {
             let Some(Managed { lifeline: Some(lifeline), .. }) = &self.processes[slot] else { continue };
-            if slot < MAX_DEVICES {
-                self.memory.board().processes[slot].hand_over.store(hand_over::NONE, Ordering::Release);
+            if let Some(link) = self.memory.link(slot) {
+                link.process.hand_over.store(hand_over::NONE, Ordering::Release);
             }
             lifeline.send(Command::GoOn { reload: false });
         }
@@ -294,7 +295,7 @@ impl Supervisor {
 
     /// Everything that goes into the file. Only while the VM stands.
     fn parts(&self, processor: Exported, with_disks: bool) -> Parts {
-        let board = self.memory.board();
+        let (board, panel) = (self.memory.board(), self.memory.panel());
         let named = self.devices.iter().map(|(slot, name)| (*slot as usize, name.as_str()));
         let held = named.chain([(VMM_SLOT, VMM_NAME)]);
         let unix_seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
@@ -304,8 +305,8 @@ impl Supervisor {
             about: About { program: env!("CARGO_PKG_VERSION").into(), unix_seconds },
             machine: self.machine(),
             clock: Clock {
-                nanos: board.clock.now().0,
-                start_unix_seconds: board.start_unix_seconds.load(Ordering::Relaxed),
+                nanos: panel.clock.now().0,
+                start_unix_seconds: panel.start_unix_seconds.load(Ordering::Relaxed),
             },
             processor,
             board: Board {

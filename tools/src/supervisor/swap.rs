@@ -10,9 +10,10 @@ use super::{Managed, Supervisor};
 use crate::roles::Executable;
 use anyhow::{Context, Result};
 use crossbeam::channel::Sender;
-use ipc::board::{MAX_DEVICES, ProcessState, hand_over};
 use ipc::clock::Freeze;
 use ipc::control::{Reply, StateChoice};
+use ipc::link::hand_over;
+use ipc::panel::{MAX_DEVICES, ProcessState};
 use ipc::setup::{Command, Lifeline, StartFrom};
 use ipc::sync::Ordering;
 use std::path::{Path, PathBuf};
@@ -234,7 +235,7 @@ impl Supervisor {
     /// The swap itself. The guest waits.
     fn hand_over(&mut self, swap: Swap) {
         let (started, process) = (Instant::now(), swap.process);
-        self.memory.board().clock.freeze(Freeze::HandOver);
+        self.memory.panel().clock.freeze(Freeze::HandOver);
         let result = self.try_hand_over(&swap);
         match result {
             Ok(()) => {
@@ -254,32 +255,30 @@ impl Supervisor {
                 swap.child.kill();
                 self.wait_for(TAKE_TIMEOUT, || swap.child.has_ended());
                 self.take_back(process, reload);
-                self.memory.board().thaw(Freeze::HandOver);
+                self.memory.chassis().thaw(Freeze::HandOver);
                 self.refuse_swap(swap, &why);
             }
         }
-        // A process that panicked has stopped time itself.
-        self.time_stands = true;
         self.keep_time();
     }
 
     fn try_hand_over(&self, swap: &Swap) -> Result<(), Failure> {
         let process = swap.process;
-        let cell = &self.memory.board().processes[process];
         let managed = self.processes[process].as_ref();
         let early = |why: &str| Failure::Early(why.into());
+        let link = self.memory.link(process).ok_or_else(|| early("it has no link"))?;
         let (Some(Managed { lifeline: Some(running), child: Some(child), .. }), Some(other)) =
             (managed, &swap.lifeline)
         else {
             return Err(early("the running build is gone"));
         };
-        cell.hand_over.store(hand_over::NONE, Ordering::Release);
+        link.process.hand_over.store(hand_over::NONE, Ordering::Release);
         let versions = match swap.state {
             StateChoice::Keep => swap.versions.clone().unwrap_or_default(),
             StateChoice::Cold => Vec::new(),
         };
         running.send(Command::HandOver { versions });
-        let step = || cell.hand_over.load(Ordering::Acquire);
+        let step = || link.process.hand_over.load(Ordering::Acquire);
         // One that dies meanwhile leaves its committed states, which are as good.
         if !self.wait_for(PARK_TIMEOUT, || step() != hand_over::NONE || child.has_ended()) {
             return Err(Failure::Early(format!("the running build is busy for more than {PARK_TIMEOUT:?}")));
@@ -287,7 +286,7 @@ impl Supervisor {
         if step() == hand_over::CANNOT {
             return Err(early("the running build cannot give its state in the older version that it takes"));
         }
-        cell.state.store(ProcessState::Swapping as u32, Ordering::Release);
+        self.memory.set_process_state(process, ProcessState::Swapping);
         other.send(Command::TakeOver);
         let ready = || self.memory.process_state(process) == ProcessState::Ready;
         let answered = self.wait_for(TAKE_TIMEOUT, || ready() || swap.child.has_ended());
@@ -305,12 +304,12 @@ impl Supervisor {
 
     /// Lets the running build go on.
     fn take_back(&mut self, process: usize, reload: bool) {
-        let cell = &self.memory.board().processes[process];
-        cell.hand_over.store(hand_over::NONE, Ordering::Release);
+        let Some(link) = self.memory.link(process) else { return };
+        link.process.hand_over.store(hand_over::NONE, Ordering::Release);
         let Some(Managed { lifeline: Some(running), .. }) = &self.processes[process] else { return };
-        if !reload {
-            cell.state.store(ProcessState::Ready as u32, Ordering::Release);
-        }
+        // One that has not lost its place serves as it did; another says so when it has its states again.
+        self.memory.set_process_state(process, ProcessState::Swapping);
+        link.process.set_serves(!reload);
         running.send(Command::GoOn { reload });
         let ready = || self.memory.process_state(process) == ProcessState::Ready;
         if !self.wait_for(TAKE_TIMEOUT, ready)
@@ -323,11 +322,11 @@ impl Supervisor {
 
     /// Lets time go on: the other build serves. Returns how long the guest waited.
     fn complete_swap(&mut self, swap: &Swap, started: Instant) -> Duration {
-        let board = self.memory.board();
-        let cell = &board.processes[swap.process];
-        cell.pid.store(swap.child.pid, Ordering::Relaxed);
-        cell.hand_over.store(hand_over::NONE, Ordering::Release);
-        board.thaw(Freeze::HandOver);
+        self.memory.panel().processes[swap.process].pid.store(swap.child.pid, Ordering::Relaxed);
+        if let Some(link) = self.memory.link(swap.process) {
+            link.process.hand_over.store(hand_over::NONE, Ordering::Release);
+        }
+        self.memory.chassis().thaw(Freeze::HandOver);
         started.elapsed()
     }
 

@@ -5,7 +5,8 @@ use super::health::{LOOK, TRACED_LOOK};
 use super::save::Save;
 use super::{DISPLAY, Managed, START_TIMEOUT, Supervisor};
 use crate::roles::Executable;
-use ipc::board::{Health, MAX_DEVICES, ProcessState, RunState, VMM_SLOT, hand_over};
+use ipc::link::hand_over;
+use ipc::panel::{Health, MAX_DEVICES, ProcessState, RunState, VMM_SLOT};
 use ipc::sync::Ordering;
 use std::time::{Duration, Instant};
 
@@ -37,11 +38,10 @@ impl Supervisor {
         let stuck = self.holds_up_the_guest(process, waiting);
         let Some(managed) = &mut self.processes[process] else { return };
         let Some(watch) = &mut managed.watch else { return };
-        let cell = self.memory.board().process(process);
         let parked = self.save.as_ref().is_some_and(Save::holds)
-            && cell.is_some_and(|cell| cell.hand_over.load(Ordering::Relaxed) == hand_over::PARKED);
+            && link.is_some_and(|link| link.process.hand_over.load(Ordering::Relaxed) == hand_over::PARKED);
         let (done, patience) = if process < MAX_DEVICES && !parked {
-            let rounds = cell.map_or(0, |cell| cell.heartbeat.load(Ordering::Relaxed));
+            let rounds = link.map_or(0, |link| link.process.heartbeat.load(Ordering::Relaxed));
             let serves = state == ProcessState::Ready && managed.hung.is_none();
             // To go round and round is no progress when the guest waits for an answer.
             let rounds = if stuck { 0 } else { rounds };
@@ -53,7 +53,7 @@ impl Supervisor {
         let before = watch.health();
         let health = watch.look(now, done, waiting || stuck, patience);
         let still = watch.still();
-        if let Some(cell) = cell {
+        if let Some(cell) = self.memory.panel().process(process) {
             cell.health.store(health as u32, Ordering::Relaxed);
         }
         managed.stopped = health.is_held();
@@ -75,12 +75,12 @@ impl Supervisor {
 
     /// Whether the guest can do nothing until the process answers, and nothing else keeps the process from that.
     fn holds_up_the_guest(&self, process: usize, waiting: bool) -> bool {
-        let board = self.memory.board();
-        let waits_for = board.vcpu.waits_for.load(Ordering::Acquire) as usize;
+        let panel = self.memory.panel();
+        let waits_for = panel.vcpu.waits_for.load(Ordering::Acquire) as usize;
         // An answer that comes later waits for a timer of the model, hence for time to go on.
         waits_for == process + 1
-            && board.run_state() == RunState::Running
-            && (waiting || !board.clock.is_frozen())
+            && panel.run_state() == RunState::Running
+            && (waiting || !panel.clock.is_frozen())
     }
 
     fn tell_of_hold(&mut self, process: usize, health: Health) {
@@ -113,12 +113,15 @@ impl Supervisor {
 
 impl Managed {
     /// Whether it should have become ready by now.
-    fn starts_late(&self, now: Instant, state: ProcessState) -> bool {
-        let starts = matches!(state, ProcessState::Starting | ProcessState::Restarting);
-        starts
-            && self.child.is_some()
+    fn starts_late(&mut self, now: Instant, state: ProcessState) -> bool {
+        if !matches!(state, ProcessState::Starting | ProcessState::Restarting) {
+            self.unready_since = None;
+            return false;
+        }
+        let since = *self.unready_since.get_or_insert(now);
+        self.child.is_some()
             && self.hung.is_none()
             && !self.debug
-            && now.duration_since(self.started) > START_TIMEOUT
+            && now.duration_since(since) > START_TIMEOUT
     }
 }

@@ -5,13 +5,15 @@
 //! the supervisor has given it up.
 
 use super::counter::Counters;
-use ipc::board::{Board, ProcessState, RunState, VMM_SLOT, VcpuState};
+use ipc::board::Board;
+use ipc::chassis::Chassis;
 use ipc::clock::Freeze;
 use ipc::doorbell::Patience;
 use ipc::host_clock::host_nanos;
 use ipc::link::{Link, ModelInfo, Payload, REPLY_SLOTS};
 use ipc::message::{FLAG_JOINS, JOINED_BYTES, JOINED_WORD, Kind, Message, Status};
 use ipc::mirror::Mirrored;
+use ipc::panel::{Panel, ProcessState, RunState, VMM_SLOT, VcpuState};
 use ipc::raster::RasterCell;
 use ipc::region::RegionInfo;
 use ipc::ring::RingError;
@@ -21,10 +23,6 @@ use ipc::time::VirtualTime;
 use std::collections::VecDeque;
 use std::time::Duration;
 
-/// After this long without an answer, guest time stands still until the answer comes: a device
-/// that is stopped, restarted or short of CPU must not make guest time-outs expire nor spoil
-/// its calibration loops. Host ns; well above what an answer takes from a process that sleeps.
-const FREEZE_AFTER: u64 = 200_000;
 /// Waits of this length are worth a line in the log. Host ns.
 const WORTH_A_LINE: u64 = 20_000_000;
 /// Ranges of written code that are remembered one by one.
@@ -106,9 +104,13 @@ impl DeviceLink {
     }
 
     /// Whether it answers for its regions: not when its process has been given up.
-    pub fn is_on_bus(&self, board: &Board) -> bool {
-        let state = board.processes[self.slot].state.load(Ordering::Acquire);
-        ProcessState::from_wire(state) != ProcessState::Offline
+    pub fn is_on_bus(&self, panel: &Panel) -> bool {
+        panel.view().process_state(self.slot) != ProcessState::Offline
+    }
+
+    /// How its process is.
+    pub fn process_state(&self, panel: &Panel) -> ProcessState {
+        ProcessState::of(panel.view().process_state(self.slot), self.link.layout().process.serves())
     }
 
     /// Name of the device process.
@@ -219,11 +221,24 @@ impl DeviceLink {
         self.take_replies(u64::MAX, written_code);
     }
 
+    /// Waits for the process, or its successor, if it has said that it is about to end.
+    pub fn wait_for_return(&mut self, chassis: &Chassis, written_code: &mut VecDeque<(u64, u64)>) {
+        let is_there = |link: &Self| {
+            matches!(link.process_state(chassis.panel()), ProcessState::Ready | ProcessState::Offline)
+        };
+        if !is_there(self) {
+            self.wait(chassis, |link| {
+                link.take_replies(u64::MAX, written_code);
+                is_there(link)
+            });
+        }
+    }
+
     /// Sends a message that is not waited for.
-    pub fn post(&mut self, board: &Board, message: Message, written_code: &mut VecDeque<(u64, u64)>) {
-        let sequence = self.push(board, message, written_code);
+    pub fn post(&mut self, chassis: &Chassis, message: Message, written_code: &mut VecDeque<(u64, u64)>) {
+        let sequence = self.push(chassis, message, written_code);
         self.run = (message.flags & FLAG_JOINS != 0).then(|| Run::of(&message, sequence));
-        let doorbell = &board.processes[self.slot].doorbell;
+        let doorbell = chassis.board().doorbell(self.slot);
         if doorbell.is_asleep() {
             doorbell.ring();
         } else {
@@ -257,15 +272,15 @@ impl DeviceLink {
     /// Sends a message and waits for its answer.
     pub fn call(
         &mut self,
-        board: &Board,
+        chassis: &Chassis,
         message: Message,
         written_code: &mut VecDeque<(u64, u64)>,
     ) -> Message {
-        let sequence = self.push(board, message, written_code);
+        let sequence = self.push(chassis, message, written_code);
         self.bell_owed = true;
-        self.settle_bell(board);
+        self.settle_bell(chassis.board());
         let mut answer = None;
-        self.wait(board, |link| {
+        self.wait(chassis, |link| {
             answer = link.take_replies(sequence, written_code);
             answer.is_some()
         });
@@ -273,9 +288,9 @@ impl DeviceLink {
     }
 
     /// Waits until everything posted has been handled.
-    pub fn drain(&mut self, board: &Board, written_code: &mut VecDeque<(u64, u64)>) {
-        self.settle_bell(board);
-        self.wait(board, |link| {
+    pub fn drain(&mut self, chassis: &Chassis, written_code: &mut VecDeque<(u64, u64)>) {
+        self.settle_bell(chassis.board());
+        self.wait(chassis, |link| {
             if link.has_pending() {
                 // The process may itself wait for room in the reply ring.
                 link.take_replies(u64::MAX, written_code);
@@ -284,7 +299,12 @@ impl DeviceLink {
         });
     }
 
-    fn push(&mut self, board: &Board, mut message: Message, written_code: &mut VecDeque<(u64, u64)>) -> u64 {
+    fn push(
+        &mut self,
+        chassis: &Chassis,
+        mut message: Message,
+        written_code: &mut VecDeque<(u64, u64)>,
+    ) -> u64 {
         // Both indices are in memory that the device can write: whatever they say, we go on.
         self.sequence = self.link.layout().requests.produced().wrapping_add(1);
         message.sequence = self.sequence;
@@ -293,8 +313,8 @@ impl DeviceLink {
             Ok(()) => {}
             Err(RingError::Full) => {
                 let mut sent = false;
-                self.settle_bell(board);
-                self.wait(board, |link| {
+                self.settle_bell(chassis.board());
+                self.wait(chassis, |link| {
                     link.take_replies(u64::MAX, written_code);
                     sent = sent || link.link.layout().requests.push(words).is_ok();
                     sent
@@ -308,7 +328,7 @@ impl DeviceLink {
     /// Makes sure that the process has noticed, or will notice, what was posted.
     pub fn settle_bell(&mut self, board: &Board) {
         if std::mem::take(&mut self.bell_owed) {
-            board.processes[self.slot].doorbell.ring();
+            board.doorbell(self.slot).ring();
         }
     }
 
@@ -348,66 +368,71 @@ impl DeviceLink {
     }
 
     /// Waits until `done`; gives up when the VM ends or the device was taken off the bus.
-    fn wait(&mut self, board: &Board, mut done: impl FnMut(&mut Self) -> bool) {
+    fn wait(&mut self, chassis: &Chassis, mut done: impl FnMut(&mut Self) -> bool) {
         let patience = self.patience;
-        if patience.look(|| done(self)) {
+        if patience.spin(|| done(self)) {
             return;
         }
-        self.wait_long(board, done);
+        self.wait_long(chassis, done);
     }
 
+    /// The rest of a wait that takes longer than devices do. Guest time stands still until the answer comes: a process
+    /// that is stopped, restarted, asleep or short of CPU must neither make the guest's time-outs expire nor spoil its
+    /// measurements. (Linux gives up the time-stamp counter for good when its reads of the PIT take 0.1 ms three times.)
     #[cold]
-    fn wait_long(&mut self, board: &Board, mut done: impl FnMut(&mut Self) -> bool) {
+    fn wait_long(&mut self, chassis: &Chassis, mut done: impl FnMut(&mut Self) -> bool) {
         let started = host_nanos();
-        let vcpu = &board.vcpu;
+        let panel = chassis.panel();
+        let vcpu = &panel.vcpu;
         let state_before = vcpu.state.swap(VcpuState::WaitsForDevice as u32, Ordering::Relaxed);
         vcpu.waits_since.store(started, Ordering::Relaxed);
         vcpu.waits_for.store(self.slot as u32 + 1, Ordering::Release);
-        let mut frozen = false;
+        let (mut frozen, mut offered) = (false, false);
         let mut finished = false;
         while !finished {
-            let state = ProcessState::from_wire(board.processes[self.slot].state.load(Ordering::Acquire));
+            let state = self.process_state(panel);
             if state == ProcessState::Offline {
                 // Nobody will handle what is in the ring.
                 self.link.layout().requests.clear();
                 self.run = None;
                 break;
             }
-            if board.run_state() == RunState::Stopping {
+            if panel.run_state() == RunState::Stopping {
                 // The device still finishes what was posted: a disk write must not be lost.
                 break;
             }
             // A device that took the request and defers its answer waits for a timer of its own:
             // time must run for it. One that did not take it is stopped, slow or dead.
-            let stuck = self.has_pending() || state != ProcessState::Ready;
-            let waited = host_nanos().saturating_sub(started);
-            if stuck && !frozen && waited >= FREEZE_AFTER {
-                board.clock.freeze(Freeze::DeviceWait);
+            let pending = self.has_pending();
+            let stuck = pending || state != ProcessState::Ready;
+            let patience = self.patience;
+            if stuck && !frozen {
+                panel.clock.freeze(Freeze::DeviceWait);
                 frozen = true;
             } else if frozen && !stuck {
-                board.thaw(Freeze::DeviceWait);
+                chassis.thaw(Freeze::DeviceWait);
                 frozen = false;
             }
-            let limit = match FREEZE_AFTER.checked_sub(waited) {
-                Some(left @ 1..) => Duration::from_nanos(left),
-                _ => LOOK_AROUND,
-            };
-            board.processes[VMM_SLOT].doorbell.sleep(Some(limit), || {
+            let mut news = || {
                 finished = finished || done(self);
-                finished
-            });
-            finished = finished || done(self);
+                // Time goes on for a device that took the request.
+                finished || pending && !self.has_pending()
+            };
+            if std::mem::replace(&mut offered, true) || !patience.offer(&mut news) {
+                chassis.board().doorbell(VMM_SLOT).sleep(Some(LOOK_AROUND), &mut news);
+            }
+            news();
         }
         if frozen {
-            board.thaw(Freeze::DeviceWait);
+            chassis.thaw(Freeze::DeviceWait);
             let waited = host_nanos().saturating_sub(started);
             if waited >= WORTH_A_LINE {
-                ipc::logging::set_context(board.clock.now(), (0, 0));
+                ipc::logging::set_context(panel.clock.now(), (0, 0));
                 tracing::warn!("Waited {} ms for {}; guest time stood still", waited / 1_000_000, self.name);
             }
         }
         let waited = host_nanos().saturating_sub(started);
-        board.processes[self.slot].waited_nanos.fetch_add(waited, Ordering::Relaxed);
+        panel.processes[self.slot].waited_nanos.fetch_add(waited, Ordering::Relaxed);
         vcpu.waits_for.store(0, Ordering::Relaxed);
         vcpu.state.store(state_before, Ordering::Relaxed);
         // The CPUs that this process may use can change while it runs; this is off the hot path.

@@ -23,8 +23,10 @@ use pci::ConfigMechanism;
 use raster::RasterWindow;
 
 use crate::cpu::bus::{Bus, PageGrant};
-use ipc::board::{Board, VMM_SLOT, attention};
+use ipc::board::{Board, attention};
+use ipc::chassis::Chassis;
 use ipc::message::{FLAG_JOINS, FLAG_POSTED, Kind, Message, Status};
+use ipc::panel::{Panel, VMM_SLOT};
 use ipc::region::{RegionInfo, WritePolicy};
 use ipc::segment::Segment;
 use ipc::time::VirtualTime;
@@ -53,7 +55,7 @@ pub struct BusState {
 
 /// The bus of one VM.
 pub struct MachineBus {
-    board: Arc<Segment>,
+    chassis: Arc<Chassis>,
     links: Vec<DeviceLink>,
     map: MemoryMap,
     pci: ConfigMechanism,
@@ -73,10 +75,10 @@ pub struct MachineBus {
 
 impl MachineBus {
     /// A bus with the given RAM and links.
-    pub fn new(board: Arc<Segment>, ram: Segment, links: Vec<DeviceLink>) -> Self {
+    pub fn new(chassis: Arc<Chassis>, ram: Segment, links: Vec<DeviceLink>) -> Self {
         let mut bus = Self {
             map: MemoryMap::new(ram),
-            board,
+            chassis,
             links,
             pci: ConfigMechanism::default(),
             coprocessor: CoprocessorError::default(),
@@ -95,7 +97,26 @@ impl MachineBus {
     /// The board.
     #[inline]
     pub fn board(&self) -> &Board {
-        board_in(&self.board)
+        self.chassis.board()
+    }
+
+    /// The panel.
+    #[inline]
+    pub fn panel(&self) -> &Panel {
+        self.chassis.panel()
+    }
+
+    /// Board and panel.
+    pub fn chassis(&self) -> &Chassis {
+        &self.chassis
+    }
+
+    /// Has the guest wait for device processes that have said that they are about to end: without their timers it
+    /// would see time go on that nobody counts.
+    pub fn wait_for_ending(&mut self) {
+        for link in &mut self.links {
+            link.wait_for_return(&self.chassis, &mut self.written_code);
+        }
     }
 
     /// Rings the bells of processes that were sent posted writes. A posted write itself only
@@ -103,7 +124,7 @@ impl MachineBus {
     /// paid here, once per run of guest code.
     pub fn settle_bells(&mut self) {
         if std::mem::take(&mut self.bells_owed) {
-            let board = board_in(&self.board);
+            let board = self.chassis.board();
             self.links.iter_mut().for_each(|link| link.settle_bell(board));
         }
     }
@@ -176,8 +197,8 @@ impl MachineBus {
         self.board_map_seen = self.board().map_generation();
         let mut regions = Vec::new();
         self.pci.clear();
-        let board = board_in(&self.board);
-        for (index, link) in self.links.iter().enumerate().filter(|(_, link)| link.is_on_bus(board)) {
+        let panel = self.chassis.panel();
+        for (index, link) in self.links.iter().enumerate().filter(|(_, link)| link.is_on_bus(panel)) {
             regions.extend(link.regions().iter().map(|info| BusRegion { link: index, info: info.clone() }));
             for (model, info) in link.models().iter().enumerate() {
                 if let Some(address) = info.pci {
@@ -195,8 +216,7 @@ impl MachineBus {
         if self.posted == Some(index) {
             self.posted = None;
         }
-        let board = board_in(&self.board);
-        self.links[index].drain(board, &mut self.written_code);
+        self.links[index].drain(&self.chassis, &mut self.written_code);
     }
 
     /// Waits for posted writes of other links than `index`.
@@ -212,13 +232,12 @@ impl MachineBus {
     fn call(&mut self, index: usize, mut message: Message) -> Message {
         self.fence(index);
         message.guest = self.guest;
-        let board = board_in(&self.board);
-        message.time = board.clock.now();
-        let reply = self.links[index].call(board, message, &mut self.written_code);
+        message.time = self.panel().clock.now();
+        let reply = self.links[index].call(&self.chassis, message, &mut self.written_code);
         if self.posted == Some(index) {
             self.posted = None;
         }
-        if self.links[index].map_changed() || board.map_generation() != self.board_map_seen {
+        if self.links[index].map_changed() || self.board().map_generation() != self.board_map_seen {
             self.rebuild();
         }
         reply
@@ -228,9 +247,8 @@ impl MachineBus {
         self.fence(index);
         message.guest = self.guest;
         message.flags |= FLAG_POSTED;
-        let board = board_in(&self.board);
-        message.time = board.clock.now();
-        self.links[index].post(board, message, &mut self.written_code);
+        message.time = self.panel().clock.now();
+        self.links[index].post(&self.chassis, message, &mut self.written_code);
         self.bells_owed = true;
         if !local {
             self.posted = Some(index);
@@ -275,7 +293,7 @@ impl MachineBus {
     fn is_made_here(&mut self, address: u64, width: Width, write: bool) -> bool {
         let Some(window) = &mut self.raster else { return false };
         let (link, bytes) = (window.link, width.bytes());
-        if !window.holds(address, bytes) || board_in(&self.board).shadow(address) != 0 {
+        if !window.holds(address, bytes) || self.chassis.board().shadow(address) != 0 {
             return false;
         }
         if self.links[link].has_pending() {
@@ -295,7 +313,7 @@ impl MachineBus {
         if self.links[link].has_pending() {
             self.drain(link);
         }
-        let now = || self.board().clock.now();
+        let now = || self.panel().clock.now();
         let byte = |n: u32| Some(u32::from(self.links[link].mirror(first + n as usize).get(now)?) << (8 * n));
         (0..width.bytes()).try_fold(0, |value, n| Some(value | byte(n)?))
     }
@@ -307,8 +325,8 @@ impl MachineBus {
         if self.links[link].has_pending() {
             self.drain(link);
         }
-        let board = board_in(&self.board);
-        self.links[link].read_counter(register, || board.clock.now())
+        let clock = &self.chassis.panel().clock;
+        self.links[link].read_counter(register, || clock.now())
     }
 
     /// Whether a write is one that latches a counter, and was made here. Behind others it is sent.
@@ -318,8 +336,8 @@ impl MachineBus {
             return false;
         }
         self.fence(link);
-        let board = board_in(&self.board);
-        self.links[link].write_counter(register, byte, || board.clock.now())
+        let clock = &self.chassis.panel().clock;
+        self.links[link].write_counter(register, byte, || clock.now())
     }
 
     fn write_region(&mut self, slot: usize, address: u64, width: Width, value: u32) {
@@ -400,10 +418,6 @@ impl MachineBus {
         let info = &self.map.region(slot).info;
         (info.mirror.is_none() && !splits(info, port.into(), width)).then_some(slot)
     }
-}
-
-fn board_in(segment: &Segment) -> &Board {
-    segment.view().unwrap_or_else(|_| unreachable!("checked when it was opened"))
 }
 
 /// Whether an access must be split: too wide for the region, or reaching beyond it.
@@ -612,12 +626,12 @@ impl Bus for MachineBus {
 
     fn mark_code(&mut self, address: u64) {
         if self.map.is_ram(address) {
-            self.board().set_code(address, true);
+            self.panel().set_code(address, true);
         }
     }
 
     fn unmark_code(&mut self, address: u64) {
-        self.board().set_code(address, false);
+        self.panel().set_code(address, false);
     }
 
     fn take_written_code(&mut self) -> Option<(u64, u64)> {
@@ -639,7 +653,7 @@ impl Bus for MachineBus {
     }
 
     fn now(&mut self) -> VirtualTime {
-        self.board().clock.now()
+        self.panel().clock.now()
     }
 
     fn set_ferr(&mut self, asserted: bool) {

@@ -17,9 +17,9 @@ mod tests;
 use crate::cpu::Vcpu;
 use crate::cpu::bus::Bus;
 use crate::cpu::trace::Trace;
-use ipc::board::{Board, attention};
+use ipc::board::attention;
+use ipc::chassis::Chassis;
 use ipc::inspect::{Address, Inspect, Inspected, Listen, MAX_INSTRUCTIONS, MAX_MEMORY, TraceBatch};
-use ipc::segment::Segment;
 use ipc::setup::Exported;
 use ipc_channel::ipc::IpcSender;
 use memory::Place;
@@ -47,16 +47,14 @@ pub enum Event {
 #[derive(Clone)]
 pub struct Bell {
     events: mpsc::Sender<Event>,
-    board: Arc<Segment>,
+    chassis: Arc<Chassis>,
 }
 
 impl Bell {
     /// Leaves an event and calls the vCPU. False when the monitor is gone.
     pub fn ring(&self, event: Event) -> bool {
         let left = self.events.send(event).is_ok();
-        if let Ok(board) = self.board.view::<Board>() {
-            board.call_vcpu(attention::DEBUG);
-        }
+        self.chassis.board().call_vcpu(attention::DEBUG);
         left
     }
 }
@@ -72,10 +70,10 @@ pub struct Desk {
 }
 
 impl Desk {
-    /// A desk for the VM with this board, and its bell. `socket` is where debuggers connect by default.
-    pub fn new(board: Arc<Segment>, socket: PathBuf) -> (Self, Bell) {
+    /// A desk for the VM with this chassis, and its bell. `socket` is where debuggers connect by default.
+    pub fn new(chassis: Arc<Chassis>, socket: PathBuf) -> (Self, Bell) {
         let (sender, events) = mpsc::channel();
-        let bell = Bell { events: sender, board };
+        let bell = Bell { events: sender, chassis };
         (Self { events, bell: bell.clone(), socket, listening: Vec::new() }, bell)
     }
 

@@ -17,12 +17,13 @@ pub use container::{Reader, SavedError, Section, SectionWriter, Writer};
 pub use memory::{FileSource, Source};
 pub use processor::Processor;
 
-use ipc::board::{ALL_LINES, MAX_DEVICES, MAX_RAM, Wiring};
+use ipc::board::{ALL_LINES, Wiring};
 use ipc::dma::RamRange;
 use ipc::fault::{Faults, LineFault, MAX_FAULTS};
 use ipc::input::HostEvent;
 use ipc::link::{EVENT_SLOTS, MAX_MODELS, STATE_BYTES};
 use ipc::machine::MachineConfig;
+use ipc::panel::{MAX_DEVICES, MAX_RAM};
 use ipc::serial::UnderWay;
 use ipc::setup::Exported;
 use serde::de::DeserializeOwned;

@@ -40,7 +40,7 @@ impl Guest {
 
     /// The counter in force of which `is_it` is true, and the time.
     fn find(&self, is_it: impl Fn(&Counting) -> bool) -> Option<(&CounterCell, Seen, Counting, VirtualTime)> {
-        let now = self.machine.board().clock.now();
+        let now = self.machine.clock().now();
         self.machine.link.layout().counters.iter().find_map(|cell| {
             let seen = cell.look()?;
             let counting = cell.counting(seen).filter(&is_it)?;
@@ -90,7 +90,7 @@ fn run(name: &str, first: Option<u64>, again: Option<u64>) -> ((Vec<u8>, Vec<u32
     LEFT.set(None);
     let mut machine = Machine::new(&format!("counters{name}"), again);
     machine.builder = build;
-    machine.board().clock.freeze(Freeze::Paused);
+    machine.clock().freeze(Freeze::Paused);
     machine.settle();
     PASSED.set(0);
     LEFT.set(first);
@@ -183,7 +183,7 @@ fn a_timer_that_dies_at_any_point_loses_no_latch_and_doubles_no_byte() {
 fn what_the_bus_latched_is_in_the_states_of_a_parked_process() {
     let mut machine = Machine::new("parked", None);
     machine.builder = build;
-    machine.board().clock.freeze(Freeze::Paused);
+    machine.clock().freeze(Freeze::Paused);
     machine.settle();
     let mut guest = Guest { machine, read: Vec::new(), edges: Vec::new(), alone: 0 };
     for (port, value) in [(CONTROL, 0x34), (COUNTER_0, 0xd0), (COUNTER_0, 0x07)] {

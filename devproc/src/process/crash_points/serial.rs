@@ -85,7 +85,7 @@ fn run(name: &str, first: Option<u64>, again: Option<u64>) -> (Seen, u32) {
     machine.builder = build;
     machine.config.serial[0] = SerialBackend::Socket("none".into());
     let cables = SerialCables::create(&machine.names.serial()).unwrap();
-    machine.board().clock.freeze(Freeze::Paused);
+    machine.clock().freeze(Freeze::Paused);
     machine.settle();
     PASSED.set(0);
     LEFT.set(first);
