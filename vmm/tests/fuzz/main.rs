@@ -5,6 +5,8 @@
 //! it longer, `VMSIM_FUZZ_SEED=N` repeats the one round that failed.
 
 mod crash;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod followed;
 mod guest;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 #[path = "../common/liveness.rs"]
