@@ -5,6 +5,9 @@ use std::cell::Cell;
 use std::ops::Deref;
 use std::ptr::NonNull;
 
+/// Bytes before and behind it that nobody can access: an engine that strays there is caught.
+const GUARD: usize = 1 << 16;
+
 /// Shared memory, zero at first.
 pub struct SharedRam {
     start: NonNull<Cell<u8>>,
@@ -12,13 +15,19 @@ pub struct SharedRam {
 }
 
 impl SharedRam {
-    /// As many bytes.
+    /// As many bytes, whole pages.
     pub fn new(len: usize) -> Self {
         use rustix::mm::{MapFlags, ProtFlags};
+        let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
+        // SAFETY: a new mapping at an address of the kernel's choice touches nothing that exists.
+        let at = unsafe {
+            rustix::mm::mmap_anonymous(std::ptr::null_mut(), len + 2 * GUARD, ProtFlags::empty(), flags)
+        };
+        let start = at.expect("there is address space").wrapping_byte_add(GUARD);
         let (protection, flags) =
             (ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED | MapFlags::NORESERVE);
-        // SAFETY: a new mapping at an address of the kernel's choice touches nothing that exists.
-        let at = unsafe { rustix::mm::mmap_anonymous(std::ptr::null_mut(), len, protection, flags) };
+        // SAFETY: within the mapping just made, which nobody uses.
+        let at = unsafe { rustix::mm::mmap_anonymous(start, len, protection, flags | MapFlags::FIXED) };
         let start = NonNull::new(at.expect("there is memory").cast()).expect("nothing is mapped at zero");
         Self { start, len }
     }
@@ -35,7 +44,8 @@ impl Deref for SharedRam {
 
 impl Drop for SharedRam {
     fn drop(&mut self) {
+        let start = self.start.as_ptr().wrapping_byte_sub(GUARD);
         // SAFETY: made by `new`, and nobody uses it any more.
-        let _ = unsafe { rustix::mm::munmap(self.start.as_ptr().cast(), self.len) };
+        let _ = unsafe { rustix::mm::munmap(start.cast(), self.len + 2 * GUARD) };
     }
 }

@@ -108,6 +108,11 @@ impl Pair {
         self.shadow.statistics().windows
     }
 
+    /// The processor that goes ahead.
+    pub fn state(&self) -> &CpuState {
+        &self.ahead.state
+    }
+
     /// Whether shadow code did something.
     pub fn is_meaningful(&self) -> bool {
         self.steps > 2 * self.shadow.interpreted()
@@ -116,16 +121,28 @@ impl Pair {
     /// One round; says how it ended, or what differed.
     pub fn round(&mut self, seed: u64) -> Result<&'static str, String> {
         let mut random = Random(seed);
-        for cpu in [&mut self.followed, &mut self.ahead] {
+        let guests = self.guests;
+        self.run_guest(&mut random, |cpu| {
             let mut random = Random(seed);
-            cpu.bus.ram.iter().for_each(|cell| cell.set(0));
             cpu.bus.random = Random(!seed);
-            (cpu.bus.a20, cpu.bus.interrupt, cpu.bus.generation) = (true, false, 0);
             prepare(cpu, &mut random, program);
-            match self.guests {
+            match guests {
                 Guests::Any => make_tables_sane(cpu, &mut random),
                 Guests::Users => make_user(cpu, &mut random),
             }
+        })
+    }
+
+    /// The same with the guest that `prepare` makes in a machine.
+    pub fn run_guest(
+        &mut self,
+        random: &mut Random,
+        prepare: impl Fn(&mut Vcpu<Machine>),
+    ) -> Result<&'static str, String> {
+        for cpu in [&mut self.followed, &mut self.ahead] {
+            cpu.bus.ram.iter().for_each(|cell| cell.set(0));
+            (cpu.bus.a20, cpu.bus.interrupt, cpu.bus.generation) = (true, false, 0);
+            prepare(cpu);
         }
         self.undefined = 0;
         self.interp.forget_code(&mut self.followed);
@@ -237,7 +254,9 @@ impl Pair {
     /// How many elements a repeated store or move is behind the shadow engine's, if that is in the midst of the same; and the
     /// counter's bits. Where one gives way depends on what its engine knows to be code.
     fn elements_behind(&self, next: &Instruction) -> Option<(u32, u32)> {
-        if !repeats(next) || self.followed.state.eip != self.ahead.state.eip {
+        let state = &self.followed.state;
+        // A single step is one element on both, and the trap behind it must find an instruction that has not ended.
+        if !repeats(next) || state.eip != self.ahead.state.eip || state.eflags & eflags::TF != 0 {
             return None;
         }
         let mask = match next.op0_kind() {
@@ -253,10 +272,25 @@ impl Pair {
     /// A step that does no more than so many elements.
     fn step_elements(&mut self, most: u32, mask: u32) {
         let cpu = &mut self.followed;
-        let (eip, rest) = (cpu.state.eip, (cpu.state.gpr[gpr::ECX] & mask) - most);
+        let (eip, task) = (cpu.state.eip, cpu.state.tr.selector);
+        let left = cpu.state.gpr[gpr::ECX] & mask;
+        // A data breakpoint stops both behind the same element, and as with TF its trap must find an instruction that has not ended.
+        let watched = cpu.breakpoints_enabled();
+        let rest = if watched { 0 } else { left - most };
         cpu.state.gpr[gpr::ECX] -= rest;
         self.interp.step(cpu);
-        if cpu.state.gpr[gpr::ECX] & mask == 0 {
+        if cpu.state.tr.selector != task {
+            if rest > 0 {
+                self.excuse = Some("rounds in which a task switch saved a part of a count");
+            }
+            return;
+        }
+        let now = cpu.state.gpr[gpr::ECX] & mask;
+        if watched && now < left - most {
+            self.excuse =
+                Some("rounds in which a watched repeated instruction gave way to code written over");
+        }
+        if rest > 0 && now == 0 {
             cpu.state.eip = eip;
         }
         cpu.state.gpr[gpr::ECX] += rest;

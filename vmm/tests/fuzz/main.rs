@@ -2,9 +2,12 @@
 //! its state must stay one that a processor can be in. Nothing may panic.
 //!
 //! Each round is made from one number. A short run is part of the test suite; `VMSIM_FUZZ_SECONDS=3600` makes
-//! it longer, `VMSIM_FUZZ_SEED=N` repeats the one round that failed.
+//! it longer, `VMSIM_FUZZ_SEED=N` repeats the one round that failed, `VMSIM_FUZZ_FROM=N` all rounds from one on: what fails may depend on
+//! what an engine has kept of earlier ones.
 
 mod crash;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod followed;
 mod guest;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 #[path = "../common/liveness.rs"]
@@ -97,7 +100,7 @@ fn repeat(mut round: impl FnMut(u64) -> &'static str) -> BTreeMap<&'static str, 
     let single = number("VMSIM_FUZZ_SEED");
     let duration = Duration::from_secs(number("VMSIM_FUZZ_SECONDS").unwrap_or(SECONDS));
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_nanos() as u64);
-    let first = single.unwrap_or(now);
+    let first = single.or(number("VMSIM_FUZZ_FROM")).unwrap_or(now);
     println!("fuzzing from seed {first}");
     let started = Instant::now();
     let mut ends = BTreeMap::new();
