@@ -2,10 +2,9 @@
 //!
 //! A sleeper announces itself, looks once more, then sleeps in the kernel (futex). A ringer
 //! publishes its news, then looks whether somebody announced itself: ringing an awake process
-//! costs one load. Waiting is adaptive ([`Patience`]): spin, then yield, then sleep, so that it
-//! is quick between two cores and still works when all processes share one.
+//! costs one load. How long a process looks before it sleeps is another matter: [`crate::patience`].
 
-use crate::sync::{AtomicU32, Ordering, fence, spin_hint};
+use crate::sync::{AtomicU32, Ordering, fence};
 use std::time::Duration;
 
 const AWAKE: u32 = 0;
@@ -94,86 +93,6 @@ fn wait(word: &AtomicU32, _: Option<Duration>) {
 
 #[cfg(loom)]
 fn wake(_: &AtomicU32) {}
-
-/// How long to look before sleeping, fitted to the CPUs this process may use.
-///
-/// A peer that runs answers within a microsecond: that is what spinning is for. One that has
-/// not answered by then is probably waiting for a CPU, perhaps ours: from there on every few
-/// looks the CPU is offered (`sched_yield`), which costs little when nobody wants it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Patience {
-    /// Looks with a spin hint in between. Zero on one CPU: the peer cannot move while we spin.
-    spins: u32,
-    /// Times to yield after that.
-    yields: u32,
-    /// Looks after each yield.
-    spins_per_yield: u32,
-}
-
-impl Patience {
-    /// For the vCPU that waits for an answer it cannot go on without.
-    pub fn for_reply() -> Self {
-        if cpus() > 1 {
-            Self { spins: 300, yields: 100, spins_per_yield: 20 }
-        } else {
-            Self { spins: 0, yields: 64, spins_per_yield: 0 }
-        }
-    }
-
-    /// For a device process after it ran out of work: stay awake a little, as accesses come in
-    /// bursts. Some 30 us on two CPUs.
-    pub fn for_work() -> Self {
-        if cpus() > 1 {
-            Self { spins: 300, yields: 30, spins_per_yield: 20 }
-        } else {
-            Self { spins: 0, yields: 4, spins_per_yield: 0 }
-        }
-    }
-
-    /// Looks until `news()` holds; true when it did before patience ran out.
-    #[inline]
-    pub fn look(self, mut news: impl FnMut() -> bool) -> bool {
-        self.spin(&mut news) || self.offer(news)
-    }
-
-    /// The first part of [`Patience::look`]: for some microseconds, without offering the CPU to anybody.
-    #[inline]
-    pub fn spin(self, mut news: impl FnMut() -> bool) -> bool {
-        for _ in 0..self.spins {
-            if news() {
-                return true;
-            }
-            spin_hint();
-        }
-        self.spins == 0 && news()
-    }
-
-    /// The second part of [`Patience::look`]: the CPU is offered in between, to whoever wants it, for as long as he
-    /// may have it.
-    #[inline]
-    pub fn offer(self, mut news: impl FnMut() -> bool) -> bool {
-        for _ in 0..self.yields {
-            std::thread::yield_now();
-            for _ in 0..=self.spins_per_yield {
-                if news() {
-                    return true;
-                }
-                spin_hint();
-            }
-        }
-        news()
-    }
-}
-
-#[cfg(target_os = "linux")]
-fn cpus() -> u32 {
-    rustix::thread::sched_getaffinity(None).map_or(1, |set| set.count())
-}
-
-#[cfg(not(target_os = "linux"))]
-fn cpus() -> u32 {
-    std::thread::available_parallelism().map_or(1, |n| n.get() as u32)
-}
 
 #[cfg(all(test, not(loom)))]
 mod tests {

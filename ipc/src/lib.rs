@@ -14,6 +14,7 @@ pub mod host_clock;
 pub mod interrupt;
 pub mod message;
 pub mod mirror;
+pub mod patience;
 pub mod region_table;
 pub mod ring;
 pub mod state_page;

@@ -6,10 +6,10 @@ use super::{ProcessError, crash_point};
 use crate::device::{Access, Device, IoError, RegionId, ResetKind};
 use crate::host::Host;
 use crate::record::format::What;
-use ipc::doorbell::Patience;
 use ipc::link::{PAYLOAD_BYTES, Payload, decode_event};
 use ipc::message::{Kind, Message, Status, may_be_joined};
 use ipc::panel::{RunState, VMM_SLOT};
+use ipc::patience::Patience;
 use ipc::sync::Ordering;
 use ipc::time::VirtualTime;
 use std::time::Duration;
@@ -75,7 +75,7 @@ impl DeviceProcess {
                 self.sleep(timer);
                 self.stopwatch.after_pause();
                 // The CPUs that the process may use can change while it runs; this is off the hot path.
-                patience = Patience::for_work();
+                patience.renew(Patience::for_work());
             }
         }
     }

@@ -8,12 +8,12 @@ use super::counter::Counters;
 use ipc::board::Board;
 use ipc::chassis::Chassis;
 use ipc::clock::Freeze;
-use ipc::doorbell::Patience;
 use ipc::host_clock::host_nanos;
 use ipc::link::{Link, ModelInfo, Payload, REPLY_SLOTS};
 use ipc::message::{FLAG_JOINS, JOINED_BYTES, JOINED_WORD, Kind, Message, Status};
 use ipc::mirror::Mirrored;
 use ipc::panel::{Panel, ProcessState, RunState, VMM_SLOT, VcpuState};
+use ipc::patience::Patience;
 use ipc::raster::RasterCell;
 use ipc::region::RegionInfo;
 use ipc::ring::RingError;
@@ -369,11 +369,10 @@ impl DeviceLink {
 
     /// Waits until `done`; gives up when the VM ends or the device was taken off the bus.
     fn wait(&mut self, chassis: &Chassis, mut done: impl FnMut(&mut Self) -> bool) {
-        let patience = self.patience;
-        if patience.spin(|| done(self)) {
-            return;
+        let patience = self.patience.clone();
+        if !patience.spin(|| done(self)) {
+            self.wait_long(chassis, done);
         }
-        self.wait_long(chassis, done);
     }
 
     /// The rest of a wait that takes longer than devices do. Guest time stands still until the answer comes: a process
@@ -405,7 +404,6 @@ impl DeviceLink {
             // time must run for it. One that did not take it is stopped, slow or dead.
             let pending = self.has_pending();
             let stuck = pending || state != ProcessState::Ready;
-            let patience = self.patience;
             if stuck && !frozen {
                 panel.clock.freeze(Freeze::DeviceWait);
                 frozen = true;
@@ -413,6 +411,7 @@ impl DeviceLink {
                 chassis.thaw(Freeze::DeviceWait);
                 frozen = false;
             }
+            let mut patience = self.patience.clone();
             let mut news = || {
                 finished = finished || done(self);
                 // Time goes on for a device that took the request.
@@ -422,6 +421,7 @@ impl DeviceLink {
                 chassis.board().doorbell(VMM_SLOT).sleep(Some(LOOK_AROUND), &mut news);
             }
             news();
+            self.patience = patience;
         }
         if frozen {
             chassis.thaw(Freeze::DeviceWait);
@@ -436,6 +436,6 @@ impl DeviceLink {
         vcpu.waits_for.store(0, Ordering::Relaxed);
         vcpu.state.store(state_before, Ordering::Relaxed);
         // The CPUs that this process may use can change while it runs; this is off the hot path.
-        self.patience = Patience::for_reply();
+        self.patience.renew(Patience::for_reply());
     }
 }
