@@ -19,6 +19,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     std::fs::write(out.join("demo_rom.bin"), demo::rom()?)?;
     std::fs::write(out.join("demo_floppy.bin"), demo::demo_floppy()?)?;
     std::fs::write(out.join("bench_floppy.bin"), demo::bench_floppy()?)?;
+    std::fs::write(out.join("bench_turns.rs"), demo::bench::TURNS.to_string())?;
     std::fs::write(out.join("kernel_floppy.bin"), demo::kernel_floppy()?)?;
     std::fs::write(out.join("disk_loader.bin"), boot::disk_loader()?)?;
     std::fs::write(out.join("cputest_floppy.bin"), cputest::floppy()?)?;

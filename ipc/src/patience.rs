@@ -12,8 +12,11 @@ use crate::sync::spin_hint;
 /// An offered CPU that comes back after this long was taken by somebody who does not answer us. Host ns: more than a peer needs
 /// for most answers.
 const TAKEN: u64 = 50_000;
-/// How long no CPU is offered after that, host ns.
-const WARY: u64 = 1_000_000_000;
+/// The same where the answer is there by then: on one CPU it is the peer who took it.
+const TAKEN_ANYWAY: u64 = 500_000;
+/// How long no CPU is offered after that, host ns: doubled each time that it happens again at once, halved when it does not.
+const SHORTEST_WARINESS: u64 = 10_000_000;
+const LONGEST_WARINESS: u64 = 1_000_000_000;
 
 /// How long a process looks, fitted to the CPUs that it may use and to what else runs on them.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,11 +29,13 @@ pub struct Patience {
     spins_per_yield: u32,
     /// The CPU is not offered before this moment, host ns.
     wary_until: u64,
+    /// How long it will not be offered after it was taken the next time.
+    wariness: u64,
 }
 
 impl Patience {
     fn new(spins: u32, yields: u32, spins_per_yield: u32) -> Self {
-        Self { spins, yields, spins_per_yield, wary_until: 0 }
+        Self { spins, yields, spins_per_yield, wary_until: 0, wariness: SHORTEST_WARINESS }
     }
 
     /// For the vCPU that waits for an answer it cannot go on without.
@@ -46,7 +51,7 @@ impl Patience {
 
     /// Takes the counts of `fresh`: the CPUs that a process may use can change while it runs.
     pub fn renew(&mut self, fresh: Self) {
-        *self = Self { wary_until: self.wary_until, ..fresh };
+        *self = Self { wary_until: self.wary_until, wariness: self.wariness, ..fresh };
     }
 
     /// Looks until `news()` holds; true when it did before patience ran out.
@@ -80,20 +85,34 @@ impl Patience {
         }
         for _ in 0..self.yields {
             give();
-            for _ in 0..=self.spins_per_yield {
-                if news() {
-                    return true;
+            let after = now();
+            let taken = after.saturating_sub(before);
+            let mut came = news();
+            for _ in 0..self.spins_per_yield {
+                if came {
+                    break;
                 }
                 spin_hint();
+                came = news();
             }
-            let after = now();
-            if after.saturating_sub(before) > TAKEN {
-                self.wary_until = after.saturating_add(WARY);
-                return news();
+            if taken > if came { TAKEN_ANYWAY } else { TAKEN } {
+                self.wary_until = after.saturating_add(self.wariness);
+                self.wariness = (2 * self.wariness).min(LONGEST_WARINESS);
+                return came;
+            }
+            if came {
+                self.relax();
+                return true;
             }
             before = after;
         }
+        self.relax();
         news()
+    }
+
+    /// The offers have cost little.
+    fn relax(&mut self) {
+        self.wariness = (self.wariness / 2).max(SHORTEST_WARINESS);
     }
 }
 
@@ -129,15 +148,26 @@ mod tests {
         let clock = Cell::new(5);
         let mut patience = Patience::new(1, 10, 2);
         assert_eq!(offers(&mut patience, &clock, 1_000, 99), (10, false), "nobody wants it");
-        assert_eq!(offers(&mut patience, &clock, 3_000_000, 1), (1, true), "who took it has answered");
+        assert_eq!(offers(&mut patience, &clock, 100_000, 1), (1, true), "who took it has answered");
         assert_eq!(offers(&mut patience, &clock, 3_000_000, 2), (1, false), "somebody else has it");
         assert_eq!(offers(&mut patience, &clock, 0, 1), (0, false), "no more");
         let counts = Patience::new(7, 20, 2);
         patience.renew(counts);
-        clock.set(clock.get() + WARY - 1);
+        clock.set(clock.get() + SHORTEST_WARINESS - 1);
         assert_eq!(offers(&mut patience, &clock, 0, 1), (0, false), "not yet");
         clock.set(clock.get() + 1);
-        assert_eq!(offers(&mut patience, &clock, 0, 99), (20, false), "again");
+        assert_eq!(offers(&mut patience, &clock, 3_000_000, 9), (1, false), "once more");
+        clock.set(clock.get() + 2 * SHORTEST_WARINESS - 1);
+        assert_eq!(offers(&mut patience, &clock, 0, 1), (0, false), "for twice as long");
+        clock.set(clock.get() + 1);
+        assert_eq!(offers(&mut patience, &clock, 0, 99), (20, false), "again, and all goes well");
+        assert_eq!(patience.wariness, 2 * SHORTEST_WARINESS);
+        assert_eq!(
+            offers(&mut patience, &clock, 3_000_000, 1),
+            (1, true),
+            "there is an answer, and somebody else had it too"
+        );
+        assert_eq!(offers(&mut patience, &clock, 0, 1), (0, false), "no more");
     }
 
     #[test]

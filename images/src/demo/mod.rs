@@ -9,6 +9,9 @@ mod tests;
 /// Size of a 1.44 MB floppy image.
 pub const FLOPPY_BYTES: usize = 2880 * 512;
 
+/// Accesses that the floppy of [`bench_floppy`] makes for each of its measurements.
+pub const BENCH_TURNS: u32 = include!(concat!(env!("OUT_DIR"), "/bench_turns.rs"));
+
 static ROM: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/demo_rom.bin"));
 static DEMO_FLOPPY: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/demo_floppy.bin"));
 static CPUTEST_FLOPPY: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/cputest_floppy.bin"));

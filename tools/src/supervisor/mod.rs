@@ -269,6 +269,12 @@ impl Supervisor {
         }
     }
 
+    /// How long the guest has waited for device processes, but for waits that ended while the VMM spun.
+    pub fn waited(&self) -> Duration {
+        let cells = self.memory.panel().processes.iter();
+        Duration::from_nanos(cells.map(|cell| cell.waited_nanos.load(Ordering::Relaxed)).sum())
+    }
+
     /// Serial ports to which somebody can connect.
     pub fn serial_ports(&self) -> Vec<ipc::control::SerialStatus> {
         self.serial.as_ref().map_or_else(Vec::new, SerialPorts::status)
