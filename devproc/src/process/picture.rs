@@ -9,7 +9,6 @@ use super::{ProcessError, host::ModelHost, stopwatch};
 use crate::device::Frame;
 use crate::record::format::{Answer, Call, What};
 use crate::record::hash_picture;
-
 use ipc::host_clock::host_nanos;
 use ipc::panel::{PanelView, VcpuState};
 use ipc::screen::{Screen, TextView};

@@ -9,7 +9,6 @@ use super::{DISPLAY, Managed, Supervisor};
 use crate::roles::Executable;
 use anyhow::{Context, Result};
 use crossbeam::channel::{Receiver, Sender, bounded};
-
 use ipc::control::Reply;
 use ipc::input::HostEvent;
 use ipc::link::{LinkLayout, decode_event, hand_over};
