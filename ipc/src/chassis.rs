@@ -66,7 +66,12 @@ impl Chassis {
     /// Lets the clock go on after [`crate::clock::SharedClock::freeze`], and wakes the processes that chose how
     /// long to sleep while time stood still ([`Board::sleeps_frozen`]).
     pub fn thaw(&self, reason: Freeze) {
-        self.panel().clock.thaw(reason);
+        self.thaw_ahead(reason, 0);
+    }
+
+    /// As [`Chassis::thaw`], but the clock goes on `nanos` ahead of where it stopped: no more than for how long it stood.
+    pub fn thaw_ahead(&self, reason: Freeze, nanos: u64) {
+        self.panel().clock.thaw_ahead(reason, nanos);
         self.board().wake_frozen_sleepers();
     }
 

@@ -269,6 +269,11 @@ impl SharedClock {
 
     /// Takes `reason` back; the clock goes on where it stopped when it was the last one.
     pub fn thaw(&self, reason: Freeze) {
+        self.thaw_ahead(reason, 0);
+    }
+
+    /// As [`SharedClock::thaw`], but the clock goes on `nanos` ahead of where it stopped: no more than for how long it stood.
+    pub fn thaw_ahead(&self, reason: Freeze, nanos: u64) {
         let mut word = self.word.load(Ordering::Acquire);
         loop {
             if word & STOPPING != 0 {
@@ -279,7 +284,7 @@ impl SharedClock {
             let new = if word & FREEZERS == 0 {
                 return;
             } else if freezers == 0 {
-                difference(self.host(), word) << VALUE_SHIFT
+                difference(self.host().wrapping_sub(nanos), word) << VALUE_SHIFT
             } else {
                 word & !FREEZERS | freezers
             };
@@ -365,6 +370,24 @@ mod tests {
     }
 
     #[test]
+    fn it_may_go_on_ahead_of_where_it_stopped() {
+        let clock = clock();
+        clock.thaw(Freeze::Paused);
+        clock.freeze(Freeze::DeviceWait);
+        let stopped = clock.now();
+        std::thread::sleep(Duration::from_millis(2));
+        clock.thaw_ahead(Freeze::DeviceWait, 1_000_000);
+        let ahead = clock.now() - stopped;
+        assert!((1_000_000..20_000_000).contains(&ahead), "{ahead}");
+        // Somebody else still has it stand.
+        clock.freeze(Freeze::DeviceWait);
+        clock.freeze(Freeze::Paused);
+        let stopped = clock.now();
+        clock.thaw_ahead(Freeze::DeviceWait, 1_000_000);
+        assert_eq!(clock.now(), stopped);
+    }
+
+    #[test]
     fn it_never_goes_back_while_two_threads_freeze_and_thaw() {
         let clock = clock();
         clock.thaw(Freeze::Paused);
@@ -375,7 +398,8 @@ mod tests {
                 scope.spawn(move || {
                     while !stop.load(Ordering::Relaxed) {
                         clock.freeze(reason);
-                        clock.thaw(reason);
+                        let stood = Instant::now();
+                        clock.thaw_ahead(reason, stood.elapsed().as_nanos() as u64);
                     }
                 });
             }

@@ -23,6 +23,10 @@ use ipc::time::VirtualTime;
 use std::collections::VecDeque;
 use std::time::Duration;
 
+/// What a wait costs of the guest's time at most, beyond spinning, host ns. About what a process that sleeps needs for its answer,
+/// so that the guest's clock keeps up with the host's where that has time for its processes. Little enough that Linux keeps
+/// the time-stamp counter, which it gives up for good when its reads of the PIT (two waits) take 0.1 ms three times.
+const WAIT_COSTS: u64 = 30_000;
 /// Waits of this length are worth a line in the log. Host ns.
 const WORTH_A_LINE: u64 = 20_000_000;
 /// Ranges of written code that are remembered one by one.
@@ -375,9 +379,9 @@ impl DeviceLink {
         }
     }
 
-    /// The rest of a wait that takes longer than devices do. Guest time stands still until the answer comes: a process
-    /// that is stopped, restarted, asleep or short of CPU must neither make the guest's time-outs expire nor spoil its
-    /// measurements. (Linux gives up the time-stamp counter for good when its reads of the PIT take 0.1 ms three times.)
+    /// The rest of a wait that takes longer than devices do. Guest time stands still until the answer comes, but for
+    /// [`WAIT_COSTS`]: a process that is stopped, restarted or short of CPU must neither make the guest's time-outs
+    /// expire nor spoil its measurements.
     #[cold]
     fn wait_long(&mut self, chassis: &Chassis, mut done: impl FnMut(&mut Self) -> bool) {
         let started = host_nanos();
@@ -386,7 +390,14 @@ impl DeviceLink {
         let state_before = vcpu.state.swap(VcpuState::WaitsForDevice as u32, Ordering::Relaxed);
         vcpu.waits_since.store(started, Ordering::Relaxed);
         vcpu.waits_for.store(self.slot as u32 + 1, Ordering::Release);
-        let (mut frozen, mut offered) = (false, false);
+        let (mut frozen_at, mut offered) = (None, false);
+        let mut costs = WAIT_COSTS;
+        let mut thaw = |frozen_at: u64| {
+            let stood = host_nanos().saturating_sub(frozen_at).min(costs);
+            costs -= stood;
+            chassis.thaw_ahead(Freeze::DeviceWait, stood);
+        };
+        let mut stood = false;
         let mut finished = false;
         while !finished {
             let state = self.process_state(panel);
@@ -404,12 +415,12 @@ impl DeviceLink {
             // time must run for it. One that did not take it is stopped, slow or dead.
             let pending = self.has_pending();
             let stuck = pending || state != ProcessState::Ready;
-            if stuck && !frozen {
+            if stuck && frozen_at.is_none() {
                 panel.clock.freeze(Freeze::DeviceWait);
-                frozen = true;
-            } else if frozen && !stuck {
-                chassis.thaw(Freeze::DeviceWait);
-                frozen = false;
+                frozen_at = Some(host_nanos());
+                stood = true;
+            } else if !stuck && let Some(frozen_at) = frozen_at.take() {
+                thaw(frozen_at);
             }
             let mut patience = self.patience.clone();
             let mut news = || {
@@ -423,8 +434,10 @@ impl DeviceLink {
             news();
             self.patience = patience;
         }
-        if frozen {
-            chassis.thaw(Freeze::DeviceWait);
+        if let Some(frozen_at) = frozen_at {
+            thaw(frozen_at);
+        }
+        if stood {
             let waited = host_nanos().saturating_sub(started);
             if waited >= WORTH_A_LINE {
                 ipc::logging::set_context(panel.clock.now(), (0, 0));
