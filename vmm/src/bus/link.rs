@@ -23,10 +23,10 @@ use ipc::time::VirtualTime;
 use std::collections::VecDeque;
 use std::time::Duration;
 
-/// What a wait costs of the guest's time at most, beyond spinning, host ns. About what a process that sleeps needs for its answer,
+/// What a wait costs of the guest's time at most, beyond spinning, host ns. About half of what a process that sleeps needs for its answer,
 /// so that the guest's clock keeps up with the host's where that has time for its processes. Little enough that Linux keeps
 /// the time-stamp counter, which it gives up for good when its reads of the PIT (two waits) take 0.1 ms three times.
-const WAIT_COSTS: u64 = 30_000;
+const WAIT_COSTS: u64 = 15_000;
 /// Waits of this length are worth a line in the log. Host ns.
 const WORTH_A_LINE: u64 = 20_000_000;
 /// Ranges of written code that are remembered one by one.
