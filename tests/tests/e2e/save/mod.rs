@@ -77,7 +77,8 @@ fn dos_that_was_saved_while_it_copies_goes_on_twice_and_the_copies_are_right() {
     vm.wait_prompt();
     let floppy = vm.home().file("freedos-1440.img");
     let before = std::fs::metadata(&floppy).and_then(|meta| meta.modified()).expect("an age");
-    vm.type_text("cls\\ncopy /y command.com copy.com\\n");
+    // Three, so that the last one is still to come when a busy host has started 'vmsim save'.
+    vm.type_text("cls\\nfor %i in (one two copy) do copy /y command.com %i.com\\n");
     // In the middle of it: the first sectors are written, and the prompt is not back.
     poll("the first sectors of the copy", PATIENCE, || {
         let now = std::fs::metadata(&floppy).and_then(|meta| meta.modified()).expect("an age");
@@ -94,7 +95,7 @@ fn dos_that_was_saved_while_it_copies_goes_on_twice_and_the_copies_are_right() {
     let command = crate::floppy::reader(&floppy)("COMMAND.COM");
     let last_sector = command.chunks_exact(512).next_back().expect("a sector");
     let copies = at_save.chunks(512).filter(|sector| *sector == last_sector).count();
-    assert_eq!(copies, 1, "it was saved when the copy was complete");
+    assert!(copies < 4, "it was saved when the copies were complete");
     for _ in 0..2 {
         // Not as old as it was, but with the same content.
         std::fs::write(&floppy, &at_save).expect("the image");
