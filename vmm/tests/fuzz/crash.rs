@@ -10,8 +10,13 @@ thread_local! {
 
 /// Notes the round that this thread runs.
 pub fn set_seed(seed: u64) {
-    static ONCE: Once = Once::new();
     SEED.set(seed);
+}
+
+/// Installs the handlers, once for all tests of this program. Before any engine runs: an engine's own handler comes before these and hands on
+/// what is not its own, and would be lost if it were the other way round.
+pub fn prepare() {
+    static ONCE: Once = Once::new();
     ONCE.call_once(install);
 }
 

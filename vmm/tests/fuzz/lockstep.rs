@@ -71,6 +71,7 @@ fn ram(cpu: &Vcpu<Machine>) -> &[u8] {
 impl Pair {
     /// Two machines.
     pub fn new(policy: WindowPolicy, guests: Guests) -> Self {
+        crate::crash::prepare();
         let machine = || {
             let mut machine = Machine::new();
             machine.devices_write = false;

@@ -124,6 +124,7 @@ fn repeat(mut round: impl FnMut(u64) -> &'static str) -> BTreeMap<&'static str, 
 
 /// Rounds of garbage on an engine.
 fn garbage_on(mut engine: Engine<Machine>) {
+    crash::prepare();
     let mut cpu = Vcpu::new(Machine::new());
     let ends = repeat(|seed| {
         // A round must not depend on what earlier ones left.
