@@ -6,7 +6,8 @@
 //! Everything is an atomic, so that a process that misbehaves can give wrong values, which
 //! readers check, but can never break another one's memory safety.
 
-#![expect(unsafe_code)] // For `unsafe impl Shared`: the promise that the layout is all atomics.
+// SAFETY: unsafe is the promise of `unsafe impl Shared` alone, that the layout is all atomics; it is made there.
+#![expect(unsafe_code)]
 
 use crate::doorbell::Doorbell;
 pub use crate::interrupt::{ALL_LINES, InterruptRequest, Lines, PendingInterrupt};
@@ -16,7 +17,7 @@ use crate::sync::{AtomicU32, AtomicU64, Ordering};
 use serde::{Deserialize, Serialize};
 
 /// First word of a board: "VMSimBrd".
-pub const BOARD_MAGIC: u64 = u64::from_le_bytes(*b"VMSimBrd");
+const BOARD_MAGIC: u64 = u64::from_le_bytes(*b"VMSimBrd");
 /// First address of the area with shadow-RAM switches.
 pub const SHADOW_BASE: u32 = 0xa_0000;
 /// 4 KiB pages with shadow-RAM switches: A0000h to FFFFFh.
@@ -78,7 +79,7 @@ pub struct Wiring {
 #[repr(C)]
 pub struct Board {
     /// [`BOARD_MAGIC`].
-    pub magic: AtomicU64,
+    magic: AtomicU64,
     /// A requested reset: 0 none, else a [`ResetRequest`].
     reset_request: AtomicU32,
     /// Not zero: the machine is to be switched off. See [`Board::request_power_off`].
@@ -331,16 +332,15 @@ impl Board {
     }
 }
 
-/// Fresh zeroed board on the heap, for tests of other crates too.
-#[doc(hidden)]
-pub fn zeroed_board() -> Box<Board> {
-    // SAFETY: `Shared` says that all zeros is a valid Board; the layout is that of Board.
-    unsafe { Box::<Board>::new_zeroed().assume_init() }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A fresh board on the heap.
+    fn zeroed_board() -> Box<Board> {
+        // SAFETY: `Shared` says that all zeros is a valid Board; the layout is that of Board.
+        unsafe { Box::<Board>::new_zeroed().assume_init() }
+    }
 
     #[test]
     fn shadow_switches_cover_whole_ranges_and_call_the_vcpu_once_changed() {

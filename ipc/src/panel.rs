@@ -8,7 +8,7 @@
 #![expect(unsafe_code)] // For `unsafe impl Shared` and for the view of who may only read.
 
 use crate::clock::{ClockView, Freeze, SharedClock};
-use crate::segment::Shared;
+use crate::segment::{Readable, Shared};
 use crate::sync::{AtomicU32, AtomicU64, Ordering, fence};
 
 /// First word of a panel: "VMSimPnl".
@@ -179,6 +179,11 @@ impl ProcessState {
         }
     }
 
+    /// Whether nobody waits for the process: it is there, or was given up.
+    pub fn is_settled(self) -> bool {
+        matches!(self, Self::Ready | Self::Offline)
+    }
+
     /// From a word of the panel; unknown values count as absent.
     pub fn from_wire(raw: u32) -> Self {
         match raw {
@@ -314,8 +319,8 @@ fn code_bit(address: u64) -> Option<(usize, u64)> {
 #[repr(transparent)]
 pub struct PanelView(Panel);
 
-// SAFETY: as for Panel, of which it is a transparent wrapper.
-unsafe impl Shared for PanelView {}
+// SAFETY: the layout is that of Panel, and all functions of this and of ClockView load relaxed and at most 8 bytes.
+unsafe impl Readable for PanelView {}
 
 /// A load that sees what was stored before what it reads. Only relaxed loads are promised to work in memory that is
 /// mapped read-only, hence the fence.

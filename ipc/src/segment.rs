@@ -119,6 +119,12 @@ pub enum SegmentError {
 /// matters, and every bit pattern (all zeros in particular) is a valid value.
 pub unsafe trait Shared: Sync {}
 
+/// A type that may live in memory that is mapped read-only, which other processes write at any time.
+///
+/// # Safety
+/// As for [`Shared`], and nothing that can be had of it stores, or loads but relaxed and at most 8 bytes at a time.
+pub unsafe trait Readable: Sync {}
+
 /// One mapped segment. The creator removes the name when it drops it.
 pub struct Segment {
     memory: Shmem,
@@ -273,16 +279,16 @@ impl ReadOnlySegment {
         Ok(Self { memory: memory.cast::<u8>().cast_const(), len, name: name.into() })
     }
 
-    /// The `T` at the start of the segment. `T` must have nothing but relaxed loads of at most 8 bytes.
+    /// The `T` at the start of the segment.
     ///
     /// # Errors
     /// [`SegmentError::TooSmall`].
-    pub fn view<T: Shared>(&self) -> Result<&T, SegmentError> {
+    pub fn view<T: Readable>(&self) -> Result<&T, SegmentError> {
         let needed = size_of::<T>() as u64;
         if self.len < needed {
             return Err(SegmentError::TooSmall { name: self.name.clone(), found: self.len, needed });
         }
-        // SAFETY: as for `Segment::view`. A store would end the process by SIGSEGV, and harm nobody else.
+        // SAFETY: as for `Segment::view`, and `Readable` promises that nothing is done which read-only memory does not bear.
         Ok(unsafe { &*self.memory.cast::<T>() })
     }
 }

@@ -122,8 +122,7 @@ pub fn run(vm: &str) -> Result<(), ProcessError> {
 /// Waits until every device process serves, saying for whom once a second.
 fn wait_for_devices(chassis: &Chassis, links: &[DeviceLink]) {
     let panel = chassis.panel();
-    let ready =
-        |link: &&DeviceLink| matches!(link.process_state(panel), ProcessState::Ready | ProcessState::Offline);
+    let ready = |link: &&DeviceLink| link.process_state(panel).is_settled();
     loop {
         let missing: Vec<_> = links.iter().filter(|link| !ready(link)).map(DeviceLink::name).collect();
         if missing.is_empty() || panel.run_state() == RunState::Stopping {

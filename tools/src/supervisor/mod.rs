@@ -452,7 +452,7 @@ impl Supervisor {
 
     /// Whether nobody waits for a process: it is there, or was given up.
     fn is_settled(&self, slot: usize) -> bool {
-        matches!(self.memory.process_state(slot), ProcessState::Ready | ProcessState::Offline)
+        self.memory.process_state(slot).is_settled()
     }
 
     /// Says anew how host time is read off the time-stamp counter, when that is due.

@@ -227,9 +227,7 @@ impl DeviceLink {
 
     /// Waits for the process, or its successor, if it has said that it is about to end.
     pub fn wait_for_return(&mut self, chassis: &Chassis, written_code: &mut VecDeque<(u64, u64)>) {
-        let is_there = |link: &Self| {
-            matches!(link.process_state(chassis.panel()), ProcessState::Ready | ProcessState::Offline)
-        };
+        let is_there = |link: &Self| link.process_state(chassis.panel()).is_settled();
         if !is_there(self) {
             self.wait(chassis, |link| {
                 link.take_replies(u64::MAX, written_code);
