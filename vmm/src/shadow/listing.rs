@@ -269,11 +269,13 @@ pub(super) fn page<B: Bus>(
 pub fn listing(snippet: &Snippet<'_>) -> String {
     const BASE: u64 = 0x1000_0000;
     const TABLE: u64 = 0x3000_0000;
+    const CELLS: [u32; 2] = [0x3800_0000, 0x3800_1000];
     const HLT: u8 = 0xf4;
     let places = Places {
         bridge: Bridge::pretended(0x2000_0000),
         miss: 0x2000_1000,
         returns: Returns { unknown: 0x2000_1100, other: 0x2000_1200 },
+        link: [0x2000_1300, 0x2000_1400],
         attention: offset_of!(Context, own_attention) as i32,
     };
     let mode = Mode::made_of(snippet);
@@ -285,7 +287,8 @@ pub fn listing(snippet: &Snippet<'_>) -> String {
     let unit = scanner::scan(&guest, mode, page_eip, offset as u16, |_| false);
     let mut translator = Translator::new(places);
     let counts = Counts::Nothing;
-    let target = Target { mode, page_eip, table: TABLE, next_page: None, counts, lockstep: false };
+    let target =
+        Target { mode, page_eip, table: TABLE, next_page: None, cells: CELLS, counts, lockstep: false };
     let made = translator.translate(&unit, target, &Neighbours::new(), BASE);
     let mut text = format!("{mode}\n");
     let (map, stubs, host) = (&made.map[..], made.stubs, translator.code());

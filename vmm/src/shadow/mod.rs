@@ -23,6 +23,7 @@ mod devices;
 mod engine;
 mod fpu;
 mod home;
+mod links;
 mod listing;
 pub(crate) mod mode;
 mod pages;

@@ -68,6 +68,9 @@ impl<B: Bus> Shadow<B> {
                 let miss = self.places.miss as u32;
                 let dropped = self.pages.drop_units(&mut self.tables, miss, page, start, stop);
                 self.statistics.units_dropped += dropped as u64;
+                if dropped > 0 {
+                    self.forget_links();
+                }
                 if dropped > 0 && patched {
                     self.patched.note(page, start, stop, windowed::ticks());
                 }
@@ -112,7 +115,10 @@ impl<B: Bus> Shadow<B> {
         let miss = self.places.miss as u32;
         let kept = self.tables.take(miss);
         debug_assert_eq!(kept, Some(self.miss_table));
-        self.maps.iter_mut().for_each(|map| map.flush(Flush::All));
+        self.maps.iter_mut().for_each(|map| {
+            map.flush(Flush::All);
+        });
+        self.links.clear(&mut self.context.link_logs);
         self.cache.clear();
         self.code_index.clear();
         self.perf.clear();
@@ -148,7 +154,10 @@ impl<B: Bus> Shadow<B> {
         };
         // A full cache has dropped everything: then the page is made anew at the next miss.
         if self.pages.find(location.physical & !(PAGE_SIZE - 1), page, mode) == Some(id) {
-            self.maps[map].set(page, self.tables.address(table), global, large);
+            let changes = self.maps[map].set(page, self.tables.address(table), global, large);
+            if changes {
+                self.links.forget(&mut self.context.link_logs, mode.user());
+            }
         }
         Some(code)
     }
@@ -252,6 +261,7 @@ impl<B: Bus> Shadow<B> {
             page_eip,
             table: self.tables.address(table),
             next_page: next.as_ref().map(|next| next.entry),
+            cells: self.links.free(),
             counts: self.counts,
             lockstep: self.context.in_lockstep,
         };
@@ -281,6 +291,9 @@ impl<B: Bus> Shadow<B> {
         let spill = unit.spill().and_then(|bytes| next.map(|next| (next.physical, bytes)));
         if let Some((physical, bytes)) = spill {
             cpu.mark_code(physical, u32::from(bytes));
+        }
+        for &stub in &made.cells {
+            self.links.take(code + u64::from(stub));
         }
         let mut found = None;
         for &(entry, place) in &made.entries {

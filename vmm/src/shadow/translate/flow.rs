@@ -1,5 +1,7 @@
 //! Jumps, calls, returns, and the polls that let interrupts in.
 //!
+//! Jumps and calls to constants on other pages remember what they found there ([`crate::shadow::links`]).
+//!
 //! Within a unit a jump is a jump, and so it is to a unit of the same page that exists when it is made: whoever jumps to one by itself
 //! is dropped with it. Anything else goes through tables: the exec map gives for a linear page the entry table of
 //! the shadow page that is mapped there, and that the code of each instruction; what is not there leads to the
@@ -55,6 +57,26 @@ impl Returns {
         debug_assert!(code.is_some_and(|at| at == unknown), "an empty cache has room");
         Self { unknown, other }
     }
+}
+
+/// Code that fills the cell at R11D (see [`crate::shadow::links`]) and goes to the linear address in R8D, for supervisors and for users.
+pub fn install_links(cache: &mut CodeCache) -> [u64; 2] {
+    [0, 1].map(|side| {
+        let start = cache.next();
+        let mut asm = Asm::new(start);
+        asm.load(W::Q, R10, context(offset_of!(Context, attention)));
+        find_in_map(&mut asm, asm::at(R10, 0));
+        asm.store(W::Q, asm::at(R11, 0), R9);
+        let log = context(offset_of!(Context, link_logs) + side * size_of::<u64>());
+        asm.load(W::Q, R10, log);
+        asm.store(W::D, asm::at(R10, 0), R11);
+        asm.lea(W::Q, R10, asm::at(R10, size_of::<u32>() as i32));
+        asm.store(W::Q, log, R10);
+        asm.jmp_reg(R9);
+        let code = cache.append(&asm.code);
+        debug_assert!(code.is_some_and(|at| at == start), "an empty cache has room");
+        start
+    })
 }
 
 /// Jumps to the linear address in R8D through the exec map, with the attention byte at `attention`. R9 and R10 are lost.
@@ -185,9 +207,51 @@ impl Emit<'_> {
                     }
                 }
             }
+            _ if self.go_by_link(polls, to, By::Call) => {}
             _ => {
                 self.asm.mov_imm(R8, self.mode.linear(to));
                 self.go_to_r8(By::Call);
+            }
+        }
+    }
+
+    /// Goes to a constant EIP of another page by a link, and polls before if it `polls`. No flag changes. False: there is no room for one.
+    fn go_by_link(&mut self, polls: bool, to: u32, by: By) -> bool {
+        let [first, end] = self.target.cells;
+        let cell = first + self.cells.len() as u32 * size_of::<u64>() as u32;
+        let is_near = on_page(self.mode, self.target.page_eip, to).is_some();
+        if !self.mode.code32() || is_near || cell >= end {
+            return false;
+        }
+        let (linear, fills, landing) = (self.mode.linear(to), self.asm.label(), self.asm.label());
+        self.cells.push(fills);
+        self.later(Stub::Link { label: fills, cell, linear });
+        if polls {
+            let wanted = self.asm.label();
+            let attention = self.attention();
+            self.asm.mov(W::Q, R10, RCX);
+            self.asm.movzx_load(RCX, attention, W::B);
+            self.asm.unless_rcx_zero(|asm| asm.jmp(wanted));
+            self.asm.mov(W::Q, RCX, R10);
+            let landing = (by == By::Call).then_some(landing);
+            self.later(Stub::ThroughMap { label: wanted, linear, landing });
+        }
+        match by {
+            By::Jump => self.asm.jmp_through(cell as i32),
+            By::Call => self.asm.call_through(cell as i32),
+        }
+        self.asm.bind(landing);
+        true
+    }
+
+    /// Goes to a linear address through the exec map: calls it if there is somewhere to go on.
+    pub(super) fn go_through_map(&mut self, linear: u32, landing: Option<Label>) {
+        self.asm.mov_imm(R8, linear);
+        match landing {
+            None => self.go_to_r8(By::Jump),
+            Some(landing) => {
+                self.go_to_r8(By::Call);
+                self.asm.jmp(landing);
             }
         }
     }
@@ -202,6 +266,9 @@ impl Emit<'_> {
         let offset = on_page(self.mode, self.target.page_eip, to);
         if self.is_backward(from, to) {
             self.count(to);
+        }
+        if self.go_by_link(self.is_backward(from, to), to, By::Jump) {
+            return;
         }
         self.asm.mov_imm(R8, self.mode.linear(to));
         match offset {
