@@ -19,7 +19,7 @@ use super::perf::PerfMap;
 use super::scanner::PAGE;
 use super::space::{ExecMap, FarTable};
 use super::statistics::{Sites, Statistics};
-use super::translate::{Borrow, Counts, Places, Returns, Translator, install_links};
+use super::translate::{Borrow, Counts, Fills, Places, Returns, Translator};
 use super::trap::{self, Trap, Verdict};
 use super::windowed::{self, WindowPolicy, Windowed};
 use crate::cpu::bus::Bus;
@@ -119,7 +119,7 @@ impl<B: Bus> Shadow<B> {
         let bridge = Bridge::install(&mut cache);
         let miss = Self::install_miss(&mut cache, &bridge);
         let returns = Returns::install(&mut cache, (counts == Counts::Loops).then_some(miss));
-        let link = install_links(&mut cache);
+        let fills = Fills::install(&mut cache, miss);
         let links = Links::new()?;
         cache.seal_head();
         let no_room = || CacheError { what: "entry tables", error: rustix::io::Errno::NOMEM };
@@ -131,7 +131,7 @@ impl<B: Bus> Shadow<B> {
         context.exec.fill(miss_map.address());
         context.link_logs = links.logs();
         let places =
-            Places { bridge, miss, returns, link, attention: offset_of!(Context, own_attention) as i32 };
+            Places { bridge, miss, returns, fills, attention: offset_of!(Context, own_attention) as i32 };
         let mut interp = Interp::new();
         interp.serve_shadow();
         interp.remember_steps();
@@ -529,8 +529,11 @@ impl<B: Bus> Shadow<B> {
 
     /// Shadow code faulted: maps the page if the access is a plain one, or leaves the instruction to the interpreter.
     fn fault(&mut self, cpu: &mut Vcpu<B>, access: &mut trap::Access<'_>) -> Verdict {
-        // A call with the return stack full: all predictions are dropped.
+        // A call with the return stack full: all predictions are dropped. Calls by links do not poll.
         if access.address.is_some_and(|address| self.context.guard().contains(&address)) {
+            if attention(cpu) != 0 {
+                self.forget_links();
+            }
             access.set_stack(self.context.stack_top());
             return Verdict::Retry;
         }
@@ -642,7 +645,6 @@ impl<B: Bus> Shadow<B> {
         match context.leave {
             leave if leave == Leave::Miss as u32 => {
                 cpu.state.eip = mode.eip(context.target as u32);
-                self.links.forget_miss(&mut context.link_logs, self.places.miss);
                 self.statistics.misses += 1;
                 false
             }

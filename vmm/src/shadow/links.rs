@@ -1,9 +1,9 @@
-//! Links: where constant jumps and calls to other pages lead, as data.
+//! Links: what is known of where constant jumps and calls to other pages lead, as data.
 //!
-//! Such a jump goes through a *cell*, one word that only it uses. At first the cell leads to a stub of the jump, which looks its target up in
-//! the exec map like any other jump between pages, leaves what it found in the cell and notes in a *log* that it did. As soon as anything
-//! changes that such a look-up depends on, all cells of that privilege side that are in the log lead to their stubs again. Code itself is
-//! never written.
+//! Each such place has a *cell*, one word that only it uses. At first there is in it what the place takes to look its target up in the exec
+//! map, like any other jump between pages; then what was found, and the cell is noted in a *log*. As soon as anything changes that such a
+//! look-up depends on, all cells of that privilege side that are in the log are what they were at first. Code itself is never
+//! written.
 //!
 //! This module knows where cells are and what is in them, and nothing of maps and code.
 #![expect(unsafe_code, reason = "memory that shadow code reads and writes")]
@@ -16,8 +16,8 @@ use std::ptr::NonNull;
 const CELLS: usize = 1 << 20;
 /// Bytes of a cell: an address.
 const CELL_BYTES: usize = size_of::<u64>();
-/// An entry of a log: the address of a cell. One more than there are cells: what leads nowhere is noted, too, and taken back at once.
-const LOG_BYTES: usize = (CELLS + 1) * size_of::<u32>();
+/// An entry of a log: the address of a cell. A cell is in a log once at most.
+const LOG_BYTES: usize = CELLS * size_of::<u32>();
 const BYTES: usize = CELLS * CELL_BYTES + SIDES * LOG_BYTES;
 /// Privilege sides: supervisor and user.
 const SIDES: usize = 2;
@@ -28,8 +28,8 @@ pub type Logs = [u64; SIDES];
 /// See the module's description.
 pub struct Links {
     start: NonNull<u8>,
-    /// The stub of each cell that is in use.
-    stubs: Vec<u32>,
+    /// What is in each cell that is in use at first.
+    first: Vec<u32>,
 }
 
 // SAFETY: the mapping belongs to this value alone.
@@ -48,10 +48,10 @@ impl Links {
         let at = unsafe { rustix::mm::mmap_anonymous(std::ptr::null_mut(), BYTES, protection, flags) };
         let start = at.and_then(|at| NonNull::new(at.cast()).ok_or(rustix::io::Errno::NOMEM));
         let start = start.map_err(|error| CacheError { what: "links", error })?;
-        Ok(Self { start, stubs: Vec::new() })
+        Ok(Self { start, first: Vec::new() })
     }
 
-    /// Where the logs begin.
+    /// Empty logs.
     pub fn logs(&self) -> Logs {
         let first = self.start.as_ptr() as u64 + (CELLS * CELL_BYTES) as u64;
         std::array::from_fn(|side| first + (side * LOG_BYTES) as u64)
@@ -59,27 +59,21 @@ impl Links {
 
     /// Where the cells that are free begin and end.
     pub fn free(&self) -> [u32; 2] {
-        [self.stubs.len(), CELLS].map(|cell| (self.start.as_ptr() as usize + cell * CELL_BYTES) as u32)
+        [self.first.len(), CELLS].map(|cell| (self.start.as_ptr() as usize + cell * CELL_BYTES) as u32)
     }
 
-    /// Takes the next free cell, which leads to `stub`.
-    pub fn take(&mut self, stub: u64) {
-        if self.stubs.len() < CELLS {
-            self.stubs.push(stub as u32);
-            self.lead(self.stubs.len() - 1, stub);
+    /// Takes the next free cell. `first`: what is in it as long as nothing is known.
+    pub fn take(&mut self, first: u32) {
+        if self.first.len() < CELLS {
+            self.first.push(first);
+            self.set(self.first.len() - 1, first.into());
         }
     }
 
-    fn lead(&mut self, cell: usize, to: u64) {
+    fn set(&mut self, cell: usize, to: u64) {
         assert!(cell < CELLS);
         // SAFETY: within the mapping (just checked), aligned; shadow code, which also uses it, is not running.
         unsafe { self.start.as_ptr().cast::<u64>().add(cell).write(to) };
-    }
-
-    fn leads_to(&self, cell: usize) -> u64 {
-        assert!(cell < CELLS);
-        // SAFETY: as in `lead`.
-        unsafe { self.start.as_ptr().cast::<u64>().add(cell).read() }
     }
 
     /// The cell that an entry of a log is about, if it is in use.
@@ -91,40 +85,24 @@ impl Links {
         // SAFETY: a whole entry of a log, in the mapping; shadow code is not running.
         let cell = unsafe { self.start.as_ptr().add(offset).cast::<u32>().read() };
         let cell = (cell as usize).checked_sub(self.start.as_ptr() as usize)? / CELL_BYTES;
-        (cell < self.stubs.len()).then_some(cell)
+        (cell < self.first.len()).then_some(cell)
     }
 
-    /// Takes back what the last entry of a log says if that leads to `miss`: there was no code, or attention was wanted.
-    pub fn forget_miss(&mut self, logs: &mut Logs, miss: u64) {
-        let starts = self.logs();
-        for (next, start) in logs.iter_mut().zip(starts) {
-            if *next > start
-                && let Some(cell) = self.logged(*next - size_of::<u32>() as u64)
-                && self.leads_to(cell) == miss
-            {
-                *next -= size_of::<u32>() as u64;
-                self.lead(cell, self.stubs[cell].into());
-            }
-        }
-    }
-
-    /// All cells of a side (`user`, or supervisor) lead to their stubs again.
+    /// Nothing is known any more of a side's (`user`, or supervisor).
     pub fn forget(&mut self, logs: &mut Logs, user: bool) {
         let side = usize::from(user);
         let start = self.logs()[side];
-        let mut entry = start;
-        while entry < logs[side] {
+        for entry in (start..logs[side]).step_by(size_of::<u32>()) {
             if let Some(cell) = self.logged(entry) {
-                self.lead(cell, self.stubs[cell].into());
+                self.set(cell, self.first[cell].into());
             }
-            entry += size_of::<u32>() as u64;
         }
         logs[side] = start;
     }
 
     /// All cells are free again.
     pub fn clear(&mut self, logs: &mut Logs) {
-        self.stubs.clear();
+        self.first.clear();
         *logs = self.logs();
     }
 }
@@ -140,47 +118,36 @@ impl Drop for Links {
 mod tests {
     use super::*;
 
-    /// What the stub does.
+    /// What shadow code does.
     fn fill(links: &mut Links, logs: &mut Logs, user: bool, cell: usize, code: u64) {
         let next = &mut logs[usize::from(user)];
         let address = links.start.as_ptr() as u64 + (cell * CELL_BYTES) as u64;
         // SAFETY: the log has room for it.
         unsafe { (*next as *mut u32).write(address as u32) };
         *next += 4;
-        links.lead(cell, code);
+        links.set(cell, code);
+    }
+
+    fn get(links: &Links, cell: usize) -> u64 {
+        assert!(cell < CELLS);
+        // SAFETY: within the mapping (just checked).
+        unsafe { links.start.as_ptr().cast::<u64>().add(cell).read() }
     }
 
     #[test]
-    fn cells_lead_where_they_were_filled_until_their_side_is_forgotten() {
+    fn cells_keep_what_they_were_filled_with_until_their_side_is_forgotten() {
         let mut links = Links::new().expect("there is room");
         let mut logs = links.logs();
-        for stub in [100, 200, 300] {
-            links.take(stub);
+        for first in [100, 200, 0] {
+            links.take(first);
         }
         fill(&mut links, &mut logs, false, 0, 1000);
-        fill(&mut links, &mut logs, true, 2, 3000);
+        fill(&mut links, &mut logs, true, 2, 1);
         links.forget(&mut logs, true);
-        assert_eq!([0, 1, 2].map(|cell| links.leads_to(cell)), [1000, 200, 300]);
+        assert_eq!([0, 1, 2].map(|cell| get(&links, cell)), [1000, 200, 0]);
         links.forget(&mut logs, false);
-        assert_eq!(links.leads_to(0), 100);
+        assert_eq!(get(&links, 0), 100);
         assert_eq!(logs, links.logs());
-    }
-
-    #[test]
-    fn what_leads_nowhere_is_taken_back_and_nothing_else() {
-        const MISS: u64 = 7;
-        let mut links = Links::new().expect("there is room");
-        let mut logs = links.logs();
-        links.take(100);
-        links.take(200);
-        fill(&mut links, &mut logs, false, 0, 1000);
-        links.forget_miss(&mut logs, MISS);
-        assert_eq!(links.leads_to(0), 1000);
-        fill(&mut links, &mut logs, false, 1, MISS);
-        links.forget_miss(&mut logs, MISS);
-        assert_eq!([0, 1].map(|cell| links.leads_to(cell)), [1000, 200]);
-        links.forget(&mut logs, false);
-        assert_eq!(links.leads_to(0), 100);
     }
 
     #[test]

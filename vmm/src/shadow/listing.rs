@@ -7,7 +7,7 @@ use super::cache::{CodeCache, TABLE_ENTRIES};
 use super::mode::Mode;
 use super::pages::ShadowPage;
 use super::scanner::{self, CodeBytes, PAGE};
-use super::translate::{Counts, Neighbours, Places, Returns, Target, Translator};
+use super::translate::{Counts, Fills, Neighbours, Places, Returns, Target, Translator};
 use crate::cpu::bus::Bus;
 use crate::cpu::direct::ARRAY_BYTES;
 use crate::cpu::fpu::FpuState;
@@ -275,7 +275,10 @@ pub fn listing(snippet: &Snippet<'_>) -> String {
         bridge: Bridge::pretended(0x2000_0000),
         miss: 0x2000_1000,
         returns: Returns { unknown: 0x2000_1100, other: 0x2000_1200 },
-        link: [0x2000_1300, 0x2000_1400],
+        fills: Fills {
+            link: [0x2000_1300, 0x2000_1400],
+            reads_eip: std::array::from_fn(|n| 0x2000_1500 + 0x100 * n as u64),
+        },
         attention: offset_of!(Context, own_attention) as i32,
     };
     let mode = Mode::made_of(snippet);

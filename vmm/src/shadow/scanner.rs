@@ -56,6 +56,8 @@ pub struct Scanned {
     pub live: Option<LiveImmediate>,
     /// Its access has met devices again and again.
     pub device: bool,
+    /// CALL: of code that only loads its return address into this register, by number.
+    pub reads_eip: Option<u8>,
     /// FOP, of an x87 instruction that is not a control instruction.
     pub fop: Option<u16>,
     /// Something may jump here.
@@ -130,6 +132,19 @@ impl Unit {
     }
 }
 
+/// Bytes of code that [`reads_eip`] knows.
+pub const READS_EIP: usize = 4;
+
+/// The register that code only loads its return address into: `mov register, [esp]`, `ret`.
+pub fn reads_eip(bytes: [u8; READS_EIP]) -> Option<u8> {
+    // MOV r32, r/m32; a SIB byte says [ESP]; RET.
+    const ESP: u8 = 4;
+    match bytes {
+        [0x8b, modrm, 0x24, 0xc3] if modrm & 0xc7 == ESP && modrm >> 3 != ESP => Some(modrm >> 3),
+        _ => None,
+    }
+}
+
 /// A branch's target: the offset in the page, if it is on the page.
 pub fn on_page(mode: Mode, page_eip: u32, target: u32) -> Option<u16> {
     // Not by EIP alone: a 16-bit target may have wrapped round to the page's other end.
@@ -185,6 +200,7 @@ fn scan_up_to(
                 crosses,
                 live: None,
                 device: false,
+                reads_eip: None,
                 fop,
                 leader,
                 live_in: ALL_FLAGS,

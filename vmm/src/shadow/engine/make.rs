@@ -7,9 +7,10 @@ use crate::cpu::direct::Flush;
 use crate::cpu::{CodeLocation, Vcpu};
 use crate::interp::Dropped;
 use crate::interp::op::Op;
+use crate::shadow::classify::Kind;
 use crate::shadow::mode::Mode;
 use crate::shadow::pages::{PageId, ShadowPage, ShadowUnit};
-use crate::shadow::scanner::{self, ALL_FLAGS, CodeBytes, PAGE};
+use crate::shadow::scanner::{self, ALL_FLAGS, CodeBytes, PAGE, Unit};
 use crate::shadow::space;
 use crate::shadow::translate::{Neighbours, Target};
 use crate::shadow::windowed;
@@ -228,6 +229,21 @@ impl<B: Bus> Shadow<B> {
         }
     }
 
+    /// Looks which calls are of code that only loads its return address into a register, as position-independent code has them everywhere. (What
+    /// is made of that looks again.)
+    fn find_reads_of_eip(cpu: &mut Vcpu<B>, unit: &mut Unit, mode: Mode) {
+        for item in unit.instructions.values_mut().filter(|item| item.kind == Kind::Call) {
+            let to = mode.linear(scanner::target(&item.instruction));
+            let at = (to % PAGE as u32) as usize;
+            let page = cpu.user_page(to - at as u32).and_then(|page| cpu.host_page(page.physical));
+            if let Some((host, _)) = page.filter(|_| at + scanner::READS_EIP <= PAGE) {
+                // SAFETY: the bus granted the whole page for reading; devices may write meanwhile.
+                let bytes = std::array::from_fn(|n| unsafe { host.as_ptr().add(at + n).read_volatile() });
+                item.reads_eip = scanner::reads_eip(bytes);
+            }
+        }
+    }
+
     /// Scans from `offset` and makes code.
     fn translate(
         &mut self,
@@ -253,6 +269,9 @@ impl<B: Bus> Shadow<B> {
             tables.get(table, usize::from(at)) != miss
         });
         self.patched.find_live(physical, &mut unit, &bytes, mode);
+        if mode.window() {
+            Self::find_reads_of_eip(cpu, &mut unit, mode);
+        }
         for (at, item) in &mut unit.instructions {
             item.device = self.devices.is(physical + u64::from(*at));
         }
@@ -292,8 +311,8 @@ impl<B: Bus> Shadow<B> {
         if let Some((physical, bytes)) = spill {
             cpu.mark_code(physical, u32::from(bytes));
         }
-        for &stub in &made.cells {
-            self.links.take(code + u64::from(stub));
+        for first in &made.cells {
+            self.links.take(first.map_or(0, |place| (code + u64::from(place)) as u32));
         }
         let mut found = None;
         for &(entry, place) in &made.entries {

@@ -17,10 +17,12 @@
 
 use super::memory::{Access, Operand, Stub};
 use super::stack::width;
-use super::{Counts, Emit, Keep, context, host, number, segment_field, state};
+use super::{Counts, Emit, First, Keep, context, host, number, segment_field, state};
 use crate::cpu::registers::{Seg, eflags};
 use crate::cpu::{CpuState, Segment};
-use crate::shadow::asm::{self, Alu, Asm, Cond, E, Label, NE, R8, R9, R10, R11, R13, R15, RCX, RSP, W};
+use crate::shadow::asm::{
+    self, Alu, Asm, Cond, E, Label, NE, R8, R9, R10, R11, R12, R13, R15, RCX, RSP, Reg, W,
+};
 use crate::shadow::bridge::{Context, Leave};
 use crate::shadow::cache::CodeCache;
 use crate::shadow::classify::{Kind, Terminal};
@@ -59,24 +61,82 @@ impl Returns {
     }
 }
 
-/// Code that fills the cell at R11D (see [`crate::shadow::links`]) and goes to the linear address in R8D, for supervisors and for users.
-pub fn install_links(cache: &mut CodeCache) -> [u64; 2] {
-    [0, 1].map(|side| {
-        let start = cache.next();
-        let mut asm = Asm::new(start);
-        asm.load(W::Q, R10, context(offset_of!(Context, attention)));
-        find_in_map(&mut asm, asm::at(R10, 0));
-        asm.store(W::Q, asm::at(R11, 0), R9);
+/// Code for places with a cell ([`crate::shadow::links`]) that does not say where they lead: the cell's address is in R11D, the target's
+/// linear address in R8D. It goes there, and leaves in the cell what it found.
+#[derive(Clone, Copy, Debug)]
+pub struct Fills {
+    /// Address of the target's code, for supervisors and for users.
+    pub link: [u64; 2],
+    /// 1, if all that the target's code does is to load its return address into a certain register, by number.
+    pub reads_eip: [u64; 8],
+}
+
+impl Fills {
+    /// Emits it into the cache. `miss`: where the exec map leads when it knows nothing.
+    pub fn install(cache: &mut CodeCache, miss: u64) -> Self {
+        let mut emit = |code: &dyn Fn(&mut Asm)| {
+            let start = cache.next();
+            let mut asm = Asm::new(start);
+            asm.load(W::Q, R10, context(offset_of!(Context, attention)));
+            find_in_map(&mut asm, asm::at(R10, 0));
+            asm.mov(W::Q, R10, RCX);
+            code(&mut asm);
+            asm.mov(W::Q, RCX, R10);
+            asm.jmp_reg(R9);
+            asm.finish();
+            let code = cache.append(&asm.code);
+            debug_assert!(code.is_some_and(|at| at == start), "an empty cache has room");
+            start
+        };
+        let link = [0, 1].map(|side| {
+            emit(&|asm| {
+                asm.lea(W::D, RCX, asm::at(R9, (miss as i32).wrapping_neg()));
+                asm.unless_rcx_zero(|asm| {
+                    asm.store(W::Q, asm::at(R11, 0), R9);
+                    Self::log(asm, side);
+                });
+            })
+        });
+        let reads_eip = std::array::from_fn(|register| emit(&|asm| Self::compare(asm, host(register))));
+        Self { link, reads_eip }
+    }
+
+    /// Notes the cell at R11D in a side's log. RCX is lost.
+    fn log(asm: &mut Asm, side: usize) {
         let log = context(offset_of!(Context, link_logs) + side * size_of::<u64>());
-        asm.load(W::Q, R10, log);
-        asm.store(W::D, asm::at(R10, 0), R11);
-        asm.lea(W::Q, R10, asm::at(R10, size_of::<u32>() as i32));
-        asm.store(W::Q, log, R10);
-        asm.jmp_reg(R9);
-        let code = cache.append(&asm.code);
-        debug_assert!(code.is_some_and(|at| at == start), "an empty cache has room");
-        start
-    })
+        asm.load(W::Q, RCX, log);
+        asm.store(W::D, asm::at(RCX, 0), R11);
+        asm.lea(W::Q, RCX, asm::at(RCX, size_of::<u32>() as i32));
+        asm.store(W::Q, log, RCX);
+    }
+
+    /// What is behind R9 is compared, without touching flags, with the one piece of code that there is for a callee that only loads its return address: then it
+    /// is that, whose ever it is. RCX is lost.
+    fn compare(asm: &mut Asm, register: Reg) {
+        let other = asm.label();
+        let pattern = reads_eip_code(register);
+        // The last piece overlaps the one before.
+        let pieces = (0..pattern.len() - 4).step_by(4).chain([pattern.len() - 4]);
+        for at in pieces {
+            let piece = i32::from_le_bytes(std::array::from_fn(|n| pattern[at + n]));
+            asm.load(W::D, RCX, asm::at(R9, at as i32));
+            asm.lea(W::D, RCX, asm::at(RCX, piece.wrapping_neg()));
+            asm.unless_rcx_zero(|asm| asm.jmp(other));
+        }
+        asm.store_imm(W::D, asm::at(R11, 0), 1);
+        Self::log(asm, USER);
+        asm.bind(other);
+    }
+}
+
+/// Code in a window, of users, that loads its return address into a register and returns.
+fn reads_eip_code(register: Reg) -> Vec<u8> {
+    let mut asm = Asm::new(0);
+    asm.load(W::D, register, asm::at(R12, 0));
+    asm.load(W::D, R11, asm::at(R12, 0));
+    asm.lea(W::Q, R12, asm::at(R12, size_of::<u32>() as i32));
+    asm.ret();
+    asm.code
 }
 
 /// Jumps to the linear address in R8D through the exec map, with the attention byte at `attention`. R9 and R10 are lost.
@@ -114,6 +174,9 @@ fn count_to_r8(asm: &mut Asm, miss: u64) {
     asm.mov(W::Q, RCX, R10);
     asm.jmp_to(miss);
 }
+
+/// The side of users' logs and links.
+const USER: usize = 1;
 
 /// How control gets where it goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -207,7 +270,7 @@ impl Emit<'_> {
                     }
                 }
             }
-            _ if self.go_by_link(polls, to, By::Call) => {}
+            _ if self.go_by_link(to, By::Call) => {}
             _ => {
                 self.asm.mov_imm(R8, self.mode.linear(to));
                 self.go_to_r8(By::Call);
@@ -215,45 +278,28 @@ impl Emit<'_> {
         }
     }
 
-    /// Goes to a constant EIP of another page by a link, and polls before if it `polls`. No flag changes. False: there is no room for one.
-    fn go_by_link(&mut self, polls: bool, to: u32, by: By) -> bool {
-        let [first, end] = self.target.cells;
-        let cell = first + self.cells.len() as u32 * size_of::<u64>() as u32;
+    /// The next free cell. `first`: what is in it as long as nothing is known.
+    fn cell(&mut self, first: First) -> Option<u32> {
+        let [start, end] = self.target.cells;
+        let cell = start + self.cells.len() as u32 * size_of::<u64>() as u32;
+        (cell < end).then(|| self.cells.push(first))?;
+        Some(cell)
+    }
+
+    /// Goes to a constant EIP of another page by a link, without a poll. No flag changes. False: there is no room for one.
+    fn go_by_link(&mut self, to: u32, by: By) -> bool {
         let is_near = on_page(self.mode, self.target.page_eip, to).is_some();
-        if !self.mode.code32() || is_near || cell >= end {
+        if !self.mode.code32() || is_near {
             return false;
         }
-        let (linear, fills, landing) = (self.mode.linear(to), self.asm.label(), self.asm.label());
-        self.cells.push(fills);
-        self.later(Stub::Link { label: fills, cell, linear });
-        if polls {
-            let wanted = self.asm.label();
-            let attention = self.attention();
-            self.asm.mov(W::Q, R10, RCX);
-            self.asm.movzx_load(RCX, attention, W::B);
-            self.asm.unless_rcx_zero(|asm| asm.jmp(wanted));
-            self.asm.mov(W::Q, RCX, R10);
-            let landing = (by == By::Call).then_some(landing);
-            self.later(Stub::ThroughMap { label: wanted, linear, landing });
-        }
+        let label = self.asm.label();
+        let Some(cell) = self.cell(First::Code(label)) else { return false };
+        self.later(Stub::Link { label, cell, linear: self.mode.linear(to) });
         match by {
             By::Jump => self.asm.jmp_through(cell as i32),
             By::Call => self.asm.call_through(cell as i32),
         }
-        self.asm.bind(landing);
         true
-    }
-
-    /// Goes to a linear address through the exec map: calls it if there is somewhere to go on.
-    pub(super) fn go_through_map(&mut self, linear: u32, landing: Option<Label>) {
-        self.asm.mov_imm(R8, linear);
-        match landing {
-            None => self.go_to_r8(By::Jump),
-            Some(landing) => {
-                self.go_to_r8(By::Call);
-                self.asm.jmp(landing);
-            }
-        }
     }
 
     /// The attention byte.
@@ -267,7 +313,7 @@ impl Emit<'_> {
         if self.is_backward(from, to) {
             self.count(to);
         }
-        if self.go_by_link(self.is_backward(from, to), to, By::Jump) {
+        if !self.is_backward(from, to) && self.go_by_link(to, By::Jump) {
             return;
         }
         self.asm.mov_imm(R8, self.mode.linear(to));
@@ -507,6 +553,9 @@ impl Emit<'_> {
     pub(super) fn call(&mut self, eip: u32, item: &Scanned, unit: &Unit) -> bool {
         let to = target(&item.instruction);
         let live = self.live_there(unit, to);
+        if self.call_that_reads_eip(eip, item, unit) {
+            return true;
+        }
         self.push_return(eip, item, live);
         if self.predicts_returns() && to != self.behind(eip, item) {
             if self.is_backward(eip, to) {
@@ -519,6 +568,50 @@ impl Emit<'_> {
         // (What is called only to learn EIP never returns.)
         self.jump_to(eip, to, live);
         false
+    }
+
+    /// CALL of code that only loads its return address into a register: does what that does. False: not here.
+    fn call_that_reads_eip(&mut self, eip: u32, item: &Scanned, unit: &Unit) -> bool {
+        let Some(register) = item.reads_eip.map(usize::from) else { return false };
+        if !self.mode.window() || !self.mode.user() || self.target.counts != Counts::Nothing {
+            return false;
+        }
+        let (to, next) = (target(&item.instruction), self.behind(eip, item));
+        let live = Self::live_at(unit, on_page(self.mode, self.target.page_eip, next));
+        if let Some(offset) = on_page(self.mode, self.target.page_eip, to) {
+            // Of this unit: it is dropped when that is written over.
+            let load = unit.instructions.get(&offset);
+            let ret = load.and_then(|load| unit.instructions.get(&(offset + load.len() as u16)));
+            if ret.is_none() {
+                return false;
+            }
+            self.store_return(eip, item, live);
+            self.asm.mov_imm(host(register), next);
+            return true;
+        }
+        if live != Keep::Nothing {
+            return false;
+        }
+        let Some(cell) = self.cell(First::Zero) else { return false };
+        self.store_return(eip, item, live);
+        let (label, back) = (self.asm.label(), self.asm.label());
+        self.asm.cmp_mem_imm(W::D, asm::absolute(cell as i32), 0);
+        self.asm.jcc(E, label);
+        self.asm.mov_imm(host(register), next);
+        self.asm.bind(back);
+        self.later(Stub::ReadsEip { label, back, cell, linear: self.mode.linear(to), register, next });
+        true
+    }
+
+    /// The call of [`Emit::call_that_reads_eip`] itself. R12 lags behind ESP as it did there.
+    pub(super) fn call_to_read_eip(&mut self, cell: u32, linear: u32, register: usize, next: u32) {
+        let notes = self.notes;
+        self.settle_stack_and_move(-(size_of::<u32>() as i32));
+        self.asm.mov_imm(R8, linear);
+        self.asm.mov_imm(R11, cell);
+        self.asm.call_to(self.places.fills.reads_eip[register]);
+        self.landing(next);
+        self.unsettle_stack(notes);
     }
 
     /// The target of an indirect jump or call into R11D.

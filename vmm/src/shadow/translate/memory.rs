@@ -115,8 +115,8 @@ pub(super) enum Stub {
     LoadFpu { label: Label, back: Label, eip: u32 },
     /// Where the cell at an address leads at first: fills it, and goes to a linear address.
     Link { label: Label, cell: u32, linear: u32 },
-    /// Somebody may want attention: goes to a linear address through the exec map, and on at `landing` after a call.
-    ThroughMap { label: Label, linear: u32, landing: Option<Label> },
+    /// Nothing is known of a callee that may only load its return address, `next`, into a register: calls it, and goes on at `back`.
+    ReadsEip { label: Label, back: Label, cell: u32, linear: u32, register: usize, next: u32 },
     /// A jump that is taken rarely, or that leaves the unit.
     Jump { label: Label, from: u32, to: u32, live: Keep },
 }
@@ -423,12 +423,12 @@ impl Emit<'_> {
                     self.asm.bind(label);
                     self.asm.mov_imm(R8, linear);
                     self.asm.mov_imm(asm::R11, cell);
-                    self.asm.jmp_to(self.places.link[usize::from(self.mode.user())]);
+                    self.asm.jmp_to(self.places.fills.link[usize::from(self.mode.user())]);
                 }
-                Stub::ThroughMap { label, linear, landing } => {
+                Stub::ReadsEip { label, back, cell, linear, register, next } => {
                     self.asm.bind(label);
-                    self.asm.mov(W::Q, asm::RCX, R10);
-                    self.go_through_map(linear, landing);
+                    self.call_to_read_eip(cell, linear, register, next);
+                    self.asm.jmp(back);
                 }
                 Stub::Jump { label, from, to, live } => {
                     self.asm.bind(label);

@@ -21,7 +21,7 @@ mod string;
 mod system;
 mod tight;
 
-pub use flow::{Returns, install_links};
+pub use flow::{Fills, Returns};
 pub use memory::access;
 
 use super::asm::{self, Asm, Label, Reg};
@@ -48,8 +48,8 @@ pub struct Places {
     pub miss: u64,
     /// Where returns go that were not predicted.
     pub returns: Returns,
-    /// The stub that fills the cell at R11D and goes to the linear address in R8D, for supervisors and for users.
-    pub link: [u64; 2],
+    /// Where places go that have an empty cell.
+    pub fills: Fills,
     /// Where the attention byte is, from R13.
     pub attention: i32,
 }
@@ -111,8 +111,8 @@ pub struct Translated {
     pub entries: Vec<(u16, u32)>,
     /// The neighbours' code that it jumps to.
     pub links: Vec<u64>,
-    /// Where the stubs of the cells are that it has taken, in order.
-    pub cells: Vec<u32>,
+    /// What is at first in the cells that it has taken, in order: where in the code, or 0.
+    pub cells: Vec<Option<u32>>,
     /// Terminal instructions: offset in the page, and where in the code the address of the instruction's `Op` belongs.
     pub ops: Vec<(u16, u32)>,
     /// Offsets of instructions whose access is made while a guest's register is not what it should be.
@@ -133,6 +133,14 @@ pub struct Translator {
 }
 
 /// One unit being made into code.
+/// What is in a cell at first.
+enum First {
+    /// The address of code.
+    Code(Label),
+    /// 0.
+    Zero,
+}
+
 struct Emit<'a> {
     asm: &'a mut Asm,
     encoder: &'a mut Encoder,
@@ -144,7 +152,7 @@ struct Emit<'a> {
     /// See [`Translated::links`].
     links: BTreeSet<u64>,
     /// See [`Translated::cells`].
-    cells: Vec<Label>,
+    cells: Vec<First>,
     stubs: Vec<Late>,
     /// What the floating-point unit is to remember still.
     notes: Notes,
@@ -259,7 +267,11 @@ impl Translator {
         let place = |label: &Label| self.asm.place(*label);
         let entries = labels.iter().filter_map(|(offset, label)| Some((*offset, place(label)?))).collect();
         let ways_out = ways_out.iter().filter_map(|(start, label)| Some((*start, place(label)?))).collect();
-        let cells = cells.iter().filter_map(place).collect();
+        let first = |first: &First| match first {
+            First::Code(label) => place(label),
+            First::Zero => None,
+        };
+        let cells = cells.iter().map(first).collect();
         Translated { entries, links, cells, ops, borrows, ways_out, map, stubs }
     }
 

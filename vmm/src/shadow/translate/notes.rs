@@ -243,6 +243,12 @@ impl Emit<'_> {
         self.follow_stack(lag);
     }
 
+    /// Has R12 lag behind as it did with `notes`; no flag changes.
+    pub(super) fn unsettle_stack(&mut self, notes: Notes) {
+        self.move_stack(-notes.stack.by);
+        self.notes = notes;
+    }
+
     fn follow_stack(&mut self, lag: Lag) {
         match lag {
             Lag { by: 0, .. } => {}
