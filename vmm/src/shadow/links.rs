@@ -10,6 +10,7 @@
 
 use super::cache::CacheError;
 use rustix::mm::{MapFlags, ProtFlags};
+use std::ops::Range;
 use std::ptr::NonNull;
 
 /// Cells there are at most: more than fit beside their jumps into the code cache, mostly.
@@ -60,6 +61,12 @@ impl Links {
     /// Where the cells that are free begin and end.
     pub fn free(&self) -> [u32; 2] {
         [self.first.len(), CELLS].map(|cell| (self.start.as_ptr() as usize + cell * CELL_BYTES) as u32)
+    }
+
+    /// Where all cells are.
+    pub fn range(&self) -> Range<u64> {
+        let start = self.start.as_ptr() as u64;
+        start..start + (CELLS * CELL_BYTES) as u64
     }
 
     /// Takes the next free cell. `first`: what is in it as long as nothing is known.

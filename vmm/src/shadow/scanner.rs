@@ -125,6 +125,19 @@ pub struct Unit {
 }
 
 impl Unit {
+    /// Whether the instructions of `len` bytes from `offset` on are all in it.
+    pub fn has_whole(&self, offset: u16, len: usize) -> bool {
+        let end = usize::from(offset) + len;
+        let mut next = usize::from(offset);
+        while next < end {
+            let Some(item) = u16::try_from(next).ok().and_then(|at| self.instructions.get(&at)) else {
+                return false;
+            };
+            next += item.len();
+        }
+        true
+    }
+
     /// How many bytes of the next page its last instruction has, if it has any.
     pub fn spill(&self) -> Option<u16> {
         let (offset, last) = self.instructions.last_key_value()?;
@@ -440,6 +453,7 @@ mod tests {
             sse: false,
             segmented: false,
             cs_base: 0,
+            reads_eip: None,
         })
     }
 

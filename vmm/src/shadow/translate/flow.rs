@@ -26,7 +26,7 @@ use crate::shadow::asm::{
 use crate::shadow::bridge::{Context, Leave};
 use crate::shadow::cache::CodeCache;
 use crate::shadow::classify::{Kind, Terminal};
-use crate::shadow::scanner::{Scanned, Unit, on_page, target};
+use crate::shadow::scanner::{READS_EIP, Scanned, Unit, on_page, target};
 use iced_x86::{Code, Mnemonic, OpKind};
 use ipc::board::attention;
 use std::mem::offset_of;
@@ -175,6 +175,8 @@ fn count_to_r8(asm: &mut Asm, miss: u64) {
     asm.jmp_to(miss);
 }
 
+/// Bytes of a return address on the stack of code in windows.
+const SLOT: i32 = size_of::<u32>() as i32;
 /// The side of users' logs and links.
 const USER: usize = 1;
 
@@ -570,48 +572,52 @@ impl Emit<'_> {
         false
     }
 
-    /// CALL of code that only loads its return address into a register: does what that does. False: not here.
+    /// CALL of code that only loads its return address into a register: does what that does, if it is that still. False: not here.
     fn call_that_reads_eip(&mut self, eip: u32, item: &Scanned, unit: &Unit) -> bool {
         let Some(register) = item.reads_eip.map(usize::from) else { return false };
-        if !self.mode.window() || !self.mode.user() || self.target.counts != Counts::Nothing {
+        if !self.mode.window() || !self.mode.user() || !self.predicts_returns() {
             return false;
         }
         let (to, next) = (target(&item.instruction), self.behind(eip, item));
         let live = Self::live_at(unit, on_page(self.mode, self.target.page_eip, next));
-        if let Some(offset) = on_page(self.mode, self.target.page_eip, to) {
-            // Of this unit: it is dropped when that is written over.
-            let load = unit.instructions.get(&offset);
-            let ret = load.and_then(|load| unit.instructions.get(&(offset + load.len() as u16)));
-            if ret.is_none() {
-                return false;
-            }
-            self.store_return(eip, item, live);
-            self.asm.mov_imm(host(register), next);
-            return true;
-        }
-        if live != Keep::Nothing {
-            return false;
-        }
-        let Some(cell) = self.cell(First::Zero) else { return false };
+        let near = on_page(self.mode, self.target.page_eip, to);
+        let cell = match near {
+            // It must be of this unit, which is dropped when it is written over.
+            Some(offset) if !unit.has_whole(offset, READS_EIP) => return false,
+            Some(_) => None,
+            None if live != Keep::Nothing => return false,
+            None => match self.cell(First::Zero) {
+                None => return false,
+                cell => cell,
+            },
+        };
         self.store_return(eip, item, live);
-        let (label, back) = (self.asm.label(), self.asm.label());
-        self.asm.cmp_mem_imm(W::D, asm::absolute(cell as i32), 0);
-        self.asm.jcc(E, label);
+        self.move_stack_later(-SLOT);
+        if self.is_backward(eip, to) {
+            self.count(to);
+        }
+        let (unknown, back) = (self.asm.label(), self.asm.label());
+        if let Some(cell) = cell {
+            self.asm.cmp_mem_imm(W::D, asm::absolute(cell as i32), 0);
+            self.asm.jcc(E, unknown);
+            let linear = self.mode.linear(to);
+            self.later(Stub::ReadsEip { label: unknown, back, cell, linear, register, next });
+        }
         self.asm.mov_imm(host(register), next);
         self.asm.bind(back);
-        self.later(Stub::ReadsEip { label, back, cell, linear: self.mode.linear(to), register, next });
+        self.move_stack_later(SLOT);
         true
     }
 
-    /// The call of [`Emit::call_that_reads_eip`] itself. R12 lags behind ESP as it did there.
+    /// The call of [`Emit::call_that_reads_eip`] itself.
     pub(super) fn call_to_read_eip(&mut self, cell: u32, linear: u32, register: usize, next: u32) {
         let notes = self.notes;
-        self.settle_stack_and_move(-(size_of::<u32>() as i32));
+        self.settle_stack();
         self.asm.mov_imm(R8, linear);
         self.asm.mov_imm(R11, cell);
         self.asm.call_to(self.places.fills.reads_eip[register]);
         self.landing(next);
-        self.unsettle_stack(notes);
+        self.unsettle_stack(notes, SLOT);
     }
 
     /// The target of an indirect jump or call into R11D.

@@ -243,10 +243,9 @@ impl Emit<'_> {
         self.follow_stack(lag);
     }
 
-    /// Has R12 lag behind as it did with `notes`; no flag changes.
-    pub(super) fn unsettle_stack(&mut self, notes: Notes) {
-        self.move_stack(-notes.stack.by);
-        self.notes = notes;
+    /// ESP has moved on by `more`: has R12 lag behind as if that had been put off too, like all that was with `notes`; no flag changes.
+    pub(super) fn unsettle_stack(&mut self, notes: Notes, more: i32) {
+        self.move_stack(-(notes.stack.by + more));
     }
 
     fn follow_stack(&mut self, lag: Lag) {
