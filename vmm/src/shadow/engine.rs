@@ -167,6 +167,15 @@ impl<B: Bus> Shadow<B> {
         })
     }
 
+    /// An engine whose code is as in machines, but that it counts loops: [`Shadow::run`] returns after about as many as its budget says. For
+    /// comparisons.
+    ///
+    /// # Errors
+    /// As [`Shadow::new`].
+    pub fn that_counts_loops() -> Result<Self, CacheError> {
+        Self::that_counts(Counts::Loops)
+    }
+
     /// An engine that is compared with the interpreter all the time, see [`crate::lockstep`].
     ///
     /// # Errors

@@ -312,7 +312,7 @@ impl<B: Bus> Shadow<B> {
             cpu.mark_code(physical, u32::from(bytes));
         }
         for first in &made.cells {
-            self.links.take(first.map_or(0, |place| (code + u64::from(place)) as u32));
+            self.links.take(first.map_or(1, |place| (code + u64::from(place)) as u32));
         }
         let mut found = None;
         for &(entry, place) in &made.entries {

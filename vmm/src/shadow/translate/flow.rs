@@ -67,7 +67,7 @@ impl Returns {
 pub struct Fills {
     /// Address of the target's code, for supervisors and for users.
     pub link: [u64; 2],
-    /// 1, if all that the target's code does is to load its return address into a certain register, by number.
+    /// 0, if all that the target's code does is to load its return address into a certain register, by number.
     pub reads_eip: [u64; 8],
 }
 
@@ -123,7 +123,7 @@ impl Fills {
             asm.lea(W::D, RCX, asm::at(RCX, piece.wrapping_neg()));
             asm.unless_rcx_zero(|asm| asm.jmp(other));
         }
-        asm.store_imm(W::D, asm::at(R11, 0), 1);
+        asm.store_imm(W::D, asm::at(R11, 0), 0);
         Self::log(asm, USER);
         asm.bind(other);
     }
@@ -585,8 +585,7 @@ impl Emit<'_> {
             // It must be of this unit, which is dropped when it is written over.
             Some(offset) if !unit.has_whole(offset, READS_EIP) => return false,
             Some(_) => None,
-            None if live != Keep::Nothing => return false,
-            None => match self.cell(First::Zero) {
+            None => match self.cell(First::One) {
                 None => return false,
                 cell => cell,
             },
@@ -596,10 +595,13 @@ impl Emit<'_> {
         if self.is_backward(eip, to) {
             self.count(to);
         }
-        let (unknown, back) = (self.asm.label(), self.asm.label());
+        let back = self.asm.label();
         if let Some(cell) = cell {
-            self.asm.cmp_mem_imm(W::D, asm::absolute(cell as i32), 0);
-            self.asm.jcc(E, unknown);
+            let unknown = self.asm.label();
+            self.asm.mov(W::Q, R10, RCX);
+            self.asm.load(W::D, RCX, asm::absolute(cell as i32));
+            self.asm.unless_rcx_zero(|asm| asm.jmp(unknown));
+            self.asm.mov(W::Q, RCX, R10);
             let linear = self.mode.linear(to);
             self.later(Stub::ReadsEip { label: unknown, back, cell, linear, register, next });
         }
@@ -612,6 +614,7 @@ impl Emit<'_> {
     /// The call of [`Emit::call_that_reads_eip`] itself.
     pub(super) fn call_to_read_eip(&mut self, cell: u32, linear: u32, register: usize, next: u32) {
         let notes = self.notes;
+        self.asm.mov(W::Q, RCX, R10);
         self.settle_stack();
         self.asm.mov_imm(R8, linear);
         self.asm.mov_imm(R11, cell);

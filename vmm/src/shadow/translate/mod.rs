@@ -111,7 +111,7 @@ pub struct Translated {
     pub entries: Vec<(u16, u32)>,
     /// The neighbours' code that it jumps to.
     pub links: Vec<u64>,
-    /// What is at first in the cells that it has taken, in order: where in the code, or 0.
+    /// What is at first in the cells that it has taken, in order: where in the code, or 1.
     pub cells: Vec<Option<u32>>,
     /// Terminal instructions: offset in the page, and where in the code the address of the instruction's `Op` belongs.
     pub ops: Vec<(u16, u32)>,
@@ -137,8 +137,8 @@ pub struct Translator {
 enum First {
     /// The address of code.
     Code(Label),
-    /// 0.
-    Zero,
+    /// 1.
+    One,
 }
 
 struct Emit<'a> {
@@ -269,7 +269,7 @@ impl Translator {
         let ways_out = ways_out.iter().filter_map(|(start, label)| Some((*start, place(label)?))).collect();
         let first = |first: &First| match first {
             First::Code(label) => place(label),
-            First::Zero => None,
+            First::One => None,
         };
         let cells = cells.iter().map(first).collect();
         Translated { entries, links, cells, ops, borrows, ways_out, map, stubs }
