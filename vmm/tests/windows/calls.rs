@@ -19,6 +19,9 @@ const READS_EIP: [[u8; 4]; 7] = [
     [0x8b, 0x3c, 0x24, 0xc3],
 ];
 
+/// What happens to a machine between two runs.
+type Change<'a> = &'a dyn Fn(&mut Vcpu<Ram>);
+
 /// Code at `CODE`, and functions behind each other on the next page.
 fn with_functions(main: Vec<u8>, functions: &[[u8; 4]]) -> Vec<u8> {
     let mut code = main;
@@ -30,7 +33,7 @@ fn with_functions(main: Vec<u8>, functions: &[[u8; 4]]) -> Vec<u8> {
 
 /// Runs code, which ends in HLT, until that shuts the processor down, and again after each of `changes`; on every engine, as it runs in
 /// machines: nothing is counted. Registers and memory are the interpreter's.
-fn same_until_it_ends(code: &[u8], changes: &[&dyn Fn(&mut Vcpu<Ram>)]) -> Shadow<Ram> {
+fn same_until_it_ends(code: &[u8], changes: &[Change<'_>]) -> Shadow<Ram> {
     let restart = |cpu: &mut Vcpu<Ram>| {
         cpu.state.activity = Activity::Running;
         cpu.state.eip = CODE;
@@ -39,7 +42,7 @@ fn same_until_it_ends(code: &[u8], changes: &[&dyn Fn(&mut Vcpu<Ram>)]) -> Shado
     };
     let mut expected = Vec::new();
     let (mut cpu, mut interp) = (user(code), Interp::new());
-    let nothing: &dyn Fn(&mut Vcpu<Ram>) = &|_| {};
+    let nothing: Change<'_> = &|_| {};
     let changes = || std::iter::once(nothing).chain(changes.iter().copied());
     for change in changes() {
         change(&mut cpu);

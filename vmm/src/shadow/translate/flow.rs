@@ -1,14 +1,14 @@
 //! Jumps, calls, returns, and the polls that let interrupts in.
 //!
-//! Jumps and calls to constants on other pages remember what they found there ([`crate::shadow::links`]).
-//!
 //! Within a unit a jump is a jump, and so it is to a unit of the same page that exists when it is made: whoever jumps to one by itself
-//! is dropped with it. Anything else goes through tables: the exec map gives for a linear page the entry table of
+//! is dropped with it. Forward jumps and calls to constants on other pages remember what they found there
+//! ([`crate::shadow::links`]). Anything else goes through tables: the exec map gives for a linear page the entry table of
 //! the shadow page that is mapped there, and that the code of each instruction; what is not there leads to the
 //! miss stub. So nothing needs to be patched or unlinked, whatever the guest does to its code or its page tables.
 //!
 //! Which exec map it is depends on the attention byte, which other processes set: while somebody wants attention it is one
-//! that is empty. So every jump through it is a poll, without a branch and without touching flags.
+//! that is empty. So every jump through it is a poll, without a branch and without touching flags. Calls by links do not poll: the return stack is
+//! short, and when it is full the links are forgotten if somebody wants attention.
 //!
 //! A CALL is a call of the host too, and a RET a return: to where the matching call was, on the return stack
 //! ([`crate::shadow::home`]), where the guest's EIP is compared with what that call pushed. It goes on there if they are the same: the

@@ -269,7 +269,7 @@ impl Emit<'_> {
     pub(super) fn push_return(&mut self, eip: u32, item: &Scanned, keep: Keep) {
         let size = if self.mode.code32() { 4 } else { 2 };
         self.store_return(eip, item, keep);
-        self.move_stack_later(-(size as i32));
+        self.move_stack_later(-size);
         self.settle_stack();
     }
 }
