@@ -67,7 +67,7 @@ static ALONE: Mutex<()> = Mutex::new(());
 
 /// What both threads know.
 struct Line {
-    attention: AtomicU8,
+    attention: &'static AtomicU8,
     /// When it was raised, in ns of `clock`.
     raised: AtomicU64,
     /// The handler has run: another one may come.
@@ -80,7 +80,7 @@ impl Line {
     /// Of a guest that this thread runs.
     fn new() -> Line {
         Line {
-            attention: AtomicU8::new(0),
+            attention: shared_byte(),
             raised: AtomicU64::new(0),
             idle: AtomicBool::new(true),
             over: AtomicBool::new(false),
@@ -91,6 +91,17 @@ impl Line {
     /// Since it was raised.
     fn waited(&self) -> Duration {
         self.clock.now().saturating_sub(Duration::from_nanos(self.raised.load(Ordering::Acquire)))
+    }
+}
+
+/// An attention byte where those of machines are: in shared memory, which shadow code maps a second time. (With any other everything would be
+/// interpreted.)
+fn shared_byte() -> &'static AtomicU8 {
+    let page: &'static SharedRam = Box::leak(Box::new(SharedRam::new(PAGE as usize)));
+    // SAFETY: the first byte of a mapping that stays, and that nobody uses in any other way.
+    #[expect(unsafe_code, reason = "memory that is shared by mapping it twice")]
+    unsafe {
+        AtomicU8::from_ptr(page.as_ptr().cast::<u8>().cast_mut())
     }
 }
 
@@ -289,6 +300,7 @@ fn measure(code: &[u8], user: bool, policy: WindowPolicy) -> (Duration, Duration
         }
         cpu.bus.waits.len()
     });
+    assert!(shadow.statistics().units > 0, "everything was interpreted");
     percentiles(&cpu.bus.waits)
 }
 
@@ -365,6 +377,20 @@ fn calls_are_interrupted_soon() {
         a.push(eax)?;
         a.pop(eax)?;
         a.ret()
+    });
+}
+
+#[test]
+fn calls_between_pages_that_never_return_are_interrupted_soon() {
+    short_waits("calls that never return", |a| {
+        // Each page calls the other.
+        a.mov(esp, STACK)?;
+        a.call(u64::from(CODE + PAGE))?;
+        for _ in 0..PAGE - 10 {
+            a.int3()?;
+        }
+        a.mov(esp, STACK)?;
+        a.call(u64::from(CODE))
     });
 }
 

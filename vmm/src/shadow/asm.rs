@@ -571,6 +571,16 @@ impl Asm {
         self.branch_to(label);
     }
 
+    /// `jmp [address]`.
+    pub fn jmp_through(&mut self, address: i32) {
+        self.op_rm(W::D, &[0xff], 4, absolute(address));
+    }
+
+    /// `call [address]`.
+    pub fn call_through(&mut self, address: i32) {
+        self.op_rm(W::D, &[0xff], 2, absolute(address));
+    }
+
     /// `call reg`.
     pub fn call_reg(&mut self, reg: Reg) {
         self.op_rr(W::D, &[0xff], 2, reg.0);

@@ -167,6 +167,8 @@ pub struct Context {
     pub maps: [u64; 2],
     /// In segmented modes: the exec maps by selector, see [`super::space::FarTable`].
     pub far: u64,
+    /// See [`super::links`].
+    pub link_logs: super::links::Logs,
     /// Instructions interpreted in place, by [`super::classify::Terminal`].
     pub in_place: [u64; Terminal::COUNT],
     /// MXCSR of the guest while `interpret` runs.
@@ -227,6 +229,7 @@ impl Context {
             in_lockstep: false,
             maps: [0; 2],
             far: 0,
+            link_logs: [0; 2],
             in_place: [0; Terminal::COUNT],
             guest_mxcsr: 0,
             control_word: 0,

@@ -11,6 +11,7 @@ use super::cache::{CacheError, CodeCache, Table, Tables};
 use super::classify::Terminal;
 use super::fpu;
 use super::home::Home;
+use super::links::Links;
 use super::mode::{self, Mode};
 use super::pages::{PageId, Pages};
 use super::patched::Patched;
@@ -18,7 +19,7 @@ use super::perf::PerfMap;
 use super::scanner::PAGE;
 use super::space::{ExecMap, FarTable};
 use super::statistics::{Sites, Statistics};
-use super::translate::{Borrow, Counts, Places, Returns, Translator};
+use super::translate::{Borrow, Counts, Fills, Places, Returns, Translator};
 use super::trap::{self, Trap, Verdict};
 use super::windowed::{self, WindowPolicy, Windowed};
 use crate::cpu::bus::Bus;
@@ -58,6 +59,7 @@ pub struct Shadow<B: Bus> {
     map_of: HashMap<Mode, usize>,
     /// The exec maps that were used last.
     recent: [Option<(Mode, usize)>; RECENT],
+    links: Links,
     pages: Pages<B>,
     patched: Patched,
     generation: Option<u64>,
@@ -117,6 +119,8 @@ impl<B: Bus> Shadow<B> {
         let bridge = Bridge::install(&mut cache);
         let miss = Self::install_miss(&mut cache, &bridge);
         let returns = Returns::install(&mut cache, (counts == Counts::Loops).then_some(miss));
+        let fills = Fills::install(&mut cache, miss);
+        let links = Links::new()?;
         cache.seal_head();
         let no_room = || CacheError { what: "entry tables", error: rustix::io::Errno::NOMEM };
         let miss_table = tables.take(miss as u32).ok_or_else(no_room)?;
@@ -125,7 +129,9 @@ impl<B: Bus> Shadow<B> {
         context.set_stack_end(returns.unknown);
         context.maps[1] = miss_map.address();
         context.exec.fill(miss_map.address());
-        let places = Places { bridge, miss, returns, attention: offset_of!(Context, own_attention) as i32 };
+        context.link_logs = links.logs();
+        let places =
+            Places { bridge, miss, returns, fills, attention: offset_of!(Context, own_attention) as i32 };
         let mut interp = Interp::new();
         interp.serve_shadow();
         interp.remember_steps();
@@ -134,6 +140,7 @@ impl<B: Bus> Shadow<B> {
             context,
             cache,
             tables,
+            links,
             translator: Translator::new(places),
             places,
             miss_table,
@@ -158,6 +165,15 @@ impl<B: Bus> Shadow<B> {
             code_index: Vec::new(),
             perf: PerfMap::from_environment(),
         })
+    }
+
+    /// An engine whose code is as in machines, but that it counts loops: [`Shadow::run`] returns after about as many as its budget says. For
+    /// comparisons.
+    ///
+    /// # Errors
+    /// As [`Shadow::new`].
+    pub fn that_counts_loops() -> Result<Self, CacheError> {
+        Self::that_counts(Counts::Loops)
     }
 
     /// An engine that is compared with the interpreter all the time, see [`crate::lockstep`].
@@ -392,7 +408,11 @@ impl<B: Bus> Shadow<B> {
     fn follow_flushes(&mut self, cpu: &mut Vcpu<B>) {
         let Some(direct) = cpu.direct() else { return };
         for flush in direct.take_flushes() {
-            self.maps.iter_mut().for_each(|map| map.flush(flush));
+            for map in &mut self.maps {
+                if map.flush(flush) {
+                    self.links.forget(&mut self.context.link_logs, map.user);
+                }
+            }
             self.windowed.flush(flush);
         }
     }
@@ -450,6 +470,7 @@ impl<B: Bus> Shadow<B> {
                 let whole = self.maps.iter().filter(|map| map.is_whole()).count();
                 if self.maps.len() >= MOST_MAPS || whole >= MOST_WHOLE_MAPS {
                     self.maps.clear();
+                    self.forget_links();
                     self.far.clear();
                     self.map_of.clear();
                     self.recent = [None; RECENT];
@@ -475,6 +496,13 @@ impl<B: Bus> Shadow<B> {
         self.context.known.rotate_right(1);
         self.context.known[0] = Some(Known { mode, exec: exec.address(), far: exec.far });
         Ok(map)
+    }
+
+    /// All links are looked up again.
+    fn forget_links(&mut self) {
+        for user in [false, true] {
+            self.links.forget(&mut self.context.link_logs, user);
+        }
     }
 
     /// The shadow code of the instruction at CS:EIP; made, if there is none. `None`: it is to be interpreted.
@@ -510,8 +538,11 @@ impl<B: Bus> Shadow<B> {
 
     /// Shadow code faulted: maps the page if the access is a plain one, or leaves the instruction to the interpreter.
     fn fault(&mut self, cpu: &mut Vcpu<B>, access: &mut trap::Access<'_>) -> Verdict {
-        // A call with the return stack full: all predictions are dropped.
+        // A call with the return stack full: all predictions are dropped. Calls by links do not poll.
         if access.address.is_some_and(|address| self.context.guard().contains(&address)) {
+            if attention(cpu) != 0 {
+                self.forget_links();
+            }
             access.set_stack(self.context.stack_top());
             return Verdict::Retry;
         }

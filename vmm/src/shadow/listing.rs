@@ -7,7 +7,7 @@ use super::cache::{CodeCache, TABLE_ENTRIES};
 use super::mode::Mode;
 use super::pages::ShadowPage;
 use super::scanner::{self, CodeBytes, PAGE};
-use super::translate::{Counts, Neighbours, Places, Returns, Target, Translator};
+use super::translate::{Counts, Fills, Neighbours, Places, Returns, Target, Translator};
 use crate::cpu::bus::Bus;
 use crate::cpu::direct::ARRAY_BYTES;
 use crate::cpu::fpu::FpuState;
@@ -18,6 +18,7 @@ use iced_x86::{
 };
 use std::fmt::Write;
 use std::mem::offset_of;
+use std::ops::Range;
 
 /// Guest code for [`listing`].
 #[derive(Clone, Copy, Debug)]
@@ -42,6 +43,8 @@ pub struct Snippet<'a> {
     pub segmented: bool,
     /// Base of CS.
     pub cs_base: u32,
+    /// CALL is of code that only loads its return address into this register, by number.
+    pub reads_eip: Option<u8>,
 }
 
 /// Code that is to be listed.
@@ -61,6 +64,8 @@ pub(super) struct Code<'a> {
     pub(super) places: Places,
     /// Address of the page's entry table.
     pub(super) table: u64,
+    /// Where links' cells are.
+    pub(super) cells: Range<u64>,
 }
 
 /// What the host's registers point at.
@@ -69,6 +74,7 @@ struct Names {
     len: u64,
     places: Places,
     table: u64,
+    cells: Range<u64>,
 }
 
 const fn segment(number: usize, field: usize) -> usize {
@@ -136,19 +142,29 @@ fn slots(displacement: i64) -> Option<String> {
 
 impl Names {
     fn place(&self, address: u64) -> Option<String> {
-        let Places { bridge, miss, returns, .. } = self.places;
+        let Places { bridge, miss, returns, fills, .. } = self.places;
         let known = [
             (bridge.to_host, "bridge_to_host"),
             (bridge.interpret, "bridge_interpret"),
             (bridge.fill, "bridge_fill"),
             (miss, "miss"),
             (returns.other, "other_return"),
+            (fills.link[0], "fill_link"),
+            (fills.link[1], "fill_link"),
         ];
-        let known = known.iter().find(|(at, _)| *at == address).map(|(_, name)| (*name).to_owned());
+        let fills = fills.reads_eip.iter().map(|at| (*at, "fill_reads_eip"));
+        let known = known.into_iter().chain(fills).find(|(at, _)| *at == address);
+        let known = known.map(|(_, name)| name.to_owned());
         known.or_else(|| {
             let offset = address.wrapping_sub(self.base);
             (offset <= self.len).then(|| format!("+{offset:03x}"))
         })
+    }
+
+    fn cell(&self, address: u64) -> Option<String> {
+        self.cells
+            .contains(&address)
+            .then(|| format!("cell_{:x}", (address - self.cells.start) / size_of::<u64>() as u64))
     }
 
     fn entry(&self, address: u64) -> Option<String> {
@@ -177,7 +193,7 @@ impl SymbolResolver for Names {
             (OpKind::Memory, Register::R13) => named(&CONTEXT, address as usize),
             (OpKind::Memory, Register::R14) => state_field(address as usize),
             (OpKind::Memory, Register::R15) => slots(address as i64),
-            (OpKind::Memory, Register::None) => self.entry(address),
+            (OpKind::Memory, Register::None) => self.entry(address).or_else(|| self.cell(address)),
             _ => None,
         };
         name.map(|name| SymbolResult::with_string(address, name))
@@ -191,8 +207,13 @@ fn hex(bytes: &[u8]) -> String {
 impl Code<'_> {
     /// Appends the listing.
     pub(super) fn write(&self, text: &mut String) {
-        let names =
-            Names { base: self.base, len: self.host.len() as u64, places: self.places, table: self.table };
+        let names = Names {
+            base: self.base,
+            len: self.host.len() as u64,
+            places: self.places,
+            table: self.table,
+            cells: self.cells.clone(),
+        };
         let mut formatter = NasmFormatter::with_options(Some(Box::new(names)), None);
         let ends = self.map.iter().skip(1).map(|(_, start)| *start).chain([self.stubs]);
         for (&(offset, start), end) in self.map.iter().zip(ends) {
@@ -238,6 +259,7 @@ pub(super) fn page<B: Bus>(
     cache: &CodeCache,
     places: Places,
     table: u64,
+    cells: &Range<u64>,
 ) {
     let ShadowPage { physical, linear, mode, .. } = page;
     let _ =
@@ -261,7 +283,19 @@ pub(super) fn page<B: Bus>(
         let Some(host) = cache.code(unit.code, unit.len as usize) else { continue };
         let (map, stubs) = (&unit.map[..], unit.stubs);
         let page_eip = linear.wrapping_sub(mode.cs_base);
-        Code { mode: *mode, page_eip, guest, map, stubs, host, base: unit.code, places, table }.write(text);
+        Code {
+            mode: *mode,
+            page_eip,
+            guest,
+            map,
+            stubs,
+            host,
+            base: unit.code,
+            places,
+            table,
+            cells: cells.clone(),
+        }
+        .write(text);
     }
 }
 
@@ -269,11 +303,16 @@ pub(super) fn page<B: Bus>(
 pub fn listing(snippet: &Snippet<'_>) -> String {
     const BASE: u64 = 0x1000_0000;
     const TABLE: u64 = 0x3000_0000;
+    const CELLS: [u32; 2] = [0x3800_0000, 0x3800_1000];
     const HLT: u8 = 0xf4;
     let places = Places {
         bridge: Bridge::pretended(0x2000_0000),
         miss: 0x2000_1000,
         returns: Returns { unknown: 0x2000_1100, other: 0x2000_1200 },
+        fills: Fills {
+            link: [0x2000_1300, 0x2000_1400],
+            reads_eip: std::array::from_fn(|n| 0x2000_1500 + 0x100 * n as u64),
+        },
         attention: offset_of!(Context, own_attention) as i32,
     };
     let mode = Mode::made_of(snippet);
@@ -282,14 +321,29 @@ pub fn listing(snippet: &Snippet<'_>) -> String {
     page.iter_mut().skip(offset).zip(snippet.bytes).for_each(|(to, from)| *to = *from);
     let guest = CodeBytes::of(&page, None);
     let page_eip = snippet.eip.wrapping_sub(offset as u32);
-    let unit = scanner::scan(&guest, mode, page_eip, offset as u16, |_| false);
+    let mut unit = scanner::scan(&guest, mode, page_eip, offset as u16, |_| false);
+    for item in unit.instructions.values_mut() {
+        item.reads_eip = snippet.reads_eip;
+    }
     let mut translator = Translator::new(places);
     let counts = Counts::Nothing;
-    let target = Target { mode, page_eip, table: TABLE, next_page: None, counts, lockstep: false };
+    let target =
+        Target { mode, page_eip, table: TABLE, next_page: None, cells: CELLS, counts, lockstep: false };
     let made = translator.translate(&unit, target, &Neighbours::new(), BASE);
     let mut text = format!("{mode}\n");
     let (map, stubs, host) = (&made.map[..], made.stubs, translator.code());
-    Code { mode, page_eip, guest: &guest, map, stubs, host, base: BASE, places, table: TABLE }
-        .write(&mut text);
+    Code {
+        mode,
+        page_eip,
+        guest: &guest,
+        map,
+        stubs,
+        host,
+        base: BASE,
+        places,
+        table: TABLE,
+        cells: CELLS[0].into()..CELLS[1].into(),
+    }
+    .write(&mut text);
     text
 }

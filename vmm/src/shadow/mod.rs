@@ -4,7 +4,8 @@
 //! - `bridge`: swaps registers between host and guest.
 //! - `scanner` with `classify`: decides which instructions are taken together, and what is done with each.
 //! - `translate`: makes host code of them (`asm` knows encodings).
-//! - `pages` (shadow pages), `cache` (memory for code and entry tables), `space` (which shadow page is mapped where).
+//! - `pages` (shadow pages), `cache` (memory for code and entry tables), `space` (which shadow page is mapped where),
+//!   `links` (where jumps between pages have led).
 //! - `patched`: code that is written over again and again.
 //! - `mode`: what shadow code takes for granted.
 //! - `window` (guest memory mapped where the host does the paging), `trap` (faults in it), `windowed` (which address spaces get one).
@@ -23,6 +24,7 @@ mod devices;
 mod engine;
 mod fpu;
 mod home;
+mod links;
 mod listing;
 pub(crate) mod mode;
 mod pages;

@@ -148,6 +148,7 @@ mod tests {
             sse: false,
             segmented: true,
             cs_base: 0,
+            reads_eip: None,
         });
         let mut page = [0xf4; scanner::PAGE];
         page[..CODE.len()].copy_from_slice(&CODE);

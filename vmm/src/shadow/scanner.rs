@@ -56,6 +56,8 @@ pub struct Scanned {
     pub live: Option<LiveImmediate>,
     /// Its access has met devices again and again.
     pub device: bool,
+    /// CALL: of code that only loads its return address into this register, by number.
+    pub reads_eip: Option<u8>,
     /// FOP, of an x87 instruction that is not a control instruction.
     pub fop: Option<u16>,
     /// Something may jump here.
@@ -123,10 +125,36 @@ pub struct Unit {
 }
 
 impl Unit {
+    /// Whether the instructions of `len` bytes from `offset` on are all in it.
+    pub fn has_whole(&self, offset: u16, len: usize) -> bool {
+        let end = usize::from(offset) + len;
+        let mut next = usize::from(offset);
+        while next < end {
+            let Some(item) = u16::try_from(next).ok().and_then(|at| self.instructions.get(&at)) else {
+                return false;
+            };
+            next += item.len();
+        }
+        true
+    }
+
     /// How many bytes of the next page its last instruction has, if it has any.
     pub fn spill(&self) -> Option<u16> {
         let (offset, last) = self.instructions.last_key_value()?;
         last.crosses.then(|| (usize::from(*offset) + last.len() - PAGE) as u16)
+    }
+}
+
+/// Bytes of code that [`reads_eip`] knows.
+pub const READS_EIP: usize = 4;
+
+/// The register that code only loads its return address into: `mov register, [esp]`, `ret`.
+pub fn reads_eip(bytes: [u8; READS_EIP]) -> Option<u8> {
+    // MOV r32, r/m32; a SIB byte says [ESP]; RET.
+    const ESP: u8 = 4;
+    match bytes {
+        [0x8b, modrm, 0x24, 0xc3] if modrm & 0xc7 == ESP && modrm >> 3 != ESP => Some(modrm >> 3),
+        _ => None,
     }
 }
 
@@ -185,6 +213,7 @@ fn scan_up_to(
                 crosses,
                 live: None,
                 device: false,
+                reads_eip: None,
                 fop,
                 leader,
                 live_in: ALL_FLAGS,
@@ -424,6 +453,7 @@ mod tests {
             sse: false,
             segmented: false,
             cs_base: 0,
+            reads_eip: None,
         })
     }
 

@@ -80,6 +80,8 @@ pub struct ExecMap {
     pages: usize,
     miss: u64,
     known: KnownPages<()>,
+    /// Of code at CPL 3.
+    pub user: bool,
     /// In segmented modes: where the table of all code segments' maps is.
     pub far: u64,
 }
@@ -90,11 +92,13 @@ impl ExecMap {
     /// # Errors
     /// When the host has no memory.
     pub fn new(mode: Mode, miss: u64) -> Result<Self, CacheError> {
-        if mode.code32() {
-            return Self::whole(miss);
-        }
-        let first = (mode.cs_base >> PAGE_SHIFT) as usize;
-        Self::make(first, PAGES_16.min(PAGES - first), PAGES_16 * size_of::<u64>(), miss)
+        let made = if mode.code32() {
+            Self::whole(miss)
+        } else {
+            let first = (mode.cs_base >> PAGE_SHIFT) as usize;
+            Self::make(first, PAGES_16.min(PAGES - first), PAGES_16 * size_of::<u64>(), miss)
+        };
+        made.map(|map| Self { user: mode.user(), ..map })
     }
 
     /// A map of all linear pages that knows nothing.
@@ -108,7 +112,7 @@ impl ExecMap {
     fn make(first: usize, pages: usize, bytes: usize, miss: u64) -> Result<Self, CacheError> {
         let mut entries = Arrays::new(bytes).map_err(|error| CacheError { what: "exec maps", error })?;
         fill(&mut entries, first, pages, miss);
-        Ok(Self { entries, first, pages, miss, known: KnownPages::default(), far: 0 })
+        Ok(Self { entries, first, pages, miss, known: KnownPages::default(), user: false, far: 0 })
     }
 
     /// Whether it has all linear pages.
@@ -136,24 +140,31 @@ impl ExecMap {
         Some(entry.wrapping_add(4 * u64::from(page)))
     }
 
-    /// Leads the page to an entry table.
-    pub fn set(&mut self, page: u32, table: u64, global: bool, large: bool) {
-        let Some(index) = self.index(page) else { return };
-        if !self.knows(page) {
+    /// Leads the page to an entry table. True: it led to another one.
+    pub fn set(&mut self, page: u32, table: u64, global: bool, large: bool) -> bool {
+        let Some(index) = self.index(page) else { return false };
+        let (knew, entry) = (self.knows(page), biased(table, page));
+        if !knew {
             self.known.add(global, Known { page, large, extra: () });
         }
-        self.entries.set(index, biased(table, page));
+        let changes = knew && self.entries.get(index) != entry;
+        self.entries.set(index, entry);
+        changes
     }
 
-    /// Forgets what a flush of the TLB makes void.
-    pub fn flush(&mut self, flush: Flush) {
+    /// Forgets what a flush of the TLB makes void. True: it knew something of that.
+    pub fn flush(&mut self, flush: Flush) -> bool {
+        let mut knew = false;
         let entries = &mut self.entries;
         let (first, pages, miss) = (self.first, self.pages, self.miss);
         self.known.flush(flush, |linear| {
             let page = linear >> PAGE_SHIFT;
             if let Some(index) = (page as usize).checked_sub(first).filter(|index| *index < pages) {
-                entries.set(index, biased(miss, page << PAGE_SHIFT));
+                let empty = biased(miss, page << PAGE_SHIFT);
+                knew |= entries.get(index) != empty;
+                entries.set(index, empty);
             }
         });
+        knew
     }
 }

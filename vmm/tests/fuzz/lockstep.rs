@@ -77,8 +77,14 @@ impl Pair {
             machine.devices_write = false;
             machine
         };
-        let mut shadow = Shadow::new().expect("there is memory");
-        shadow.set_counting();
+        // Without windows everything is looked up; with them code is as in machines.
+        let mut shadow = if policy == WindowPolicy::Off {
+            let mut shadow = Shadow::new().expect("there is memory");
+            shadow.set_counting();
+            shadow
+        } else {
+            Shadow::that_counts_loops().expect("there is memory")
+        };
         shadow.use_windows(policy);
         Self {
             guests,
@@ -571,13 +577,17 @@ fn make_tables_sane(cpu: &mut Vcpu<Machine>, random: &mut Random) {
     cpu.state_replaced();
 }
 
+/// MOV EAX, [ESP] and RET: where shadow code in windows does not call for that.
+const READS_EIP: [u8; 4] = [0x8b, 0x04, 0x24, 0xc3];
+
 /// Code that computes, jumps about, calls and writes over itself, and now and then garbage.
 fn program(random: &mut Random, out: &mut Vec<u8>) {
     use super::guest::{CODE, CODE_BYTES};
     let mut garbage = Vec::new();
     code(random, &mut garbage);
+    let mut readers_of_eip = Vec::new();
     while out.len() < CODE_BYTES as usize {
-        match random.below(40) {
+        match random.below(42) {
             0 => {
                 let at = random.below(CODE_BYTES - 16) as usize;
                 out.extend(&garbage[at..at + random.below(16) as usize]);
@@ -623,6 +633,24 @@ fn program(random: &mut Random, out: &mut Vec<u8>) {
             ]),
             15 => out.extend([0x0f, 0x10 + random.below(0x70) as u8, random.dword() as u8]),
             16 => tight_loop(random, out),
+            17 => {
+                // jmp over; mov register, [esp]; ret
+                out.extend([0xeb, READS_EIP.len() as u8]);
+                readers_of_eip.push(out.len());
+                let [load, modrm, sib, ret] = READS_EIP;
+                out.extend([load, modrm | random.pick(&[0, 1, 2, 3, 5, 6, 7]) << 3, sib, ret]);
+            }
+            18 if !readers_of_eip.is_empty() => {
+                // call one, and mostly add to the register
+                let to = random.pick(&readers_of_eip);
+                let register = out[to + 1] >> 3;
+                let behind = out.len() + 5;
+                out.push(0xe8);
+                out.extend((to as u32).wrapping_sub(behind as u32).to_le_bytes());
+                if !random.one_in(4) {
+                    out.extend([0x83, 0xc0 | register, random.dword() as u8]);
+                }
+            }
             _ => {
                 if random.one_in(8) {
                     out.push(random.pick(&[0x66, 0x67, 0x2e, 0x36, 0x26, 0x64, 0x65, 0xf0, 0xf3, 0xf2]));

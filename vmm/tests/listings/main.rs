@@ -20,6 +20,7 @@ const FLAT: Snippet<'static> = Snippet {
     sse: true,
     segmented: false,
     cs_base: 0,
+    reads_eip: None,
 };
 /// 32-bit with segments that have bases and limits.
 const SEGMENTED: Snippet<'static> = Snippet { flat: false, ..FLAT };
@@ -142,6 +143,11 @@ const LISTINGS: &[(&str, &[Listed])] = &[
             ("a load with an index", WINDOW, &[0x8b, 0x44, 0x8b, 0x04]),
             ("a run of PUSH and a CALL", WINDOW, &[0x55, 0x53, 0x6a, 0xff, 0xe8, 0x10, 0x20, 0x00, 0x00]),
             ("POP and RET", WINDOW, &[0x5b, 0x5d, 0xc3]),
+            (
+                "a CALL to read EIP",
+                Snippet { reads_eip: Some(3), ..WINDOW },
+                &[0x53, 0xe8, 0x10, 0x20, 0x00, 0x00, 0x81, 0xc3, 0xba, 0x1f, 0x00, 0x00],
+            ),
             (
                 "what comes between",
                 WINDOW,

@@ -2,6 +2,7 @@
 #![cfg(all(target_arch = "x86_64", target_os = "linux"))]
 #![expect(unsafe_code, reason = "guest memory that can be mapped twice")]
 
+mod calls;
 mod limits;
 mod stack;
 mod tight_loops;

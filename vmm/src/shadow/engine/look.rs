@@ -53,7 +53,8 @@ impl<B: Bus> Shadow<B> {
             let Some(host) = now.filter(|host| host.as_ptr() as usize == page.host) else { continue };
             // SAFETY: the bus granted the whole page for reading; devices may write meanwhile.
             let guest = unsafe { CodeBytes::copy(host.as_ptr(), None) };
-            listing::page(&mut text, page, &guest, &self.cache, self.places, self.tables.address(page.table));
+            let table = self.tables.address(page.table);
+            listing::page(&mut text, page, &guest, &self.cache, self.places, table, &self.links.range());
         }
         if text.is_empty() {
             text.push_str("There is no shadow code of this page\n");

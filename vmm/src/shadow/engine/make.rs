@@ -7,9 +7,10 @@ use crate::cpu::direct::Flush;
 use crate::cpu::{CodeLocation, Vcpu};
 use crate::interp::Dropped;
 use crate::interp::op::Op;
+use crate::shadow::classify::Kind;
 use crate::shadow::mode::Mode;
 use crate::shadow::pages::{PageId, ShadowPage, ShadowUnit};
-use crate::shadow::scanner::{self, ALL_FLAGS, CodeBytes, PAGE};
+use crate::shadow::scanner::{self, ALL_FLAGS, CodeBytes, PAGE, Unit};
 use crate::shadow::space;
 use crate::shadow::translate::{Neighbours, Target};
 use crate::shadow::windowed;
@@ -68,6 +69,9 @@ impl<B: Bus> Shadow<B> {
                 let miss = self.places.miss as u32;
                 let dropped = self.pages.drop_units(&mut self.tables, miss, page, start, stop);
                 self.statistics.units_dropped += dropped as u64;
+                if dropped > 0 {
+                    self.forget_links();
+                }
                 if dropped > 0 && patched {
                     self.patched.note(page, start, stop, windowed::ticks());
                 }
@@ -112,7 +116,10 @@ impl<B: Bus> Shadow<B> {
         let miss = self.places.miss as u32;
         let kept = self.tables.take(miss);
         debug_assert_eq!(kept, Some(self.miss_table));
-        self.maps.iter_mut().for_each(|map| map.flush(Flush::All));
+        self.maps.iter_mut().for_each(|map| {
+            map.flush(Flush::All);
+        });
+        self.links.clear(&mut self.context.link_logs);
         self.cache.clear();
         self.code_index.clear();
         self.perf.clear();
@@ -148,7 +155,10 @@ impl<B: Bus> Shadow<B> {
         };
         // A full cache has dropped everything: then the page is made anew at the next miss.
         if self.pages.find(location.physical & !(PAGE_SIZE - 1), page, mode) == Some(id) {
-            self.maps[map].set(page, self.tables.address(table), global, large);
+            let changes = self.maps[map].set(page, self.tables.address(table), global, large);
+            if changes {
+                self.links.forget(&mut self.context.link_logs, mode.user());
+            }
         }
         Some(code)
     }
@@ -219,6 +229,21 @@ impl<B: Bus> Shadow<B> {
         }
     }
 
+    /// Looks which calls are of code that only loads its return address into a register, as position-independent code has them everywhere. (What
+    /// is made of that looks again.)
+    fn find_reads_of_eip(cpu: &mut Vcpu<B>, unit: &mut Unit, mode: Mode) {
+        for item in unit.instructions.values_mut().filter(|item| item.kind == Kind::Call) {
+            let to = mode.linear(scanner::target(&item.instruction));
+            let at = (to % PAGE as u32) as usize;
+            let page = cpu.user_page(to - at as u32).and_then(|page| cpu.host_page(page.physical));
+            if let Some((host, _)) = page.filter(|_| at + scanner::READS_EIP <= PAGE) {
+                // SAFETY: the bus granted the whole page for reading; devices may write meanwhile.
+                let bytes = std::array::from_fn(|n| unsafe { host.as_ptr().add(at + n).read_volatile() });
+                item.reads_eip = scanner::reads_eip(bytes);
+            }
+        }
+    }
+
     /// Scans from `offset` and makes code.
     fn translate(
         &mut self,
@@ -244,6 +269,9 @@ impl<B: Bus> Shadow<B> {
             tables.get(table, usize::from(at)) != miss
         });
         self.patched.find_live(physical, &mut unit, &bytes, mode);
+        if mode.window() {
+            Self::find_reads_of_eip(cpu, &mut unit, mode);
+        }
         for (at, item) in &mut unit.instructions {
             item.device = self.devices.is(physical + u64::from(*at));
         }
@@ -252,6 +280,7 @@ impl<B: Bus> Shadow<B> {
             page_eip,
             table: self.tables.address(table),
             next_page: next.as_ref().map(|next| next.entry),
+            cells: self.links.free(),
             counts: self.counts,
             lockstep: self.context.in_lockstep,
         };
@@ -281,6 +310,9 @@ impl<B: Bus> Shadow<B> {
         let spill = unit.spill().and_then(|bytes| next.map(|next| (next.physical, bytes)));
         if let Some((physical, bytes)) = spill {
             cpu.mark_code(physical, u32::from(bytes));
+        }
+        for first in &made.cells {
+            self.links.take(first.map_or(1, |place| (code + u64::from(place)) as u32));
         }
         let mut found = None;
         for &(entry, place) in &made.entries {

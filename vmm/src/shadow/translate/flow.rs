@@ -1,12 +1,14 @@
 //! Jumps, calls, returns, and the polls that let interrupts in.
 //!
 //! Within a unit a jump is a jump, and so it is to a unit of the same page that exists when it is made: whoever jumps to one by itself
-//! is dropped with it. Anything else goes through tables: the exec map gives for a linear page the entry table of
+//! is dropped with it. Forward jumps and calls to constants on other pages remember what they found there
+//! ([`crate::shadow::links`]). Anything else goes through tables: the exec map gives for a linear page the entry table of
 //! the shadow page that is mapped there, and that the code of each instruction; what is not there leads to the
 //! miss stub. So nothing needs to be patched or unlinked, whatever the guest does to its code or its page tables.
 //!
 //! Which exec map it is depends on the attention byte, which other processes set: while somebody wants attention it is one
-//! that is empty. So every jump through it is a poll, without a branch and without touching flags.
+//! that is empty. So every jump through it is a poll, without a branch and without touching flags. Calls by links do not poll: the return stack is
+//! short, and when it is full the links are forgotten if somebody wants attention.
 //!
 //! A CALL is a call of the host too, and a RET a return: to where the matching call was, on the return stack
 //! ([`crate::shadow::home`]), where the guest's EIP is compared with what that call pushed. It goes on there if they are the same: the
@@ -15,14 +17,16 @@
 
 use super::memory::{Access, Operand, Stub};
 use super::stack::width;
-use super::{Counts, Emit, Keep, context, host, number, segment_field, state};
+use super::{Counts, Emit, First, Keep, context, host, number, segment_field, state};
 use crate::cpu::registers::{Seg, eflags};
 use crate::cpu::{CpuState, Segment};
-use crate::shadow::asm::{self, Alu, Asm, Cond, E, Label, NE, R8, R9, R10, R11, R13, R15, RCX, RSP, W};
+use crate::shadow::asm::{
+    self, Alu, Asm, Cond, E, Label, NE, R8, R9, R10, R11, R12, R13, R15, RCX, RSP, Reg, W,
+};
 use crate::shadow::bridge::{Context, Leave};
 use crate::shadow::cache::CodeCache;
 use crate::shadow::classify::{Kind, Terminal};
-use crate::shadow::scanner::{Scanned, Unit, on_page, target};
+use crate::shadow::scanner::{READS_EIP, Scanned, Unit, on_page, target};
 use iced_x86::{Code, Mnemonic, OpKind};
 use ipc::board::attention;
 use std::mem::offset_of;
@@ -55,6 +59,84 @@ impl Returns {
         debug_assert!(code.is_some_and(|at| at == unknown), "an empty cache has room");
         Self { unknown, other }
     }
+}
+
+/// Code for places with a cell ([`crate::shadow::links`]) that does not say where they lead: the cell's address is in R11D, the target's
+/// linear address in R8D. It goes there, and leaves in the cell what it found.
+#[derive(Clone, Copy, Debug)]
+pub struct Fills {
+    /// Address of the target's code, for supervisors and for users.
+    pub link: [u64; 2],
+    /// 0, if all that the target's code does is to load its return address into a certain register, by number.
+    pub reads_eip: [u64; 8],
+}
+
+impl Fills {
+    /// Emits it into the cache. `miss`: where the exec map leads when it knows nothing.
+    pub fn install(cache: &mut CodeCache, miss: u64) -> Self {
+        let mut emit = |code: &dyn Fn(&mut Asm)| {
+            let start = cache.next();
+            let mut asm = Asm::new(start);
+            asm.load(W::Q, R10, context(offset_of!(Context, attention)));
+            find_in_map(&mut asm, asm::at(R10, 0));
+            asm.mov(W::Q, R10, RCX);
+            code(&mut asm);
+            asm.mov(W::Q, RCX, R10);
+            asm.jmp_reg(R9);
+            asm.finish();
+            let code = cache.append(&asm.code);
+            debug_assert!(code.is_some_and(|at| at == start), "an empty cache has room");
+            start
+        };
+        let link = [0, 1].map(|side| {
+            emit(&|asm| {
+                asm.lea(W::D, RCX, asm::at(R9, (miss as i32).wrapping_neg()));
+                asm.unless_rcx_zero(|asm| {
+                    asm.store(W::Q, asm::at(R11, 0), R9);
+                    Self::log(asm, side);
+                });
+            })
+        });
+        let reads_eip = std::array::from_fn(|register| emit(&|asm| Self::compare(asm, host(register))));
+        Self { link, reads_eip }
+    }
+
+    /// Notes the cell at R11D in a side's log. RCX is lost.
+    fn log(asm: &mut Asm, side: usize) {
+        let log = context(offset_of!(Context, link_logs) + side * size_of::<u64>());
+        asm.load(W::Q, RCX, log);
+        asm.store(W::D, asm::at(RCX, 0), R11);
+        asm.lea(W::Q, RCX, asm::at(RCX, size_of::<u32>() as i32));
+        asm.store(W::Q, log, RCX);
+    }
+
+    /// What is behind R9 is compared, without touching flags, with the one piece of code that there is for a callee that only loads its return address: then it
+    /// is that, whose ever it is. RCX is lost.
+    fn compare(asm: &mut Asm, register: Reg) {
+        let other = asm.label();
+        let pattern = reads_eip_code(register);
+        // The last piece overlaps the one before.
+        let pieces = (0..pattern.len() - 4).step_by(4).chain([pattern.len() - 4]);
+        for at in pieces {
+            let piece = i32::from_le_bytes(std::array::from_fn(|n| pattern[at + n]));
+            asm.load(W::D, RCX, asm::at(R9, at as i32));
+            asm.lea(W::D, RCX, asm::at(RCX, piece.wrapping_neg()));
+            asm.unless_rcx_zero(|asm| asm.jmp(other));
+        }
+        asm.store_imm(W::D, asm::at(R11, 0), 0);
+        Self::log(asm, USER);
+        asm.bind(other);
+    }
+}
+
+/// Code in a window, of users, that loads its return address into a register and returns.
+fn reads_eip_code(register: Reg) -> Vec<u8> {
+    let mut asm = Asm::new(0);
+    asm.load(W::D, register, asm::at(R12, 0));
+    asm.load(W::D, R11, asm::at(R12, 0));
+    asm.lea(W::Q, R12, asm::at(R12, size_of::<u32>() as i32));
+    asm.ret();
+    asm.code
 }
 
 /// Jumps to the linear address in R8D through the exec map, with the attention byte at `attention`. R9 and R10 are lost.
@@ -92,6 +174,11 @@ fn count_to_r8(asm: &mut Asm, miss: u64) {
     asm.mov(W::Q, RCX, R10);
     asm.jmp_to(miss);
 }
+
+/// Bytes of a return address on the stack of code in windows.
+const SLOT: i32 = size_of::<u32>() as i32;
+/// The side of users' logs and links.
+const USER: usize = 1;
 
 /// How control gets where it goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -185,11 +272,36 @@ impl Emit<'_> {
                     }
                 }
             }
+            _ if self.go_by_link(to, By::Call) => {}
             _ => {
                 self.asm.mov_imm(R8, self.mode.linear(to));
                 self.go_to_r8(By::Call);
             }
         }
+    }
+
+    /// The next free cell. `first`: what is in it as long as nothing is known.
+    fn cell(&mut self, first: First) -> Option<u32> {
+        let [start, end] = self.target.cells;
+        let cell = start + self.cells.len() as u32 * size_of::<u64>() as u32;
+        (cell < end).then(|| self.cells.push(first))?;
+        Some(cell)
+    }
+
+    /// Goes to a constant EIP of another page by a link, without a poll. No flag changes. False: there is no room for one.
+    fn go_by_link(&mut self, to: u32, by: By) -> bool {
+        let is_near = on_page(self.mode, self.target.page_eip, to).is_some();
+        if !self.mode.code32() || is_near {
+            return false;
+        }
+        let label = self.asm.label();
+        let Some(cell) = self.cell(First::Code(label)) else { return false };
+        self.later(Stub::Link { label, cell, linear: self.mode.linear(to) });
+        match by {
+            By::Jump => self.asm.jmp_through(cell as i32),
+            By::Call => self.asm.call_through(cell as i32),
+        }
+        true
     }
 
     /// The attention byte.
@@ -202,6 +314,9 @@ impl Emit<'_> {
         let offset = on_page(self.mode, self.target.page_eip, to);
         if self.is_backward(from, to) {
             self.count(to);
+        }
+        if !self.is_backward(from, to) && self.go_by_link(to, By::Jump) {
+            return;
         }
         self.asm.mov_imm(R8, self.mode.linear(to));
         match offset {
@@ -440,6 +555,9 @@ impl Emit<'_> {
     pub(super) fn call(&mut self, eip: u32, item: &Scanned, unit: &Unit) -> bool {
         let to = target(&item.instruction);
         let live = self.live_there(unit, to);
+        if self.call_that_reads_eip(eip, item, unit) {
+            return true;
+        }
         self.push_return(eip, item, live);
         if self.predicts_returns() && to != self.behind(eip, item) {
             if self.is_backward(eip, to) {
@@ -452,6 +570,57 @@ impl Emit<'_> {
         // (What is called only to learn EIP never returns.)
         self.jump_to(eip, to, live);
         false
+    }
+
+    /// CALL of code that only loads its return address into a register: does what that does, if it is that still. False: not here.
+    fn call_that_reads_eip(&mut self, eip: u32, item: &Scanned, unit: &Unit) -> bool {
+        let Some(register) = item.reads_eip.map(usize::from) else { return false };
+        if !self.mode.window() || !self.mode.user() || !self.predicts_returns() {
+            return false;
+        }
+        let (to, next) = (target(&item.instruction), self.behind(eip, item));
+        let live = Self::live_at(unit, on_page(self.mode, self.target.page_eip, next));
+        let near = on_page(self.mode, self.target.page_eip, to);
+        let cell = match near {
+            // It must be of this unit, which is dropped when it is written over.
+            Some(offset) if !unit.has_whole(offset, READS_EIP) => return false,
+            Some(_) => None,
+            None => match self.cell(First::One) {
+                None => return false,
+                cell => cell,
+            },
+        };
+        self.store_return(eip, item, live);
+        self.move_stack_later(-SLOT);
+        if self.is_backward(eip, to) {
+            self.count(to);
+        }
+        let back = self.asm.label();
+        if let Some(cell) = cell {
+            let unknown = self.asm.label();
+            self.asm.mov(W::Q, R10, RCX);
+            self.asm.load(W::D, RCX, asm::absolute(cell as i32));
+            self.asm.unless_rcx_zero(|asm| asm.jmp(unknown));
+            self.asm.mov(W::Q, RCX, R10);
+            let linear = self.mode.linear(to);
+            self.later(Stub::ReadsEip { label: unknown, back, cell, linear, register, next });
+        }
+        self.asm.mov_imm(host(register), next);
+        self.asm.bind(back);
+        self.move_stack_later(SLOT);
+        true
+    }
+
+    /// The call of [`Emit::call_that_reads_eip`] itself.
+    pub(super) fn call_to_read_eip(&mut self, cell: u32, linear: u32, register: usize, next: u32) {
+        let notes = self.notes;
+        self.asm.mov(W::Q, RCX, R10);
+        self.settle_stack();
+        self.asm.mov_imm(R8, linear);
+        self.asm.mov_imm(R11, cell);
+        self.asm.call_to(self.places.fills.reads_eip[register]);
+        self.landing(next);
+        self.unsettle_stack(notes, SLOT);
     }
 
     /// The target of an indirect jump or call into R11D.

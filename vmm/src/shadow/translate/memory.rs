@@ -113,6 +113,10 @@ pub(super) enum Stub {
     WayOut { label: Label },
     /// Have the floating-point unit loaded, and go on at `back`.
     LoadFpu { label: Label, back: Label, eip: u32 },
+    /// Where the cell at an address leads at first: fills it, and goes to a linear address.
+    Link { label: Label, cell: u32, linear: u32 },
+    /// Nothing is known of a callee that may only load its return address, `next`, into a register: calls it, and goes on at `back`.
+    ReadsEip { label: Label, back: Label, cell: u32, linear: u32, register: usize, next: u32 },
     /// A jump that is taken rarely, or that leaves the unit.
     Jump { label: Label, from: u32, to: u32, live: Keep },
 }
@@ -414,6 +418,17 @@ impl Emit<'_> {
                 Stub::LoadFpu { label, back, eip } => {
                     self.asm.bind(label);
                     self.fpu_stub(eip, back);
+                }
+                Stub::Link { label, cell, linear } => {
+                    self.asm.bind(label);
+                    self.asm.mov_imm(R8, linear);
+                    self.asm.mov_imm(asm::R11, cell);
+                    self.asm.jmp_to(self.places.fills.link[usize::from(self.mode.user())]);
+                }
+                Stub::ReadsEip { label, back, cell, linear, register, next } => {
+                    self.asm.bind(label);
+                    self.call_to_read_eip(cell, linear, register, next);
+                    self.asm.jmp(back);
                 }
                 Stub::Jump { label, from, to, live } => {
                     self.asm.bind(label);

@@ -21,7 +21,7 @@ mod string;
 mod system;
 mod tight;
 
-pub use flow::Returns;
+pub use flow::{Fills, Returns};
 pub use memory::access;
 
 use super::asm::{self, Asm, Label, Reg};
@@ -48,6 +48,8 @@ pub struct Places {
     pub miss: u64,
     /// Where returns go that were not predicted.
     pub returns: Returns,
+    /// Where places go that have an empty cell.
+    pub fills: Fills,
     /// Where the attention byte is, from R13.
     pub attention: i32,
 }
@@ -63,6 +65,8 @@ pub struct Target {
     pub table: u64,
     /// What the exec map says of the next linear page if it is the one whose bytes the unit has at its end.
     pub next_page: Option<u64>,
+    /// Addresses of the first cell for its [links](crate::shadow::links), and of the end of those that are free.
+    pub cells: [u32; 2],
     /// What counts down [`Context::budget`].
     pub counts: Counts,
     /// It is compared with the interpreter.
@@ -107,6 +111,8 @@ pub struct Translated {
     pub entries: Vec<(u16, u32)>,
     /// The neighbours' code that it jumps to.
     pub links: Vec<u64>,
+    /// What is at first in the cells that it has taken, in order: where in the code, or 1.
+    pub cells: Vec<Option<u32>>,
     /// Terminal instructions: offset in the page, and where in the code the address of the instruction's `Op` belongs.
     pub ops: Vec<(u16, u32)>,
     /// Offsets of instructions whose access is made while a guest's register is not what it should be.
@@ -127,6 +133,14 @@ pub struct Translator {
 }
 
 /// One unit being made into code.
+/// What is in a cell at first.
+enum First {
+    /// The address of code.
+    Code(Label),
+    /// 1.
+    One,
+}
+
 struct Emit<'a> {
     asm: &'a mut Asm,
     encoder: &'a mut Encoder,
@@ -137,6 +151,8 @@ struct Emit<'a> {
     neighbours: &'a Neighbours,
     /// See [`Translated::links`].
     links: BTreeSet<u64>,
+    /// See [`Translated::cells`].
+    cells: Vec<First>,
     stubs: Vec<Late>,
     /// What the floating-point unit is to remember still.
     notes: Notes,
@@ -226,6 +242,7 @@ impl Translator {
             labels,
             neighbours,
             links: BTreeSet::new(),
+            cells: Vec::new(),
             stubs: Vec::new(),
             notes: Notes::default(),
             ways_out: Vec::new(),
@@ -245,11 +262,17 @@ impl Translator {
         emit.stubs();
         let (labels, ops, borrows, ways_out) = (emit.labels, emit.ops, emit.borrows, emit.ways_out);
         let links = emit.links.into_iter().collect();
+        let cells = emit.cells;
         self.asm.finish();
         let place = |label: &Label| self.asm.place(*label);
         let entries = labels.iter().filter_map(|(offset, label)| Some((*offset, place(label)?))).collect();
         let ways_out = ways_out.iter().filter_map(|(start, label)| Some((*start, place(label)?))).collect();
-        Translated { entries, links, ops, borrows, ways_out, map, stubs }
+        let first = |first: &First| match first {
+            First::Code(label) => place(label),
+            First::One => None,
+        };
+        let cells = cells.iter().map(first).collect();
+        Translated { entries, links, cells, ops, borrows, ways_out, map, stubs }
     }
 
     /// The code of the last unit.

@@ -243,6 +243,11 @@ impl Emit<'_> {
         self.follow_stack(lag);
     }
 
+    /// ESP has moved on by `more`: has R12 lag behind as if that had been put off too, like all that was with `notes`; no flag changes.
+    pub(super) fn unsettle_stack(&mut self, notes: Notes, more: i32) {
+        self.move_stack(-(notes.stack.by + more));
+    }
+
     fn follow_stack(&mut self, lag: Lag) {
         match lag {
             Lag { by: 0, .. } => {}

@@ -257,13 +257,19 @@ impl Emit<'_> {
         self.asm.mov(width(size), RBP, R11);
     }
 
-    /// Pushes a constant of the mode's width: the return address of a CALL.
-    pub(super) fn push_return(&mut self, eip: u32, item: &Scanned, keep: Keep) {
+    /// Stores the return address of a CALL where that pushes it.
+    pub(super) fn store_return(&mut self, eip: u32, item: &Scanned, keep: Keep) {
         let size = if self.mode.code32() { 4 } else { 2 };
         let next = eip.wrapping_add(item.len() as u32);
         self.reach_stack(eip, -(size as i32), size, Access::Write, keep);
         self.asm.store_imm(width(size), self.reached(), next as i32);
-        self.move_stack_later(-(size as i32));
+    }
+
+    /// Pushes a constant of the mode's width: the return address of a CALL.
+    pub(super) fn push_return(&mut self, eip: u32, item: &Scanned, keep: Keep) {
+        let size = if self.mode.code32() { 4 } else { 2 };
+        self.store_return(eip, item, keep);
+        self.move_stack_later(-size);
         self.settle_stack();
     }
 }
