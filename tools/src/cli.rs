@@ -347,17 +347,24 @@ pub struct VmArg {
 
 /// Arguments of `vmsim screen`.
 #[derive(Debug, Args)]
-#[group(id = "how", required = true, multiple = true)]
 pub struct ScreenArgs {
-    /// Print the characters on the screen
-    #[arg(long, group = "how")]
-    pub text: bool,
-    /// Save the picture as a PNG file
-    #[arg(long, value_name = "FILE", group = "how")]
-    pub png: Option<PathBuf>,
+    #[command(flatten)]
+    pub how: ScreenHow,
     /// Which VM.
     #[arg(long = "vm", value_name = "NAME")]
     pub vm: Option<String>,
+}
+
+/// How `vmsim screen` shows it: in one of these ways at least. (A group of its own: every argument of a structure is in its group.)
+#[derive(Debug, Args)]
+#[group(required = true, multiple = true)]
+pub struct ScreenHow {
+    /// Print the characters on the screen
+    #[arg(long)]
+    pub text: bool,
+    /// Save the picture as a PNG file
+    #[arg(long, value_name = "FILE")]
+    pub png: Option<PathBuf>,
 }
 
 /// Arguments of `vmsim serial`.

@@ -109,6 +109,16 @@ fn impossible_ram_sizes() {
 }
 
 #[test]
+fn a_screen_that_is_to_be_shown_in_no_way() {
+    let said = Home::new().vmsim(&["screen", "--vm", "any"]);
+    assert!(
+        said.code == Some(2) && said.err.contains("--text") && said.err.contains("--png"),
+        "{}",
+        said.err
+    );
+}
+
+#[test]
 fn bad_names() {
     let home = Home::new();
     for name in ["../up", "UPPER", "", "with space", "a-name-that-is-much-longer-than-any-name-should-be"] {

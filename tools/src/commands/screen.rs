@@ -14,10 +14,10 @@ pub fn screen(args: &ScreenArgs) -> Result<()> {
     let vm = client::find(args.vm.as_deref())?;
     let screen = client::screen(&vm)?;
     let frame = client::frame(screen.picture().context("Nothing is on the screen yet")?);
-    if let Some(path) = &args.png {
+    if let Some(path) = &args.how.png {
         display::screenshot::save(&frame, path)?;
     }
-    if args.text {
+    if args.how.text {
         match &frame.text {
             Some(text) => super::print_text(&display::text::plain_text(text))?,
             None => {
