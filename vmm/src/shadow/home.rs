@@ -27,7 +27,7 @@ use std::ptr::NonNull;
 const PAGE: usize = PAGE_SIZE as usize;
 /// Bytes of the return stack: calls are 8 bytes deep. When it is full somebody looks whether attention is wanted, for which calls to other
 /// pages do not: it must not take long.
-const STACK_BYTES: usize = 64 << 10;
+const STACK_BYTES: usize = 16 << 10;
 /// Where the context is.
 const CONTEXT_AT: usize = PAGE + STACK_BYTES;
 /// Where the attention page is.
