@@ -579,9 +579,7 @@ impl Emit<'_> {
             return false;
         }
         let (to, next) = (target(&item.instruction), self.behind(eip, item));
-        let live = Self::live_at(unit, on_page(self.mode, self.target.page_eip, next));
-        let near = on_page(self.mode, self.target.page_eip, to);
-        let cell = match near {
+        let cell = match on_page(self.mode, self.target.page_eip, to) {
             // It must be of this unit, which is dropped when it is written over.
             Some(offset) if !unit.has_whole(offset, READS_EIP) => return false,
             Some(_) => None,
@@ -590,7 +588,8 @@ impl Emit<'_> {
                 cell => cell,
             },
         };
-        self.store_return(eip, item, live);
+        // (Whoever is there instead may read flags.)
+        self.store_return(eip, item, Keep::All);
         self.move_stack_later(-SLOT);
         if self.is_backward(eip, to) {
             self.count(to);

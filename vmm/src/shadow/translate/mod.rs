@@ -132,7 +132,6 @@ pub struct Translator {
     places: Places,
 }
 
-/// One unit being made into code.
 /// What is in a cell at first.
 enum First {
     /// The address of code.
@@ -141,6 +140,7 @@ enum First {
     One,
 }
 
+/// One unit being made into code.
 struct Emit<'a> {
     asm: &'a mut Asm,
     encoder: &'a mut Encoder,
