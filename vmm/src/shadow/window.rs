@@ -9,8 +9,9 @@
 //! any watch on the guest's page tables. A page is mapped writable only once its dirty bit is set, and never while code of
 //! it is kept.
 //!
-//! Mappings are counted and bounded, as the host bounds them; the least recently used window goes first. This module
-//! knows neither code nor processor.
+//! Mappings are counted and bounded, as the host bounds them; the least recently used window goes first. When the host refuses
+//! a change all the same, and what is mapped then is not what was meant, the whole window goes. This module knows neither code nor
+//! processor.
 #![expect(unsafe_code, reason = "maps guest memory a second time")]
 
 use crate::cpu::bus::PAGE_SIZE;
@@ -334,7 +335,7 @@ impl Windows {
     }
 
     /// Maps pages of the current window from `page` on: physically consecutive ones, whose bytes start at `host`. False: the host
-    /// refuses, or they are more than there may be.
+    /// refuses, and the window may be closed ([`Windows::ready`]), or they are more than there may be.
     pub fn map(&mut self, page: u32, first: Mapped, host: NonNull<u8>, count: u32) -> bool {
         while self.pages + count as usize > self.budget {
             if !self.evict(self.current) {
@@ -350,15 +351,11 @@ impl Windows {
         }
         if window.memory.map(page, host, bytes, first.write).is_err() {
             // What was there before is gone, perhaps.
-            let _ = window.memory.unmap(page, bytes);
-            for n in 0..count {
-                if let Some(old) = window.pages.remove(&(page + (n << PAGE_SHIFT))) {
-                    self.pages -= 1;
-                    if old.write {
-                        Self::not_writable(&mut self.writable, old.physical);
-                    }
-                }
-            }
+            let repaired = window.memory.unmap(page, bytes);
+            let pages = (0..count).map(|n| page + (n << PAGE_SHIFT));
+            let gone: Vec<Mapped> = pages.filter_map(|page| window.pages.remove(&page)).collect();
+            self.forget(gone.iter());
+            self.remove_current_if_failed(repaired);
             return false;
         }
         for n in 0..count {
@@ -394,9 +391,16 @@ impl Windows {
     pub fn unmap(&mut self, page: u32) {
         let Some(window) = self.current.and_then(|current| self.windows.get_mut(current)) else { return };
         if let Some(old) = window.pages.remove(&page) {
-            // Without memory for the change, the whole window goes.
-            window.stale |= window.memory.unmap(page, PAGE_SIZE as usize).is_err();
+            let done = window.memory.unmap(page, PAGE_SIZE as usize);
             self.forget(std::iter::once(&old));
+            self.remove_current_if_failed(done);
+        }
+    }
+
+    /// What is mapped in the current window may not be what `pages` has: it goes.
+    fn remove_current_if_failed(&mut self, done: rustix::io::Result<()>) {
+        if let (Err(_), Some(current)) = (done, self.current) {
+            self.remove(current);
         }
     }
 
@@ -421,13 +425,13 @@ impl Windows {
                 _ => runs.push((page, 1)),
             }
         }
-        let mut failed = false;
+        let mut done = Ok(());
         if !gone.is_empty() && gone.len() == window.pages.len() {
             let all = u64::from(gone[gone.len() - 1].0 - gone[0].0) + PAGE_SIZE;
-            failed |= window.memory.unmap(gone[0].0, all as usize).is_err();
+            done = window.memory.unmap(gone[0].0, all as usize);
         } else {
             for (start, pages) in runs {
-                failed |= window.memory.unmap(start, (pages as usize) << PAGE_SHIFT).is_err();
+                done = done.and(window.memory.unmap(start, (pages as usize) << PAGE_SHIFT));
             }
         }
         for (page, _) in &gone {
@@ -435,26 +439,29 @@ impl Windows {
         }
         self.statistics.changed += gone.len() as u64;
         self.forget(gone.iter().map(|(_, mapped)| mapped));
-        if failed && let Some(current) = self.current {
-            self.remove(current);
-        }
+        self.remove_current_if_failed(done);
     }
 
-    /// Makes a physical page read-only wherever it is mapped.
+    /// Makes a physical page read-only wherever it is mapped. Windows in which the host refuses that are closed.
     pub fn protect(&mut self, physical: u64) {
         if self.writable.remove(&physical).is_none() {
             return;
         }
-        for window in &mut self.windows {
+        let mut failed = Vec::new();
+        for (index, window) in self.windows.iter_mut().enumerate() {
             let pages = window.pages.iter_mut();
+            let mut done = Ok(());
             for (&page, mapped) in pages.filter(|(_, mapped)| mapped.write && mapped.physical == physical) {
                 mapped.write = false;
                 self.statistics.protected += 1;
-                if window.memory.protect(page, PAGE_SIZE as usize).is_err() {
-                    let _ = window.memory.unmap(page, PAGE_SIZE as usize);
-                }
+                done = done.and(window.memory.protect(page, PAGE_SIZE as usize));
+            }
+            if done.is_err() {
+                failed.push(index);
             }
         }
+        // (From the last: others take the place of what is removed.)
+        failed.into_iter().rev().for_each(|index| self.remove(index));
     }
 }
 

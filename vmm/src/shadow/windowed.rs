@@ -244,8 +244,7 @@ impl Windowed {
         }
         self.follow_protection(cpu);
         let window = self.windows.ready(cpu.state.cr3)?;
-        self.map_awaited(cpu);
-        Some(window)
+        self.map_awaited(cpu).then_some(window)
     }
 
     /// The window that code is to be entered with.
@@ -257,7 +256,9 @@ impl Windowed {
             covered.restart(cr3);
         }
         let window = self.active().ready(cr3)?;
-        self.map_awaited(cpu);
+        if !self.map_awaited(cpu) {
+            return None;
+        }
         #[expect(unsafe_code, reason = "the segment that code in windows uses")]
         // SAFETY: windows are only on where that is possible (`new`).
         unsafe {
@@ -385,21 +386,28 @@ impl Windowed {
         let before = page.checked_sub(PAGE).is_some_and(|before| self.active().mapped(before).is_some());
         if count == 1 && around > 1 && before {
             self.fill_behind(cpu, page, around);
+            if self.active().ready(cpu.state.cr3).is_none() {
+                self.give_up = Some(cpu.state.cr3);
+                return false;
+            }
         }
         true
     }
 
-    /// Maps the page that the guest has just brought in, which saves the signal that would ask for it.
+    /// Maps the page that the guest has just brought in, which saves the signal that would ask for it. False: that cost the
+    /// current window.
     #[inline]
-    fn map_awaited<B: Bus>(&mut self, cpu: &mut Vcpu<B>) {
+    fn map_awaited<B: Bus>(&mut self, cpu: &mut Vcpu<B>) -> bool {
         if let Some((cr3, page)) = self.awaited
             && cr3 == cpu.state.cr3
         {
             self.awaited = None;
             if !cpu.is_covered() {
                 self.map_known(cpu, page);
+                return self.active().ready(cr3).is_some();
             }
         }
+        true
     }
 
     /// Maps pages behind `page`, wherever in memory they are, up to the first that is mapped or cannot be.

@@ -4,6 +4,7 @@
 
 mod calls;
 mod limits;
+mod refused;
 mod stack;
 mod tight_loops;
 
