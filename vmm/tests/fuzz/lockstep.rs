@@ -354,7 +354,10 @@ impl Pair {
 
     /// What an instruction has done to what is undefined.
     fn follow_flags(&mut self, done: &Instruction, faulted: bool) {
-        if self.undefined & liveness::arithmetic(done.rflags_read()) != 0 {
+        // Code in the memory of devices, which has another content each time, cannot be looked at.
+        let is_unseen = done.is_invalid() && !faulted;
+        if self.undefined & liveness::arithmetic(done.rflags_read()) != 0 || is_unseen && self.undefined != 0
+        {
             self.excuse = Some("rounds that read undefined flags");
         }
         if faulted {
