@@ -60,6 +60,19 @@ pub fn ticks() -> u64 {
     0
 }
 
+/// The time-stamp counter, read some time after the thread was last interrupted and before what follows depends on it: it may be what it was a
+/// few hundred instructions ago.
+#[inline]
+pub fn ticks_before() -> u64 {
+    #[cfg(any(loom, not(target_arch = "x86_64")))]
+    return ticks();
+    #[cfg(all(not(loom), target_arch = "x86_64"))]
+    // SAFETY: as in `ticks`.
+    unsafe {
+        std::arch::x86_64::_rdtsc()
+    }
+}
+
 /// Set to `monotonic`, this variable makes a VM read CLOCK_MONOTONIC in any case.
 pub const CLOCK_VARIABLE: &str = "VMSIM_CLOCK";
 

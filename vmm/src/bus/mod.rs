@@ -313,7 +313,9 @@ impl MachineBus {
         if self.links[link].has_pending() {
             self.drain(link);
         }
-        let now = || self.panel().clock.now();
+        let clock = &self.panel().clock;
+        // (What was true a moment ago may still be read.)
+        let now = || clock.glance().unwrap_or_else(|| clock.now());
         let byte = |n: u32| Some(u32::from(self.links[link].mirror(first + n as usize).get(now)?) << (8 * n));
         (0..width.bytes()).try_fold(0, |value, n| Some(value | byte(n)?))
     }
