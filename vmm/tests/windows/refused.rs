@@ -82,7 +82,7 @@ fn outcome_with(spare: Option<usize>, run: &mut dyn FnMut(&mut Vcpu<Ram>)) -> Ou
     let entry = |page: u32| TABLE + (DATA / PAGE + page) * 4;
     // In order, so that one mapping has several pages.
     for page in 0..PAGES {
-        cpu.bus.set(entry(page), START + DATA + page * PAGE | PRESENT);
+        cpu.bus.set(entry(page), (START + DATA + page * PAGE) | PRESENT);
     }
     for round in 0..12 {
         let taken = spare.filter(|_| round % 2 == 1).map(Mappings::take_all_but);
@@ -93,8 +93,8 @@ fn outcome_with(spare: Option<usize>, run: &mut dyn FnMut(&mut Vcpu<Ram>)) -> Ou
                 cpu.bus.set(entry(2), other);
                 cpu.bus.set(entry(3), one);
             }
-            // A page is seen twice, or once again.
-            5 => cpu.bus.set(entry(9), cpu.bus.get(entry(9)) ^ (9 ^ 8) * PAGE),
+            // Page 8 is seen twice, or once again.
+            5 => cpu.bus.set(entry(9), cpu.bus.get(entry(9)) ^ PAGE),
             // Code is met in a page that others lie around.
             _ => {}
         }
@@ -122,10 +122,10 @@ fn a_host_without_mappings_costs_windows_and_nothing_else() {
     }
     const BUDGET: u64 = 10_000;
     let mut interp = Interp::new();
-    let expected = outcome_with(None, &mut |cpu| drop(interp.run(cpu, BUDGET)));
+    let expected = outcome_with(None, &mut |cpu| _ = interp.run(cpu, BUDGET));
     for spare in [0, 1, 2, 3, 8] {
         let mut shadow = engine(WindowPolicy::Always);
-        let found = outcome_with(Some(spare), &mut |cpu| drop(shadow.run(cpu, BUDGET)));
+        let found = outcome_with(Some(spare), &mut |cpu| _ = shadow.run(cpu, BUDGET));
         assert_same(&found, &expected, &format!("{spare} mappings left"));
     }
 }
