@@ -3,6 +3,7 @@
 #![expect(unsafe_code, reason = "guest memory that can be mapped twice")]
 
 mod calls;
+mod frame_buffer;
 mod limits;
 mod refused;
 mod stack;
@@ -101,6 +102,11 @@ const THREAD: u32 = 0x4_0000;
 
 /// A user, with the first 4 MiB mapped to scattered physical pages, at `CODE`.
 fn user(code: &[u8]) -> Vcpu<Ram> {
+    user_of(memory(code))
+}
+
+/// The memory of such a user.
+fn memory(code: &[u8]) -> Ram {
     let ram = Ram::new();
     ram.set(DIRECTORY, TABLE | PRESENT);
     for n in 0..1024 {
@@ -112,7 +118,12 @@ fn user(code: &[u8]) -> Vcpu<Ram> {
     for (n, byte) in code.iter().enumerate() {
         ram.load(physical(CODE + n as u32), &[*byte]);
     }
-    let mut cpu = Vcpu::new(ram);
+    ram
+}
+
+/// The user in such memory.
+fn user_of<B: Bus>(bus: B) -> Vcpu<B> {
+    let mut cpu = Vcpu::new(bus);
     cpu.reset();
     for n in 0..6 {
         let kind = if n == 1 { rights::FLAT_CODE } else { rights::FLAT_DATA } | rights::DPL;
@@ -140,7 +151,7 @@ fn assembled(build: impl FnOnce(&mut CodeAssembler) -> Result<(), IcedError>) ->
     asm.assemble(u64::from(CODE)).expect("it can be encoded")
 }
 
-fn engine(policy: WindowPolicy) -> Shadow<Ram> {
+fn engine<B: Bus + 'static>(policy: WindowPolicy) -> Shadow<B> {
     let mut shadow = Shadow::new().expect("there is memory");
     shadow.set_counting();
     shadow.use_windows(policy);
