@@ -34,6 +34,8 @@ fn demands_alignment(instruction: &Instruction) -> bool {
 /// They clear C1, and together do nothing else.
 const FINCSTP: [u8; 2] = [0xd9, 0xf7];
 const FDECSTP: [u8; 2] = [0xd9, 0xf6];
+/// MOVD R9D, MM0: does to x87 what every MMX instruction does, and nothing else.
+const MOVD_R9_MM0: [u8; 4] = [0x41, 0x0f, 0x7e, 0xc1];
 
 impl Emit<'_> {
     pub(super) fn float(&mut self, eip: u32, item: &Scanned) {
@@ -76,6 +78,8 @@ impl Emit<'_> {
                 self.asm.bytes(&FINCSTP);
                 self.asm.bytes(&FDECSTP);
             }
+            // An MMX instruction with an operand in memory too (SDM vol. 2), but AMD's processors leave x87 alone then.
+            Mnemonic::Cvtpi2ps if has_memory(instruction) => self.asm.bytes(&MOVD_R9_MM0),
             _ => {}
         }
     }
