@@ -7,9 +7,10 @@
 use super::guest::{Machine, PAGING, PAGING_PAGES, Random, check, code, prepare};
 use super::user::make_user;
 use super::{liveness, undefined};
-use iced_x86::{Decoder, DecoderOptions, Formatter, Instruction, NasmFormatter, OpKind};
+use iced_x86::{Decoder, DecoderOptions, Formatter, Instruction, NasmFormatter, OpKind, Register};
 use std::cell::Cell;
 use std::fmt::Write;
+use std::ops::Range;
 use vmm::cpu::registers::{Seg, cr0, cr4, eflags, gpr};
 use vmm::cpu::state::{Activity, CpuState};
 use vmm::cpu::{InterruptShadow, Vcpu};
@@ -20,8 +21,10 @@ use vmm::shadow::{Shadow, WindowPolicy, WindowStatistics};
 const LEGS: u32 = 120;
 /// Instructions after which the interpreter gives up.
 const MOST_STEPS: u32 = 300_000;
+/// Bytes of the longest frame of a fault but for those that leave virtual-8086 mode.
+const FRAME: u32 = 24;
 /// The paging structures.
-const TABLES: std::ops::Range<usize> =
+const TABLES: Range<usize> =
     PAGING as usize..(PAGING + PAGING_PAGES * vmm::cpu::bus::PAGE_SIZE as u32) as usize;
 /// Differences in memory that are listed.
 const SHOWN: usize = 16;
@@ -49,6 +52,8 @@ pub struct Pair {
     undefined: u32,
     /// Faults were delivered since both were in the same state.
     faulted: bool,
+    /// Linear addresses of the frame of the last of them, whose arithmetic flags may have been dead.
+    frame: Range<u32>,
     /// Why there may be a difference since both were in the same state.
     excuse: Option<&'static str>,
 }
@@ -97,6 +102,7 @@ impl Pair {
             dead_flags: 0,
             undefined: 0,
             faulted: false,
+            frame: 0..0,
             excuse: None,
         }
     }
@@ -192,7 +198,7 @@ impl Pair {
     fn follow(&mut self) -> Result<(), String> {
         let mut met = false;
         self.excuse = None;
-        self.faulted = false;
+        (self.faulted, self.frame) = (false, 0..0);
         // Where it passed the shadow engine's EIP, with what of the registers differed.
         let mut passed: Vec<String> = Vec::new();
         let mut path: Vec<String> = Vec::new();
@@ -219,6 +225,9 @@ impl Pair {
             let bits = if self.followed.code_is_32bit() { 32 } else { 16 };
             let eip = u64::from(self.followed.state.eip);
             let next = Decoder::with_ip(bits, &bytes, eip, DecoderOptions::NONE).decode();
+            if self.uses_frame(&next) {
+                self.excuse = Some("rounds that read the flags in a fault's frame");
+            }
             let faults = self.interp.statistics().faults;
             let ahead = self.code_ahead(&next);
             if self.followed.state.pending_debug == 0 {
@@ -303,6 +312,31 @@ impl Pair {
         cpu.state.gpr[gpr::ECX] += rest;
     }
 
+    /// Whether an operand in memory lies in the frame of a fault. (What POP and IRET read there looks like flags, wherever it goes.)
+    fn uses_frame(&self, next: &Instruction) -> bool {
+        let state = &self.followed.state;
+        let register = |register: Register, _, _| {
+            let segment =
+                Seg::from_encoding(register.number() as u8).filter(|_| register.is_segment_register());
+            Some(match segment {
+                Some(segment) => state.segment(segment).base().into(),
+                None if register.size() == 1 => 0,
+                None => {
+                    let value = state.gpr.get(register.number()).copied().unwrap_or(0);
+                    u64::from(if register.size() == 2 { value & 0xffff } else { value })
+                }
+            })
+        };
+        let accessed = |operand| {
+            let is_memory = next.op_kind(operand) == OpKind::Memory;
+            let start = next.virtual_address(operand, 0, register).filter(|_| is_memory)? as u32;
+            Some(start..start.saturating_add(next.memory_size().size() as u32))
+        };
+        let frame = &self.frame;
+        let operands = (0..next.op_count()).filter_map(accessed);
+        !frame.is_empty() && operands.into_iter().any(|at| at.start < frame.end && frame.start < at.end)
+    }
+
     /// What differs now, in words.
     fn difference(&mut self, steps: u32) -> String {
         let dead = self.dead_flags() | self.undefined;
@@ -363,7 +397,10 @@ impl Pair {
         if faulted {
             // The handler finds what was left of flags that the instruction would have written.
             self.undefined = eflags::ARITHMETIC;
-            self.faulted = true;
+            let state = &self.followed.state;
+            let top =
+                state.segment(Seg::Ss).base().wrapping_add(state.gpr[gpr::ESP] & self.followed.stack_mask());
+            (self.faulted, self.frame) = (true, top..top.saturating_add(FRAME));
         }
         if faulted || done.is_invalid() {
             return;
