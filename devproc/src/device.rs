@@ -10,6 +10,7 @@ use crate::host::Host;
 pub use crate::register::Register;
 use ipc::counter::Latch;
 use ipc::input::HostEvent;
+use ipc::tick_register::TickRegister;
 use ipc::time::VirtualTime;
 pub use ipc::width::Width;
 use serde::Serialize;
@@ -80,6 +81,8 @@ pub enum Reads {
     /// Memory whose reads *and writes* the bus makes by itself in the device memory, as [`Host::publish_raster`] says. At most one
     /// region of a process at a time.
     Raster,
+    /// A register that only counts ticks of virtual time, which the bus reads by itself; other reads are as with `Trap`.
+    Ticks(TickRegister),
     /// Counters that the bus latches and reads by itself, as [`Host::publish_counter`] says; other accesses are as with `Trap`. At
     /// most one model of a process has them.
     Counters,
@@ -179,6 +182,12 @@ impl Region {
     /// The same region with accesses made by the bus as a raster says.
     pub const fn rastered(mut self) -> Self {
         self.reads = Reads::Raster;
+        self
+    }
+
+    /// The same region with a register that counts ticks.
+    pub const fn ticking(mut self, register: TickRegister) -> Self {
+        self.reads = Reads::Ticks(register);
         self
     }
 

@@ -419,8 +419,11 @@ impl<D: Device> Bench<D> {
         Some((place, word))
     }
 
-    /// What the bus answers to a read by cells that hold at present.
+    /// What the bus answers to a read by cells that hold at present, or by the time alone.
     fn published(&self, region: Region, at: Access) -> Option<u32> {
+        if let Reads::Ticks(register) = region.reads {
+            return register.read(at.offset, at.width, || self.host.now);
+        }
         let Reads::Timed { first } = region.reads else { return None };
         let byte = |n: u32| {
             let cell = self.host.timed.get(&MirrorSlot(first.0 + at.offset as u16 + n as u16))?;

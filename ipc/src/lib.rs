@@ -19,6 +19,7 @@ pub mod region_table;
 pub mod ring;
 pub mod state_page;
 pub mod sync;
+pub mod tick_register;
 pub mod time;
 pub mod width;
 

@@ -21,7 +21,7 @@ pub const MESSAGE_WORDS: usize = 8;
 
 /// Version of the message layout and of everything else in shared memory. Processes of
 /// different versions refuse each other in the handshake.
-pub const PROTOCOL_VERSION: u32 = 11;
+pub const PROTOCOL_VERSION: u32 = 12;
 
 /// What a message asks for or tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -2,10 +2,11 @@
 //!
 //! Word 0: model (bits 0-7), region (8-15), space (16: 1 memory), width (24-31), writes (32-39:
 //! 0 sync, 1 posted, 2 posted local, 3 joined), flags (40: enabled, 41: mirrored, 42: backed, 43: backing
-//! writable, 44: raster, 45: counters); word 1 base; word 2 length; word 3 first mirror cell (0-15); word 4 backing
-//! offset; words 5-7 name.
+//! writable, 44: raster, 45: counters, 46: tick register); word 1 base; word 2 length; word 3 first mirror cell (0-15); word 4 backing
+//! offset; or words 3 and 4 a tick register; words 5-7 name.
 
 use crate::link::{MIRROR_CELLS, REGION_WORDS};
+use crate::tick_register::TickRegister;
 use crate::width::Width;
 
 /// How the bus treats writes.
@@ -45,6 +46,8 @@ pub struct RegionInfo {
     pub raster: bool,
     /// The bus latches and reads counters by itself, as [`crate::counter`] says, while they are stated.
     pub counters: bool,
+    /// A register of it that the bus reads by itself. A region with one has no mirror cells and no direct memory.
+    pub ticks: Option<TickRegister>,
     /// First port or physical address.
     pub base: u64,
     /// Ports or bytes.
@@ -60,6 +63,7 @@ const BACKED: u64 = 1 << 42;
 const BACKING_WRITABLE: u64 = 1 << 43;
 const RASTER: u64 = 1 << 44;
 const COUNTERS: u64 = 1 << 45;
+const TICKS: u64 = 1 << 46;
 /// Longest region name, bytes.
 const NAME_BYTES: usize = 24;
 
@@ -77,13 +81,17 @@ impl RegionInfo {
             | flag(self.backing.is_some(), BACKED)
             | flag(self.backing.is_some_and(|(_, writable)| writable), BACKING_WRITABLE)
             | flag(self.raster, RASTER)
-            | flag(self.counters, COUNTERS);
+            | flag(self.counters, COUNTERS)
+            | flag(self.ticks.is_some(), TICKS);
         let mut name = [0; NAME_BYTES];
         let len = self.name.len().min(NAME_BYTES - 1);
         name[..len].copy_from_slice(&self.name.as_bytes()[..len]);
         let word = |i: usize| u64::from_le_bytes(name[i * 8..i * 8 + 8].try_into().unwrap_or_default());
-        let backing = self.backing.map_or(0, |(offset, _)| offset);
-        [head, self.base, self.len, self.mirror.unwrap_or(0).into(), backing, word(0), word(1), word(2)]
+        let [mirror, backing] = self.ticks.map_or_else(
+            || [self.mirror.unwrap_or(0).into(), self.backing.map_or(0, |(offset, _)| offset)],
+            |ticks| ticks.encode(),
+        );
+        [head, self.base, self.len, mirror, backing, word(0), word(1), word(2)]
     }
 
     /// Checks and decodes what a device process published. `memory_bytes` is the size of its
@@ -130,6 +138,16 @@ impl RegionInfo {
                 return wrong("its direct memory is not whole pages of the device memory");
             }
         }
+        let ticks = match head & TICKS != 0 {
+            false => None,
+            true if mirror.is_some() || backing.is_some() => {
+                return wrong("a tick register beside mirror cells or direct memory");
+            }
+            true => match TickRegister::decode([words[3], words[4]], len) {
+                None => return wrong("its tick register is outside, or has no speed or no bits"),
+                register => register,
+            },
+        };
         Ok(Self {
             model: head as u8,
             region: (head >> 8) as u8,
@@ -141,6 +159,7 @@ impl RegionInfo {
             backing,
             raster: is_memory && head & RASTER != 0,
             counters: head & COUNTERS != 0,
+            ticks,
             base,
             len,
             name,
@@ -166,12 +185,18 @@ mod tests {
             backing: Some((0x10000, true)),
             raster: true,
             counters: true,
+            ticks: None,
             base: 0xa0000,
             len: 0x10000,
             name: "vga-window".into(),
         };
         assert_eq!(RegionInfo::decode(region.encode(), 0x20000), Ok(region.clone()));
         assert!(RegionInfo::decode(region.encode(), 0x1ffff).is_err());
+        let ticks = TickRegister { offset: 8, hz: 1000, bits: 24, zero: u64::MAX };
+        let timer = RegionInfo { backing: None, ticks: Some(ticks), len: 12, ..region };
+        assert_eq!(RegionInfo::decode(timer.encode(), 0), Ok(timer.clone()));
+        assert!(RegionInfo::decode(RegionInfo { len: 11, ..timer.clone() }.encode(), 0).is_err());
+        assert!(RegionInfo::decode(RegionInfo { mirror: Some(0), ..timer }.encode(), 0).is_err());
     }
 
     proptest! {

@@ -18,9 +18,16 @@ impl VirtualTime {
 
     /// Whole ticks of a clock of `hz` that have passed since power-on.
     ///
-    /// Exact for every `u64` time: the product is formed in 128 bits.
+    /// Exact for every `u64` time, modulo 2^64.
+    #[inline]
     pub fn ticks(self, hz: u64) -> u64 {
-        (u128::from(self.0) * u128::from(hz) / u128::from(NANOS_PER_SEC)) as u64
+        const FASTEST: u64 = u64::MAX / NANOS_PER_SEC;
+        if hz > FASTEST {
+            return (u128::from(self.0) * u128::from(hz) / u128::from(NANOS_PER_SEC)) as u64;
+        }
+        // Whole seconds are whole ticks; a division of 128 bits costs more than all the rest of a read of a counter.
+        let (seconds, nanos) = (self.0 / NANOS_PER_SEC, self.0 % NANOS_PER_SEC);
+        seconds.wrapping_mul(hz).wrapping_add(nanos * hz / NANOS_PER_SEC)
     }
 
     /// The first moment at which `ticks` ticks of a clock of `hz` have passed.
@@ -59,6 +66,17 @@ impl Sub for VirtualTime {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn ticks_are_what_the_whole_product_gives() {
+        let slow = [1, 7, 32_768, 1_193_182, 3_579_545, 450_000_000, 18_446_744_073];
+        for hz in slow.into_iter().chain([18_446_744_074, u64::MAX]) {
+            for nanos in [0, 1, 999_999_999, NANOS_PER_SEC, 123_456_789_012_345_678, u64::MAX] {
+                let whole = u128::from(nanos) * u128::from(hz) / u128::from(NANOS_PER_SEC);
+                assert_eq!(VirtualTime(nanos).ticks(hz), whole as u64, "{nanos} ns at {hz} Hz");
+            }
+        }
+    }
 
     #[test]
     fn tick_conversion_is_exact_in_both_directions() {

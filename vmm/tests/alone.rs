@@ -11,6 +11,7 @@ use ipc::raster::{Look, Raster, expand};
 use ipc::region::{RegionInfo, WritePolicy};
 use ipc::segment::{Segment, SegmentNames};
 use ipc::sync::Ordering;
+use ipc::tick_register::TickRegister;
 use ipc::time::VirtualTime;
 use ipc::width::Width;
 use std::sync::Arc;
@@ -31,6 +32,9 @@ const LANES_AT: u64 = 0x1000;
 const COUNTER: u16 = 0x320;
 const OTHER_COUNTER: u16 = COUNTER + 1;
 const COMMAND: u16 = COUNTER + 3;
+/// Ports with a register that counts ticks from the fifth on.
+const POWER: u16 = 0x340;
+const TICKS: TickRegister = TickRegister { offset: 4, hz: 3_579_545, bits: 24, zero: 1000 };
 /// Bytes that latch the first and the second.
 const LATCH: u32 = 0x40;
 const LATCH_OTHER: u32 = 0x80;
@@ -55,6 +59,7 @@ fn region(base: u64, len: u64, is_memory: bool) -> RegionInfo {
         backing: None,
         raster: is_memory,
         counters: false,
+        ticks: None,
         base,
         len,
         name: "region".into(),
@@ -72,7 +77,9 @@ impl Machine {
         layout.device_memory_bytes.store(MEMORY, Ordering::Release);
         let status = RegionInfo { mirror: Some(0), ..region(STATUS.into(), 1, false) };
         let counters = RegionInfo { counters: true, ..region(COUNTER.into(), 4, false) };
-        let regions = [status, region(PALETTE.into(), 1, false), region(WINDOW, WINDOW_LEN, true), counters];
+        let power = RegionInfo { ticks: Some(TICKS), width: Width::Dword, ..region(POWER.into(), 8, false) };
+        let palette = region(PALETTE.into(), 1, false);
+        let regions = [status, palette, region(WINDOW, WINDOW_LEN, true), counters, power];
         layout.set_regions(&regions.map(|region| region.encode()));
         let device = DeviceLink::open(&names, SLOT, "device").expect("the link");
         layout.process.set_serves(true);
@@ -276,6 +283,18 @@ fn what_is_not_stated_of_a_counter_is_sent() {
         [PALETTE, COMMAND].map(u64::from)
     );
     assert_eq!(machine.layout().counters[0].take().moved, None);
+}
+
+#[test]
+fn a_register_that_counts_ticks_is_read_without_a_message_and_without_waiting_for_any() {
+    let mut machine = Machine::new("ticks");
+    machine.bus.write_port(POWER, Width::Dword, 1);
+    machine.set_time(VirtualTime::of_ticks(1000 + 0x1_5678, TICKS.hz.into()).0);
+    assert_eq!(machine.bus.read_port(POWER + 4, Width::Dword), 0x1_5678);
+    assert_eq!(machine.bus.read_port(POWER + 5, Width::Byte), 0x56);
+    machine.set_time(VirtualTime::of_ticks(1000 + 0x100_0002, TICKS.hz.into()).0);
+    assert_eq!(machine.bus.read_port(POWER + 4, Width::Word), 2);
+    assert_eq!(machine.take().len(), 1, "the write alone");
 }
 
 #[test]

@@ -17,6 +17,7 @@ use ipc::raster::{Look, Raster};
 use ipc::region::{RegionInfo, WritePolicy};
 use ipc::segment::{Segment, SegmentNames};
 use ipc::sync::Ordering;
+use ipc::tick_register::TickRegister;
 use ipc::time::VirtualTime;
 use ipc::width::Width;
 use std::ops::Range;
@@ -123,6 +124,7 @@ fn region(base: u64, len: u64, is_memory: bool) -> RegionInfo {
         backing: None,
         raster: false,
         counters: false,
+        ticks: None,
         base,
         len,
         name: "region".into(),
@@ -149,6 +151,12 @@ fn any_region(random: &mut Random) -> RegionInfo {
         backing: (is_memory && random.one_in(2)).then(|| (pages(random), random.one_in(2))),
         raster: is_memory && random.one_in(3),
         counters: random.one_in(3),
+        ticks: random.one_in(4).then(|| TickRegister {
+            offset: random.below(40) as u16,
+            hz: random.next() as u32,
+            bits: random.below(40) as u8,
+            zero: random.next(),
+        }),
         ..region(base, len, is_memory)
     }
 }

@@ -223,6 +223,7 @@ fn observed(info: RegionInfo) -> RegionInfo {
         mirror: None,
         raster: false,
         counters: false,
+        ticks: None,
         // Each is a call of its own, with a time of its own.
         writes: if info.writes == WritePolicy::Joined { WritePolicy::PostedLocal } else { info.writes },
         backing: info.backing.filter(|(_, writable)| !writable),
@@ -244,11 +245,15 @@ fn region_info(model: usize, region: &Region, memory: u64, mirror: u16) -> Regio
         },
         enabled: region.enabled,
         mirror: match region.reads {
-            Reads::Trap | Reads::Raster | Reads::Counters => None,
+            Reads::Trap | Reads::Raster | Reads::Ticks(_) | Reads::Counters => None,
             Reads::Mirrored { first } | Reads::Timed { first } => Some(mirror + first.0),
         },
         raster: region.reads == Reads::Raster,
         counters: region.reads == Reads::Counters,
+        ticks: match region.reads {
+            Reads::Ticks(register) => Some(register),
+            _ => None,
+        },
         backing: region.backing.map(|b| (memory + b.offset, b.writable)),
         base: region.base,
         len: region.len,
@@ -510,7 +515,7 @@ fn lay_out_mirrors(models: &[Box<dyn Device>]) -> Vec<u16> {
             let first = next;
             let cells = model.regions().into_iter().filter_map(|region| match region.reads {
                 Reads::Mirrored { first } | Reads::Timed { first } => Some(u64::from(first.0) + region.len),
-                Reads::Trap | Reads::Raster | Reads::Counters => None,
+                Reads::Trap | Reads::Raster | Reads::Ticks(_) | Reads::Counters => None,
             });
             next += cells.max().unwrap_or(0) as u16;
             first

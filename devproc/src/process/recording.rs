@@ -422,7 +422,7 @@ fn shown(shared: &Shared, number: usize) -> Shown {
     let regions = shared.regions_of(number);
     let mirrored = regions.iter().filter_map(|region| match region.reads {
         Reads::Mirrored { first } => Some(first.0..first.0.saturating_add(region.len as u16)),
-        Reads::Trap | Reads::Timed { .. } | Reads::Raster | Reads::Counters => None,
+        Reads::Trap | Reads::Timed { .. } | Reads::Raster | Reads::Ticks(_) | Reads::Counters => None,
     });
     let base = shared.mirror_base(number);
     let mut mirrors: Vec<_> = mirrored

@@ -30,7 +30,7 @@ impl RegionInfo {
                 Writes::Joined => 3,
             },
             mirror: match region.reads {
-                Reads::Trap | Reads::Timed { .. } | Reads::Raster | Reads::Counters => None,
+                Reads::Trap | Reads::Timed { .. } | Reads::Raster | Reads::Ticks(_) | Reads::Counters => None,
                 Reads::Mirrored { first } => Some(first.0),
             },
             backing: region.backing.map(|backing| (backing.offset, backing.writable)),

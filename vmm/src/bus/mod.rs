@@ -276,6 +276,13 @@ impl MachineBus {
             }
         }
         let region = self.map.region(slot);
+        if let Some(ticks) = &region.info.ticks {
+            // (Only the time changes it: nothing that is on its way to the device.)
+            let now = || self.panel().clock.now();
+            if let Some(value) = ticks.read(address - region.info.base, width, now) {
+                return value;
+            }
+        }
         if let Some(first) = region.info.mirror {
             let cell = mirror_cell(&region.info, first, address);
             if let Some(value) = self.mirrored(link, cell, width) {

@@ -101,6 +101,7 @@ impl Piix4Pm {
     fn pm_region(&self) -> Region {
         let base = self.base(spec::PMBA, spec::PMBA_WRITABLE);
         let region = Region::ports(PM, "pm", base, spec::PM_LEN).width(Width::Dword).writes(Writes::Sync);
+        let region = region.ticking(self.pm.timer_register());
         // Firmware that enables the block before it gives it a base must not lose the DMA ports.
         Region { enabled: base != 0 && self.config.byte(spec::PMREGMISC) & spec::PMIOSE != 0, ..region }
     }

@@ -4,6 +4,7 @@ use super::spec::PM_LEN;
 use super::spec::pm::*;
 use crate::device::StateError;
 use crate::pack::pack;
+use ipc::tick_register::TickRegister;
 use ipc::time::VirtualTime;
 use serde::{Deserialize, Serialize};
 
@@ -78,6 +79,12 @@ impl PmIo {
     /// Ticks that the timer has made, not cut to its width.
     fn ticks(&self, now: VirtualTime) -> u64 {
         now.ticks(TIMER_HZ).saturating_sub(self.timer_zero)
+    }
+
+    /// PMTMR.
+    pub(super) fn timer_register(&self) -> TickRegister {
+        let bits = TIMER_MASK.count_ones() as u8;
+        TickRegister { offset: PMTMR as u16, hz: TIMER_HZ as u32, bits, zero: self.timer_zero }
     }
 
     /// Takes note of changes of the timer's bit 23 up to `now`; true when one was new.
