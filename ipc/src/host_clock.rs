@@ -60,8 +60,8 @@ pub fn ticks() -> u64 {
     0
 }
 
-/// The time-stamp counter, read some time after the thread was last interrupted and before what follows depends on it: it may be what it was a
-/// few hundred instructions ago.
+/// The time-stamp counter as it is, or was a few hundred instructions ago: the processor may read it ahead of what stands before it in the
+/// program, which [`ticks`] waits for.
 #[inline]
 pub fn ticks_before() -> u64 {
     #[cfg(any(loom, not(target_arch = "x86_64")))]

@@ -138,16 +138,13 @@ impl RegionInfo {
                 return wrong("its direct memory is not whole pages of the device memory");
             }
         }
-        let ticks = match head & TICKS != 0 {
-            false => None,
-            true if mirror.is_some() || backing.is_some() => {
-                return wrong("a tick register beside mirror cells or direct memory");
-            }
-            true => match TickRegister::decode([words[3], words[4]], len) {
-                None => return wrong("its tick register is outside, or has no speed or no bits"),
-                register => register,
-            },
-        };
+        let ticks = (head & TICKS != 0).then(|| TickRegister::decode([words[3], words[4]], len));
+        if ticks.is_some() && (mirror.is_some() || backing.is_some()) {
+            return wrong("a tick register beside mirror cells or direct memory");
+        }
+        if ticks == Some(None) {
+            return wrong("its tick register is outside, or has no speed or no bits");
+        }
         Ok(Self {
             model: head as u8,
             region: (head >> 8) as u8,
@@ -159,7 +156,7 @@ impl RegionInfo {
             backing,
             raster: is_memory && head & RASTER != 0,
             counters: head & COUNTERS != 0,
-            ticks,
+            ticks: ticks.flatten(),
             base,
             len,
             name,
