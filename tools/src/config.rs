@@ -417,8 +417,12 @@ fn disk(drive: &Drive) -> Result<DriveConfig> {
 fn console(path: Option<&PathBuf>) -> Result<Option<PathBuf>> {
     match path {
         None => Ok(None),
-        // The chipset process writes to the supervisor's own standard output.
+        // The chipset process writes to the supervisor's own standard output, which it opens again: another user's or a socket cannot
+        // be.
         Some(path) if path.as_os_str() == "-" => {
+            std::fs::OpenOptions::new().append(true).open("/proc/self/fd/1").context(
+                "Debug console: standard output cannot be opened a second time; name a file, or pipe it through 'cat'",
+            )?;
             Ok(Some(PathBuf::from(format!("/proc/{}/fd/1", std::process::id()))))
         }
         Some(path) => {

@@ -1,8 +1,10 @@
 //! What cannot work ends with one line that says what to do, and leaves nothing behind.
 
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use vmsim_tests::{Home, Missing, PATIENCE, Vm, guest, is_root, poll, program_in_path, run, skip};
 
 /// Runs a VM that cannot start, detached and in the foreground, and checks what is said of it
@@ -232,6 +234,23 @@ fn files_for_output_in_a_folder_that_is_not_there() {
     let path = home.file("no/such/folder/console").display().to_string();
     refused(&home, &["--demo", "--debug-console", &path], &[&path]);
     refused(&home, &["--demo", "--serial", &path], &[&path]);
+}
+
+#[test]
+fn standard_output_that_cannot_be_opened_a_second_time() {
+    let home = Home::new();
+    let name = home.fresh_name();
+    // So it is with the terminal of another user, from which one has come by 'su'.
+    let (socket, _other_end) = UnixStream::pair().expect("a pair of sockets");
+    let args = ["run", "--name", &name, "--display", "none", "--demo", "--debug-console", "-"];
+    let mut command = home.command(&args);
+    let mut child = command.stdout(OwnedFd::from(socket)).stderr(Stdio::piped()).spawn().expect("it starts");
+    poll("end of it", PATIENCE, || child.try_wait().expect("it is our child"));
+    let output = child.wait_with_output().expect("what it said");
+    assert_eq!(output.status.code(), Some(1));
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("standard output cannot be opened a second time"), "{said}");
+    assert_eq!(home.left_of(&name), [] as [String; 0]);
 }
 
 /// A command in a mount namespace of its own, where `folder` is a file system of `bytes` bytes.
