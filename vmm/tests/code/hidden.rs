@@ -27,25 +27,19 @@ fn mappings() -> Vec<std::ops::Range<u64>> {
     maps.lines().filter_map(parse).collect()
 }
 
-/// Nothing that came into registers and RAM could be an address of something of the host: quadwords at any offset, and where they
-/// are aligned also dwords, because shadow code is below 2 GiB.
+/// Nothing that came into RAM could be an address of something of the host above 4 GiB: quadwords at any offset. What is below, which is
+/// shadow code alone, the interpreter does not have: it would make a difference between the engines. (By itself, any number could be
+/// such an address.)
 fn assert_no_host_address(guest: &Guest, before: &[u8]) {
-    let (registers, ram) = everything(guest);
+    let (_, ram) = everything(guest);
     let mappings = mappings();
     let is_mapped = |address: u64| mappings.iter().any(|range| range.contains(&address));
-    for register in registers {
-        assert!(!is_mapped(u64::from(register)), "a register is {register:x}");
-    }
     // Entries of page tables, of which the processor sets bits, look like anything at odd offsets.
     let tables = DIRECTORY as usize..(TABLE + PAGE) as usize;
     let changed = |at: usize| ram[at..at + 8] != before[at..at + 8] && !tables.contains(&at);
     for (at, window) in ram.windows(8).enumerate().filter(|(at, _)| changed(*at)) {
         let quad = u64::from_le_bytes(window.try_into().expect("eight bytes"));
-        let dword = if at % 4 == 0 { quad & u64::from(u32::MAX) } else { 0 };
-        let quad = if quad > u64::from(u32::MAX) { quad } else { 0 };
-        for address in [quad, dword] {
-            assert!(!is_mapped(address), "[{at:x}] is {address:x}");
-        }
+        assert!(quad <= u64::from(u32::MAX) || !is_mapped(quad), "[{at:x}] is {quad:x}");
     }
 }
 
