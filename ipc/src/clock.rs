@@ -133,8 +133,8 @@ impl SharedClock {
         }
     }
 
-    /// Virtual time at some moment between now and a few hundred instructions ago, for two thirds of what [`SharedClock::now`] costs; `None`
-    /// when only that can tell. Only for comparisons whose result may be that old: it can be earlier than a time that this thread
+    /// Virtual time at some moment between now and a few hundred instructions ago, without [`SharedClock::now`]'s wait for what stands
+    /// before it in the program; `None` when only that can tell. Only for comparisons whose result may be that old: it can be earlier than a time that this thread
     /// has seen.
     #[inline]
     pub fn glance(&self) -> Option<VirtualTime> {

@@ -25,7 +25,7 @@ impl VirtualTime {
         if hz > FASTEST {
             return (u128::from(self.0) * u128::from(hz) / u128::from(NANOS_PER_SEC)) as u64;
         }
-        // Whole seconds are whole ticks; a division of 128 bits costs more than all the rest of a read of a counter.
+        // Whole seconds are whole ticks: so there is no division of 128 bits, which is a call of a function.
         let (seconds, nanos) = (self.0 / NANOS_PER_SEC, self.0 % NANOS_PER_SEC);
         seconds.wrapping_mul(hz).wrapping_add(nanos * hz / NANOS_PER_SEC)
     }

@@ -1,5 +1,5 @@
-//! What the bus does without asking a device: it answers from cells that hold, joins writes, makes accesses to memory of four lanes, and
-//! latches and reads counters.
+//! What the bus does without asking a device: it answers from cells that hold, joins writes, makes accesses to memory of four lanes,
+//! latches and reads counters, and reads registers that count ticks.
 //! There is no device process here; what would be sent to one stays in the ring.
 
 use ipc::chassis::Chassis;

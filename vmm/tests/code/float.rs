@@ -3,7 +3,7 @@
 use super::guest::{assemble, on_every_engine};
 use iced_x86::code_asm::*;
 use vmm::cpu::fpu::fsw;
-use vmm::cpu::registers::{cr4 as cr4_bits, gpr};
+use vmm::cpu::registers::{cr4, gpr};
 
 const CODE: u32 = 0x2_0000;
 
@@ -43,8 +43,6 @@ fn conversions_of_integers_in_memory_to_singles_are_mmx_instructions_and_those_t
     on_every_engine(|guest| {
         const DATA: u32 = 0x3_0000;
         let code = assemble(CODE, |a| {
-            a.mov(eax, cr4_bits::OSFXSR)?;
-            a.mov(cr4, eax)?;
             a.fninit()?;
             a.fld1()?;
             a.fld1()?;
@@ -60,6 +58,8 @@ fn conversions_of_integers_in_memory_to_singles_are_mmx_instructions_and_those_t
             a.hlt()
         });
         guest.load(CODE, &code);
+        guest.cpu.state.cr4 |= cr4::OSFXSR;
+        guest.cpu.state_replaced();
         guest.run(CODE);
         let [before, between, behind] =
             [gpr::EBX, gpr::ECX, gpr::EAX].map(|register| guest.register(register));

@@ -50,10 +50,9 @@ pub struct Pair {
     dead_flags: u64,
     /// Arithmetic flags that are undefined now.
     undefined: u32,
-    /// Faults were delivered since both were in the same state.
-    faulted: bool,
-    /// Linear addresses of the frame of the last of them, whose arithmetic flags may have been dead.
-    frame: Range<u32>,
+    /// Linear addresses of the frame of the last fault that was delivered since both were in the same state; its arithmetic flags may
+    /// have been dead.
+    frame: Option<Range<u32>>,
     /// Why there may be a difference since both were in the same state.
     excuse: Option<&'static str>,
 }
@@ -101,8 +100,7 @@ impl Pair {
             legs: 0,
             dead_flags: 0,
             undefined: 0,
-            faulted: false,
-            frame: 0..0,
+            frame: None,
             excuse: None,
         }
     }
@@ -198,7 +196,7 @@ impl Pair {
     fn follow(&mut self) -> Result<(), String> {
         let mut met = false;
         self.excuse = None;
-        (self.faulted, self.frame) = (false, 0..0);
+        self.frame = None;
         // Where it passed the shadow engine's EIP, with what of the registers differed.
         let mut passed: Vec<String> = Vec::new();
         let mut path: Vec<String> = Vec::new();
@@ -213,7 +211,7 @@ impl Pair {
             if self.followed.state.activity != Activity::Running {
                 break;
             }
-            if self.faulted && self.differs_like_flags() {
+            if self.frame.is_some() && self.differs_like_flags() {
                 self.excuse = Some("rounds that read the flags in a fault's frame");
             }
             if self.followed.state.eip == self.ahead.state.eip && passed.len() < SHOWN {
@@ -314,6 +312,7 @@ impl Pair {
 
     /// Whether an operand in memory lies in the frame of a fault. (What POP and IRET read there looks like flags, wherever it goes.)
     fn uses_frame(&self, next: &Instruction) -> bool {
+        let Some(frame) = &self.frame else { return false };
         let state = &self.followed.state;
         let register = |register: Register, _, _| {
             let segment =
@@ -332,9 +331,8 @@ impl Pair {
             let start = next.virtual_address(operand, 0, register).filter(|_| is_memory)? as u32;
             Some(start..start.saturating_add(next.memory_size().size() as u32))
         };
-        let frame = &self.frame;
-        let operands = (0..next.op_count()).filter_map(accessed);
-        !frame.is_empty() && operands.into_iter().any(|at| at.start < frame.end && frame.start < at.end)
+        let mut operands = (0..next.op_count()).filter_map(accessed);
+        operands.any(|at| at.start < frame.end && frame.start < at.end)
     }
 
     /// What differs now, in words.
@@ -400,7 +398,7 @@ impl Pair {
             let state = &self.followed.state;
             let top =
                 state.segment(Seg::Ss).base().wrapping_add(state.gpr[gpr::ESP] & self.followed.stack_mask());
-            (self.faulted, self.frame) = (true, top..top.saturating_add(FRAME));
+            self.frame = Some(top..top.saturating_add(FRAME));
         }
         if faulted || done.is_invalid() {
             return;

@@ -115,7 +115,7 @@ impl PmIo {
     /// Reads a byte of the block; [`PmIo::catch_up`] has been called.
     pub(super) fn read(&self, at: usize, now: VirtualTime) -> u8 {
         if (PMTMR..PMTMR + 4).contains(&at) {
-            return byte_of((self.ticks(now) & TIMER_MASK) as u32, at - PMTMR);
+            return byte_of(self.timer_register().value(now), at - PMTMR);
         }
         self.bytes.get(at).copied().unwrap_or(0)
     }
